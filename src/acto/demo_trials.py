@@ -22,7 +22,8 @@ from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load
 from acto.methods.standard import Standard
 from acto.recipes import Setting, recipe
-from acto.run import label_quality, prepare
+from acto.run import prepare
+from acto.sample_table import label_quality
 from acto.train import run_epochs
 
 RATES = (0.4, 0.6)

@@ -7,6 +7,7 @@
     timing.csv         a row an epoch of what depends on the clock
     noisy_labels.npy   the labels that were trained on, with their facts in labels.json
     samples.csv        a row a training sample (samples.parquet if asked for), its columns' types in samples.json
+    pred_probs.npy     the model's probabilities of the training samples
     checkpoints/       the newest two, to resume from
     summary.json       the results, and weights under the names that the caller gives them
     checksums.json     sha256 of every file that does not grow
@@ -232,8 +233,10 @@ class RunFolder:
             raise RunError(f"{self.path / 'metrics.csv'} lacks the row of epoch {epoch}, which the checkpoint contains")
         self._timing.truncate_after(epoch)
 
-    def save_labels(self, labels: np.ndarray[Any, Any], *, facts: Mapping[str, Any]) -> None:
-        """Keep the labels that are trained on, (N,) integers, and the facts of their noise.
+    def save_labels(
+        self, labels: np.ndarray[Any, Any], *, facts: Mapping[str, Any], class_names: Sequence[str] = ()
+    ) -> None:
+        """Keep the labels that are trained on, (N,) integers, the facts of their noise, and the names of the classes.
 
         Raises:
             UserError: the run was begun with other labels.
@@ -249,13 +252,13 @@ class RunFolder:
                     f"the labels are not those that the run in {self.path} was begun with ({what}): "
                     "the data or its noise has changed"
                 )
-        buffer = io.BytesIO()
-        np.save(buffer, labels, allow_pickle=False)
-        self._save(path.name, buffer.getvalue())
+        data = _array_bytes(labels)
+        self._save(path.name, data)
         description = {
             "file": path.name,
-            "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+            "sha256": hashlib.sha256(data).hexdigest(),
             "num_labels": len(labels),
+            "class_names": list(class_names),
             "noise": dict(facts),
         }
         self._save("labels.json", _json(description))
@@ -279,6 +282,10 @@ class RunFolder:
             self._save("samples.parquet", table)
         else:
             self._delete("samples.parquet")
+
+    def save_probs(self, probs: np.ndarray[Any, Any]) -> None:
+        """Keep the model's probabilities of the training samples, (N, K), as float32."""
+        self._save("pred_probs.npy", _array_bytes(probs.astype(np.float32)))
 
     def save_checkpoint(self, epoch: int, files: Mapping[str, bytes]) -> None:
         """Keep what a resumed run needs after `epoch`; this checkpoint and the last good one before it stay.
@@ -347,12 +354,24 @@ class RunRecord:
     timing: list[dict[str, Cell]]
     summary: dict[str, Any] | None
     labels: dict[str, Any] | None
-    """labels.json: num_labels, sha256, and the noise's facts."""
+    """labels.json: num_labels, class_names, sha256, and the noise's facts."""
 
     def noisy_labels(self) -> np.ndarray[Any, Any]:
         """(N,) the labels that were trained on."""
         with disk_errors(f"read {self.path / 'noisy_labels.npy'}"):
             return _load_array(self.path / "noisy_labels.npy")
+
+    def pred_probs(self) -> np.ndarray[Any, Any]:
+        """(N, K) the finished model's probabilities of the training samples, in the order of samples.csv.
+
+        Raises:
+            RunError: there are none, or the file is damaged.
+        """
+        path = self.path / "pred_probs.npy"
+        if not path.exists():
+            raise RunError(f"{self.path} has no pred_probs.npy: the run has not finished, or an older version made it")
+        with disk_errors(f"read {path}"):
+            return _load_array(path)
 
     def samples(self) -> dict[str, np.ndarray[Any, Any] | list[str]]:
         """The per-sample table: numbers and booleans as (N,) arrays, strings as lists.
@@ -468,6 +487,12 @@ def _read_json(path: Path) -> dict[str, Any] | None:
             return None
         except ValueError as error:
             raise RunError(f"{path} is damaged: {error}") from error
+
+
+def _array_bytes(array: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _load_array(path: Path) -> np.ndarray[Any, Any]:

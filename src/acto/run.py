@@ -17,12 +17,11 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors.torch
 import torch
 from torch import nn
 
-from acto import distributed, evaluate, nets
+from acto import calibrate, distributed, evaluate, nets
 from acto.data.loader import Loader, open_data
 from acto.data.noise import sha256_of_labels
 from acto.data.sources import Dataset, DataSpec, load
@@ -30,6 +29,7 @@ from acto.device import resolve_device, resolve_precision
 from acto.errors import UserError, check_range, choose
 from acto.methods import METHODS
 from acto.record import Checkpoint, RunFolder, State, last_checkpoint, read_run
+from acto.sample_table import label_quality, sample_table
 from acto.settings import build
 from acto.train import EpochLog, Protocol, Training, run_epochs
 from acto.types import Clock, Task
@@ -278,7 +278,7 @@ def _train(prepared: Prepared, folder: RunFolder, report: Report) -> dict[str, A
     start = folder.last_checkpoint()
     _restore(training, start)
     folder.truncate_after(training.epochs_done - 1)
-    folder.save_labels(dataset.train.labels, facts=dataset.noise)
+    folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names)
     folder.add_session(versions={package: version(package) for package in PACKAGES}, device=device)
     for text in (*dataset.notes, *([start.note] if start is not None and start.note else [])):
         report("note", {"text": text})
@@ -349,14 +349,6 @@ def _metrics(prepared: Prepared, log: EpochLog) -> dict[str, Any]:
     return row
 
 
-def label_quality(training: Training) -> npt.NDArray[np.float32]:
-    """(N,) trust in each given label in [0, 1]: the method's own, or the mean probability of the given label."""
-    quality = training.method.label_quality()
-    if quality is None:
-        quality = training.history.mean_prob_given
-    return quality.float().cpu().numpy()
-
-
 def _starving(prepared: Prepared, known: set[int]) -> Iterator[str]:
     """A sentence on the classes of which hardly any sample was selected, if there are any beside the `known` ones."""
     history = prepared.training.history
@@ -377,28 +369,16 @@ def _starving(prepared: Prepared, known: set[int]) -> Iterator[str]:
 def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     """Write the per-sample table, the weights and the summary."""
     run, dataset, training = prepared.run, prepared.dataset, prepared.training
-    samples, names = dataset.train, np.array(dataset.class_names)
-    probs = next(iter(evaluate.all_probs(training, prepared.train_data).values()))
-    rows = np.arange(len(probs))
-    history = training.history.table()
-    columns: dict[str, Any] = {
-        "id": list(samples.ids),
-        "given_label": names[samples.labels],
-        "predicted_label": names[probs.argmax(1)],
-        "prob_given": probs[rows, samples.labels],
-        "prob_predicted": probs.max(1),
-        "label_quality": label_quality(training),
-        **{name: column.numpy() for name, column in history.items() if name not in ("predicted", "prob_given")},
-    }
-    clean, known = samples.is_clean, samples.is_known
-    if clean is not None and known is not None:
-        columns["label_is_true"] = np.where(known, np.where(clean, "yes", "no"), "unknown")
+    samples = dataset.train
+    columns, probs = sample_table(training, prepared.train_data, dataset)
     folder.save_samples(columns)
+    folder.save_probs(probs)
     # All that is needed to use the weights lies in the same file, under one key: safetensors writes several keys in an
     # order that differs from process to process, and equal runs shall give equal files.
     facts = {
         "net": run.net,
         "method": run.method,
+        "headline": training.method.headline_weights(),
         "input_shape": prepared.train_data.input_shape,
         "class_names": dataset.class_names,
         "views": asdict(dataset.views),
@@ -406,6 +386,7 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     for number, net in enumerate(training.method.nets):
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         folder.save_model(f"net{number}.safetensors", safetensors.torch.save(weights, {"acto": json.dumps(facts)}))
+    folder.save_model(calibrate.FILE, _calibration(prepared).to_json())
     metrics: list[dict[str, Any]] = read_run(folder.path).metrics
     accuracies = [row["test_accuracy"] for row in metrics]
     last = metrics[-1]
@@ -427,6 +408,15 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     }
     folder.save_summary(summary)
     return summary
+
+
+def _calibration(prepared: Prepared) -> calibrate.Calibration:
+    """The temperature, fitted on held-out training data; a real test set is not even looked at here."""
+    dataset = prepared.dataset
+    if not dataset.test_labels_are_given:
+        return calibrate.calibrate(None)
+    probs = next(iter(evaluate.all_probs(prepared.training, prepared.test_data).values()))
+    return calibrate.calibrate((probs, dataset.test.labels))
 
 
 def _known_noise_rate(run: Run, dataset: Dataset) -> tuple[float | None, Any]:

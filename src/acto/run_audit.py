@@ -1,0 +1,117 @@
+"""The audit of a run: what it knows of its labels, and of labels that it never saw, as a report in its folder."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from acto.data.likeness import alike
+from acto.data.samples import Dataset
+from acto.data.sources import load
+from acto.errors import UserError
+from acto.label_audit import Trained, audit
+from acto.label_report import COLUMNS, LabelReport
+from acto.record import RunRecord, last_checkpoint, read_run
+from acto.run import Run, prepare
+from acto.sample_table import sample_table
+
+OF_TRAINING = tuple(COLUMNS)[tuple(COLUMNS).index("times_selected") : tuple(COLUMNS).index("visits") + 1]
+
+
+def audit_run(
+    path: Path | str, *, dataset: Dataset | None = None, data_root: str | None = None, find_duplicates: bool = True
+) -> LabelReport:
+    """The report on the labels that a run was trained on.
+
+    A finished run is read; of one that was interrupted, the networks of its last checkpoint look at the data once more.
+
+    Args:
+        path: the run's folder.
+        dataset: what it was trained on, where it is at hand; None: read again, as config.yaml says.
+        data_root: where data sets lie, if not where they lay.
+        find_duplicates: look for samples that are nearly the same; takes a look at every picture.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or its data cannot be read, or are not what they were.
+    """
+    record = read_run(path)
+    if dataset is None:
+        dataset = training_data(record, data_root=data_root)
+    samples = dataset.train
+    if record.summary is not None:
+        columns, probs = record.samples(), record.pred_probs()
+        if list(columns["id"]) != list(samples.ids):
+            raise UserError(f"the data are not those that the run in {path} was trained on: other samples")
+    else:
+        columns, probs = _at_last_checkpoint(record, dataset)
+    number = {name: k for k, name in enumerate(dataset.class_names)}
+    others = [
+        np.array([number[name] for name in values], dtype=np.int64)
+        for column, values in columns.items()
+        if column.startswith("predicted_label_")
+    ]
+    return audit(
+        record.noisy_labels(),
+        probs,
+        class_names=dataset.class_names,
+        ids=samples.ids,
+        paths=None if samples.paths is None else list(map(str, samples.paths)),
+        label_quality=np.nan_to_num(np.asarray(columns["label_quality"]), nan=0.0),
+        trained=Trained(
+            columns={name: np.asarray(columns[name]) for name in OF_TRAINING if name in columns},
+            other_predictions=tuple(others),
+            epochs=len(record.metrics),
+        ),
+        duplicates=alike(samples) if find_duplicates else (),
+        facts=_facts(record, dataset),
+        seed=record.config["seed"],
+    )
+
+
+def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset:
+    """What a run was trained on, read again.
+
+    Raises:
+        UserError: it cannot be read, or its labels are others than the run's.
+    """
+    spec = Run.from_dict(record.config).data
+    dataset = load(spec, data_root=data_root or spec.root)
+    before, now = record.noisy_labels(), dataset.train.labels
+    if not np.array_equal(before, now):
+        count = f"{len(before)} samples then, {len(now)} now" if len(before) != len(now) else "other labels"
+        raise UserError(f"the data of {spec.source} have changed since the run in {record.path}: {count}")
+    return dataset
+
+
+def _at_last_checkpoint(record: RunRecord, dataset: Dataset) -> tuple[dict[str, Any], Any]:
+    checkpoint = last_checkpoint(record.path)
+    if checkpoint is None:
+        raise UserError(f"the run in {record.path} has not finished an epoch: there is nothing to audit yet")
+    prepared = prepare(Run.from_dict(record.config), dataset=dataset)
+    try:
+        state = torch.load(io.BytesIO(checkpoint.read("training.pt")), weights_only=True)
+        prepared.training.load_state_dict(state)
+        return sample_table(prepared.training, prepared.train_data, dataset)
+    finally:
+        prepared.close()
+
+
+def _facts(record: RunRecord, dataset: Dataset) -> dict[str, Any]:
+    summary: Mapping[str, Any] = record.summary or {}
+    return {
+        "source": "run",
+        "folder": str(record.path),
+        "method": record.config["method"],
+        "data": dataset.name,
+        "state": record.status["state"],
+        "epochs": len(record.metrics),
+        "epochs_asked": record.config["protocol"]["epochs"],
+        "test_accuracy_last10": summary.get("test_accuracy_last10"),
+        "test_labels_are_given": dataset.test_labels_are_given,
+        "notes": list(dataset.notes),
+    }

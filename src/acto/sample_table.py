@@ -1,0 +1,53 @@
+"""What a run knows of each of its training samples: the columns of samples.csv, and the model's probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from acto import evaluate
+from acto.data.samples import Dataset
+from acto.train import Training
+from acto.types import TrainingData
+
+
+def label_quality(training: Training) -> npt.NDArray[np.float32]:
+    """(N,) trust in each given label in [0, 1]: the method's own, or the mean probability of the given label."""
+    quality = training.method.label_quality()
+    if quality is None:
+        quality = training.history.mean_prob_given
+    return quality.float().cpu().numpy()
+
+
+def sample_table(
+    training: Training, data: TrainingData, dataset: Dataset
+) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
+    """The columns of samples.csv, (N,) each, and (N, K) probabilities of the method's headline prediction.
+
+    Args:
+        training: after any number of epochs.
+        data: the training samples of `dataset`, all of them, in their order.
+        dataset: names, given labels and, where known, true ones.
+    """
+    samples, names = dataset.train, np.array(dataset.class_names)
+    probs, *others = (all_probs := evaluate.all_probs(training, data)).values()
+    rows = np.arange(len(probs))
+    columns: dict[str, Any] = {
+        "id": list(samples.ids),
+        "given_label": names[samples.labels],
+        "predicted_label": names[probs.argmax(1)],
+        "prob_given": probs[rows, samples.labels],
+        "prob_predicted": probs.max(1),
+        "label_quality": label_quality(training),
+    }
+    for name, values in zip(list(all_probs)[1:], others, strict=True):
+        columns[f"predicted_label_{name}"] = names[values.argmax(1)]
+        columns[f"prob_given_{name}"] = values[rows, samples.labels]
+    history = training.history.table()
+    columns |= {name: column.numpy() for name, column in history.items() if name not in ("predicted", "prob_given")}
+    clean, known = samples.is_clean, samples.is_known
+    if clean is not None and known is not None:
+        columns["label_is_true"] = np.where(known, np.where(clean, "yes", "no"), "unknown")
+    return columns, probs
