@@ -15,8 +15,10 @@ import torch
 
 import test_methods
 import toys
+from acto.audit_command import audit_at_the_end
 from acto.data.noise import NoiseSpec
 from acto.data.sources import DataSpec
+from acto.label_report import COLUMNS, read_report
 from acto.methods import METHODS
 from acto.methods.acto import ACTO
 from acto.plans import Plan
@@ -112,6 +114,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepared = prepare(run)
     with RunFolder.create(folder, config=run.to_dict()) as record:
         execute(prepared, record)
+        audit_at_the_end(folder, prepared.dataset)
     return folder
 
 
@@ -133,11 +136,18 @@ def test_every_file_is_explained(run_folder: Path) -> None:
     files = {path.relative_to(run_folder).parts[0] for path in run_folder.rglob("*")}
     names = {name.rstrip("/") for name in explained("The files")}
     assert files <= names | {"net1.safetensors"}
-    assert names - files == {"samples.parquet"}, "explained, but not there"
+    of_others = {"decisions.csv", ".acto-review", "init_from.json"}
+    assert names - files - {"label_report.parquet"} == {"samples.parquet", *of_others}, "explained, but not there"
 
 
 def test_every_column_of_samples_is_explained(run_folder: Path) -> None:
     assert set(read_run(run_folder).samples()) == explained("samples.csv")
+
+
+def test_every_column_of_a_label_report_is_explained(run_folder: Path) -> None:
+    text = (ROOT / "docs/labels.md").read_text()
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?`) \|", text, flags=re.M)))
+    assert set(read_report(run_folder).columns) <= set(COLUMNS) == set(named)
 
 
 def test_every_column_of_metrics_is_explained(run_folder: Path) -> None:
@@ -175,12 +185,13 @@ def test_the_examples_for_reading_run(
         assert values["samples"]["id"][row] in printed
     state = torch.load(values["checkpoint"].path("training.pt"), weights_only=True)
     assert all(
-        torch.equal(value, state["method"][f"nets.0.{key}"]) for key, value in values["net"].state_dict().items()
+        torch.equal(value, state["method"][f"nets.0.{key}"])
+        for key, value in values["model"].nets[0].state_dict().items()
     )
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md", "docs/reading-a-run.md"):
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md", "docs/labels.md", "docs/reading-a-run.md"):
         page = ROOT / name
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
         for link in re.findall(r"\]\(([^)#]+)\)", prose):

@@ -57,10 +57,16 @@ def test_names_and_numbers_are_the_same_labels() -> None:
     assert by_name.columns["given_label"] == audit(GIVEN, PROBS, class_names=names).columns["given_label"]
 
 
-def test_a_trusted_label_is_no_issue() -> None:
-    quality = np.array([0.9, 0.6, 0.9, 0.9, 0.9, 0.1])
-    issue, _ = find_issues(np.array(GIVEN), PROBS, quality)
-    assert issue.tolist() == [False, False, False, False, False, True]
+def test_a_robust_model_need_not_be_sure() -> None:
+    given = np.array(GIVEN)
+    assert find_issues(given, PROBS, robust=True)[0].tolist() == [False, True, False, True, False, True]
+    # Class 2 is given to one sample, at 0.90: 0.38 is less. Class 1 is given to two, at 0.405 on average.
+    assert find_issues(given, PROBS, robust=False)[0].tolist() == [False, True, False, False, False, True]
+
+
+def test_the_threshold_is_reached_by_what_is_equal_to_it() -> None:
+    probs = np.array([[0.25, 0.75, 0.0], [0.25, 0.75, 0.0], [0.25, 0.75, 0.0]])
+    assert find_issues(np.array([1, 1, 0]), probs, robust=False)[0].tolist() == [False, False, True]
 
 
 def test_what_training_saw_becomes_columns_and_words() -> None:

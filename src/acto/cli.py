@@ -4,20 +4,50 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from acto.errors import choose
 from acto.exits import guarded
 
-COMMANDS = ("train", "demo", "methods", "data", "doctor")
+COMMANDS = {
+    "train": "acto.flags:train",
+    "audit": "acto.audit_command:audit",
+    "review": "acto.review:review",
+    "apply": "acto.corrections:apply",
+    "exchange": "acto.exchange:exchange",
+    "predict": "acto.predict:predict",
+    "export": "acto.export:export_command",
+    "sweep": "acto.sweep:sweep",
+    "table": "acto.table_command:table",
+    "demo": "acto.demo:main",
+    "methods": "acto.commands:methods",
+    "data": "acto.commands:data",
+    "doctor": "acto.commands:doctor",
+}
+"""Where each command lives. It takes what stands behind its name, and returns the exit code."""
 USAGE = """\
 usage: acto COMMAND ...
 
 Train classifiers on data whose labels are partly wrong, and find out which labels are wrong.
 
-commands:
+train and use:
   train              train a method on a data set or on your own data
-  demo               see ACTO beat plain training on wrong labels, in about three minutes
+  predict RUN SOURCE the classes of other samples
+  export RUN         the model for other tools: safetensors, ONNX, torch.export
+
+find wrong labels:
+  audit RUN          rank the labels of a run's data, or of other data; estimate the noise
+  review RUN         go through the suspects in the browser, and keep what you decide
+  apply DECISIONS    write the corrected data beside the old ones
+  exchange           label reports and decisions to and from Label Studio, FiftyOne, cleanlab
+
+compare methods:
   methods [NAME]     the methods, or one method's card and settings
+  sweep              many methods, data sets, noises and seeds; goes on where it stopped
+  table NAME         the papers' tables beside what was measured here
+
+look around:
+  demo               see ACTO beat plain training on wrong labels, in about three minutes
   data check SOURCE  look through a data set before training on it
   doctor [RUN]       versions, devices, disk and data; with a run's folder, its files
 
@@ -27,7 +57,7 @@ options:
 
 examples:
   acto train --data digits --noise symmetric --noise-rate 0.4
-  acto train --data path/to/pictures --dry-run
+  acto train --data path/to/pictures --out runs/mine && acto review runs/mine
   acto train --resume runs/acto-digits-20260131-093000-1a2b
 """
 
@@ -39,7 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(tokens: list[str]) -> int:
-    # Everything below is imported where it is needed: torch takes seconds to load, and --help shall not.
     command, rest = (tokens[0], tokens[1:]) if tokens else ("--help", [])
     if command in ("-h", "--help", "help"):
         print(USAGE, end="")
@@ -50,14 +79,6 @@ def _dispatch(tokens: list[str]) -> int:
         print(f"acto {version('acto-lnl')}")
         return 0
     choose("command", command, COMMANDS)
-    if command == "train":
-        from acto.flags import train
-
-        return train(rest)
-    if command == "demo":
-        from acto import demo
-
-        return demo.main(rest)
-    from acto import commands
-
-    return {"methods": commands.methods, "data": commands.data, "doctor": commands.doctor}[command](rest)
+    # Modules are loaded where they are needed: torch takes seconds to load, and --help shall not.
+    module, _, function = COMMANDS[command].partition(":")
+    return getattr(import_module(module), function)(rest)

@@ -26,7 +26,14 @@ from acto.record import checksum_report, read_run
 from acto.settings import build, fields_of, plain
 
 NEEDED = ("acto-lnl", "torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn", "jsonargparse", "rich")
-OPTIONAL = {"pyarrow": "parquet", "timm": "timm", "cleanlab": "cleanlab"}
+OPTIONAL = {
+    "pyarrow": "parquet",
+    "timm": "timm",
+    "cleanlab": "cleanlab",
+    "onnxruntime": "onnx",
+    "matplotlib": "report",
+    "submitit": "slurm",
+}
 """Packages and the extra that brings each."""
 SHOWN = 10
 

@@ -169,7 +169,6 @@ def summary_lines(summary: Mapping[str, Any], folder: str) -> list[str]:
         f"{summary['method']} on {summary['data']}, {counted(epochs, 'epoch')}, seed {summary['seed']}",
         *(f"  {line}" for line in columns(rows)),
         f"folder: {folder}",
-        "look next at samples.csv there: its rows with the lowest label_quality are the labels to check first",
     ]
 
 

@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from acto.charts import BOTTOM, HEIGHT, LABEL_DISTANCE, Chart, Curve, draw
 from acto.durable import disk_errors, write_atomically
 
-WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 46, 104, 14, 38
-LABEL_DISTANCE = 15
-"""Pixels between the lines' names at the right edge."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
-    """Accuracy over the epochs, averaged over the seeds."""
-
-    name: str
-    mean: npt.NDArray[np.float64]
-    """(epochs,) in [0, 1]."""
-    deviation: npt.NDArray[np.float64]
-    """(epochs,) over the seeds."""
+__all__ = ["BOTTOM", "HEIGHT", "LABEL_DISTANCE", "Chart", "Curve", "Suspect", "draw", "write"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,90 +40,6 @@ class Suspect:
         buffer = io.BytesIO()
         Image.fromarray(self.pixels.squeeze(-1) if self.pixels.shape[-1] == 1 else self.pixels).save(buffer, "PNG")
         return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
-    """A curve as it is drawn, in pixels."""
-
-    name: str
-    path: str
-    band: str
-    label_y: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chart:
-    """Learning curves as they are drawn, in pixels."""
-
-    title: str
-    lines: tuple[Line, ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-    warmup_x: float
-    counted_x: float
-    """Where the epochs begin whose mean is the headline."""
-    left: float = LEFT
-    right: float = WIDTH - RIGHT
-    top: float = TOP
-    bottom: float = HEIGHT - BOTTOM
-    width: float = WIDTH
-    height: float = HEIGHT
-
-
-def draw(title: str, curves: Sequence[Curve], *, warmup_epochs: int, counted_epochs: int) -> Chart:
-    """Lay out curves of equal length, at least two epochs long.
-
-    Args:
-        title: above the chart.
-        curves: in the order of their colours.
-        warmup_epochs: where a mark stands.
-        counted_epochs: how many of the last ones the headline averages.
-    """
-    epochs = len(curves[0].mean)
-    low = min(float((curve.mean - curve.deviation).min()) for curve in curves)
-    low = min(max(0.0, np.floor(10 * low) / 10), 0.9)
-
-    def x(epoch: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * (epoch - 1) / (epochs - 1), 1)
-
-    def y(accuracy: float) -> float:
-        return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(accuracy, 1.0)) / (1 - low), 1)
-
-    def points(values: npt.NDArray[np.float64]) -> list[str]:
-        return [f"{x(epoch)},{y(value)}" for epoch, value in enumerate(values.tolist(), start=1)]
-
-    label_y = _apart([y(float(curve.mean[-1])) for curve in curves])
-    lines = tuple(
-        Line(
-            name=curve.name,
-            path=" ".join(points(curve.mean)),
-            band=" ".join([*points(curve.mean + curve.deviation), *reversed(points(curve.mean - curve.deviation))]),
-            label_y=place,
-        )
-        for curve, place in zip(curves, label_y, strict=True)
-    )
-    step = 0.1 if low >= 0.4 else 0.2
-    shares = np.arange(round(low / step), round(1 / step) + 1) * step
-    marks = sorted({1, *range(10, epochs - 4, 10), epochs})
-    return Chart(
-        title=title,
-        lines=lines,
-        x_ticks=tuple((x(epoch), str(epoch)) for epoch in marks),
-        y_ticks=tuple((y(share), f"{share:.0%}") for share in shares.tolist() if share >= low - 1e-9),
-        warmup_x=x(warmup_epochs + 0.5),
-        counted_x=x(max(1, epochs - counted_epochs + 1)),
-    )
-
-
-def _apart(heights: Sequence[float]) -> list[float]:
-    """The same heights, moved so that no two are closer than a line of text; their order stays."""
-    placed = list(heights)
-    order = np.argsort(heights, kind="stable").tolist()
-    for above, below in pairwise(order):
-        placed[below] = max(placed[below], placed[above] + LABEL_DISTANCE)
-    overlap = max(0.0, max(placed) - (HEIGHT - BOTTOM))
-    return [height - overlap for height in placed]
 
 
 def write(

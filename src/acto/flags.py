@@ -9,6 +9,7 @@ import typing
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from acto.recipes import BY_PIPELINE, SETTINGS, Setting, recipe, setting_for
 from acto.run import Run
 from acto.settings import Field, build, fields_of, flatten, merged, plain
 from acto.train import Protocol
+from acto.warm_start import settings_after
 
 SHORT = {
     "--data": "--data.source",
@@ -41,6 +43,7 @@ SHORT = {
     "--lr": "--protocol.plan.lr",
     "--schedule": "--protocol.plan.schedule",
     "--eval-every": "--eval_every",
+    "--init-from": "--init_from",
 }
 """Short forms of the flags that are typed most; --warmup-epochs joins them where the method has a warm-up."""
 ACTIONS = {
@@ -51,6 +54,7 @@ ACTIONS = {
     "--dry-run": "measure what the run will cost, and write nothing",
     "--download": "fetch the official archive if it is missing under the data root",
     "--json": "print the summary as JSON on stdout",
+    "--no-report": "do not write the report on the labels at the end; `acto audit` writes it later",
     "--print-config": "print the settings as YAML and do nothing else",
 }
 """Flags that are no settings of a run."""
@@ -85,6 +89,7 @@ def train(tokens: Sequence[str]) -> int:
         dry_run=asked.actions.get("dry-run", False),
         download=asked.actions.get("download", False),
         json=asked.actions.get("json", False),
+        report=not asked.actions.get("no-report", False),
     )
     dataset = None
     if asked.saved:
@@ -110,18 +115,11 @@ def resolve(
         UserError: for a setting that cannot be used. Nothing is read from disk before all settings have been checked.
     """
     settings = _with_whole_paths(settings)
+    if settings.get("init_from") is not None:
+        return Run.from_dict(settings_after(settings["init_from"], settings), trust_net=trust_net), None
     spec = build(DataSpec, settings.get("data", {}))
-    method = choose("method", settings.get("method", "acto"), METHODS)
-
-    def run_with(setting: Setting) -> Run:
-        epochs = settings.get("protocol", {}).get("epochs")
-        warmup = settings.get(section(method), {}).get("warmup_epochs")
-        if epochs is not None and epochs > 0:
-            setting = setting.lasting(epochs)
-        if warmup is not None:
-            setting = replace(setting, warmup_epochs=warmup)
-        return Run.from_dict(merged(recipe(spec, setting, method=method).to_dict(), settings), trust_net=trust_net)
-
+    choose("method", settings.get("method", "acto"), METHODS)
+    run_with = partial(run_of, settings, trust_net=trust_net)
     if spec.source in SETTINGS:
         return run_with(SETTINGS[spec.source]), None
     refusals = []
@@ -134,6 +132,23 @@ def resolve(
         raise refusals[-1]
     dataset = load(spec, data_root=spec.root, download=download)
     return run_with(setting_for(spec.source, pipeline=dataset.views.pipeline)), dataset
+
+
+def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = False) -> Run:
+    """The Run that nested `settings` stand for on data of the kind that `setting` is for.
+
+    Raises:
+        UserError: for a setting that cannot be used.
+    """
+    spec = build(DataSpec, settings.get("data", {}))
+    method = choose("method", settings.get("method", "acto"), METHODS)
+    epochs = settings.get("protocol", {}).get("epochs")
+    warmup = settings.get(section(method), {}).get("warmup_epochs")
+    if epochs is not None and epochs > 0:
+        setting = setting.lasting(epochs)
+    if warmup is not None:
+        setting = replace(setting, warmup_epochs=warmup)
+    return Run.from_dict(merged(recipe(spec, setting, method=method).to_dict(), settings), trust_net=trust_net)
 
 
 def section(method: str) -> str:
@@ -154,7 +169,10 @@ def parse(tokens: Sequence[str]) -> Asked:
         saved = read_settings(folder)
     if (path := _value_of("--config", tokens)) is not None:
         from_file = _read_file(path)
-    method = saved.get("method") or _value_of("--method", tokens) or from_file.get("method") or "acto"
+    method = saved.get("method") or _value_of("--method", tokens) or from_file.get("method")
+    before = _value_of("--init-from", tokens) or _value_of("--init_from", tokens) or from_file.get("init_from")
+    if method is None:
+        method = read_settings(str(before))["method"] if before is not None else "acto"
     method = METHODS[choose("method", str(method), METHODS)]
     known = known_fields(method)
     short = dict(SHORT)
@@ -336,7 +354,9 @@ def _with_whole_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Paths from the current folder made absolute, so that the saved settings mean the same elsewhere."""
 
     def whole(key: str, value: Any) -> Any:
-        is_path = key in ("data.root", "data.noise.path", "weights") or (key == "data.source" and value not in SOURCES)
+        is_path = key in ("data.root", "data.noise.path", "weights", "init_from") or (
+            key == "data.source" and value not in SOURCES
+        )
         if not is_path or value is None:
             return value
         path = Path(value).expanduser()

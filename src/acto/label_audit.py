@@ -1,8 +1,8 @@
 """What is thought of each label, from probabilities and from what training saw. torch is never imported here.
 
-A label is an issue where the model holds another class likely enough and does not trust the given one. "Enough" is
-confident learning's own threshold (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068): what the model gives a
-class on average over the samples that carry that label.
+A label is an issue where the model predicts another class. A model that was not trained to distrust these labels must
+also be sure enough. Confident learning's threshold (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) is what
+the model gives a class on average over the samples that carry that label.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def audit(
         ids: (N,) names of the samples; None: row numbers.
         paths: (N,) picture files.
         label_quality: (N,) trust in each label in [0, 1], 1 = trustworthy; None: the probability of the given label.
-        trained: what training saw.
+        trained: what a training saw that distrusted labels.
         duplicates: groups of row numbers of samples with nearly the same content.
         facts: see LabelReport; None: source is "pred_probs".
         seed: of the bootstrap.
@@ -86,7 +86,7 @@ def audit(
     ids = list(map(str, ids if ids is not None else range(num_samples)))
     quality = _checked_quality(label_quality) if label_quality is not None else probs[np.arange(num_samples), given]
 
-    is_issue, suggested = find_issues(given, probs, quality)
+    is_issue, suggested = find_issues(given, probs, robust=trained is not None)
     near, conflicting = _duplicate_columns(duplicates, given, ids)
     of_names = np.array(names)
     columns: Table = {
@@ -115,22 +115,24 @@ def audit(
     )
 
 
-def find_issues(given: Labels, probs: Probs, quality: Probs) -> tuple[npt.NDArray[np.bool_], Labels]:
+def find_issues(given: Labels, probs: Probs, *, robust: bool) -> tuple[npt.NDArray[np.bool_], Labels]:
     """Which labels are thought to be wrong, (N,), and the class that the model names instead, (N,).
 
     Args:
         given: (N,) class numbers.
         probs: (N, K).
-        quality: (N,) trust in each given label.
+        robust: the model was trained on these labels and distrusted them; what it predicts is then evidence enough.
+            Else it must be as sure of the other class as it is on average of the samples that carry that label.
     """
-    rows = np.arange(len(given))
-    num_classes = probs.shape[1]
-    sums = np.bincount(given, weights=probs[rows, given], minlength=num_classes)
-    counts = np.bincount(given, minlength=num_classes)
-    threshold_K = np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
+    rows, num_classes = np.arange(len(given)), probs.shape[1]
     predicted = probs.argmax(1)
-    sure = probs[rows, predicted] >= np.minimum(threshold_K[predicted], 0.5)
-    return (predicted != given) & sure & (quality < 0.5), predicted
+    issues = predicted != given
+    if not robust:
+        counts = np.bincount(given, minlength=num_classes)
+        sums = np.bincount(given, weights=probs[rows, given], minlength=num_classes)
+        threshold_K = np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
+        issues &= probs[rows, predicted] >= threshold_K[predicted]
+    return issues, predicted
 
 
 def estimate_noise(given: Labels, right: Labels, *, num_classes: int, seed: int = 0) -> NoiseEstimate:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acto import distributed
+from acto.audit_command import audit_at_the_end, lines
 from acto.console import Reporter, columns, counted, duration, size, summary_lines
 from acto.data.sources import Dataset, load
 from acto.device import resolve_device
@@ -38,6 +39,8 @@ class Launch:
     """Data may be fetched."""
     json: bool = False
     """Print the summary as JSON."""
+    report: bool = True
+    """At the end, write the report on the labels."""
     notes: tuple[str, ...] = ()
     """What the user should be told first."""
 
@@ -97,7 +100,8 @@ def resume(path: str, run: Run, launch: Launch) -> int:
             reporter.say(f"the run in {path} is finished: there is nothing to go on with")
             _show(record.summary, path, launch)
             return 0
-        return _execute(_prepare(run, launch, reporter), folder or Path(path), reporter, launch)
+        prepared = _prepare(run, launch, reporter, folder=Path(path))
+        return _execute(prepared, folder or Path(path), reporter, launch)
 
 
 def read_settings(path: str) -> dict[str, Any]:
@@ -114,12 +118,14 @@ def _first_only(make: Callable[[], RunFolder]) -> AbstractContextManager[RunFold
     return make() if distributed.rank() == 0 else nullcontext()
 
 
-def _prepare(run: Run, launch: Launch, reporter: Reporter, *, dataset: Dataset | None = None) -> Prepared:
+def _prepare(
+    run: Run, launch: Launch, reporter: Reporter, *, dataset: Dataset | None = None, folder: Path | None = None
+) -> Prepared:
     if dataset is None:
         reporter.say(f"reading {run.data.source}")
         dataset = load(run.data, data_root=run.data.root, download=launch.download)
     try:
-        return prepare(run, dataset=dataset)
+        return prepare(run, dataset=dataset, folder=folder)
     except UserError as error:
         if run.weights == "torchvision" and "weights" in str(error):
             raise UserError(f"{error}. Or start from random weights: --weights none") from error
@@ -137,6 +143,13 @@ def _execute(prepared: Prepared, folder: RunFolder | Path, reporter: Reporter, l
         distributed.stop()
     if isinstance(folder, RunFolder):
         _show(summary, path, launch)
+        if launch.report:
+            reporter.say("looking through the labels")
+            report = audit_at_the_end(path, prepared.dataset)
+            if not launch.json:
+                print("\n".join(lines(report, Path(path))))
+        elif not launch.json:
+            print(f"look next at samples.csv there, or let `acto audit {path}` do it")
     return 0
 
 

@@ -100,7 +100,7 @@ class Setting:
         return replace(
             self,
             epochs=epochs,
-            warmup_epochs=round(self.warmup_epochs * share),
+            warmup_epochs=max(round(self.warmup_epochs * share), min(self.warmup_epochs, 1)),
             schedule=scaled(self.schedule) or self.schedule,
             schedule1=scaled(self.schedule1),
         )
@@ -148,7 +148,10 @@ PHOTOS = replace(
     lr=0.02, warmup_lr=0.02, schedule="cosine", lr1=0.02, schedule1="cosine", label_smoothing=0.0,
     assumed_noise_rate=None,
 )  # fmt: skip
-VECTORS = replace(SMALL_PICTURES, net="mlp", batch_size=128)
+# A table of features has no view that hides what an MLP could memorize: a warm-up of a quarter of the run is too long.
+# Chosen on 3,000 pictures each of MNIST and of the first half of Fashion-MNIST as rows of pixels, 30 epochs, one seed,
+# symmetric, asymmetric and instance-dependent noise: of warm-ups of 1, 2, 3 and 7 epochs 1 found the wrong labels best.
+VECTORS = replace(SMALL_PICTURES, net="mlp", batch_size=128, warmup_epochs=2)
 
 SETTINGS: dict[str, Setting] = {
     "cifar100nc": CIFAR_NUST,

@@ -33,6 +33,7 @@ from acto.sample_table import label_quality, sample_table
 from acto.settings import build
 from acto.train import EpochLog, Protocol, Training, run_epochs
 from acto.types import Clock, Task
+from acto.warm_start import WarmStart, plan
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 """Whose versions a run's record keeps, beside Python's."""
@@ -58,6 +59,8 @@ class Run:
         workers: processes that decode pictures from disk.
         assumed_noise_rate: told to methods that ask for it; None: the data set's own rate where its truth is known.
         trust_net: allow `net` to name code outside of this package (package.module:callable).
+        init_from: folder of a finished run to go on from: its networks, and its memory of the samples that are what
+            they were; the epochs count on from its own.
     """
 
     data: DataSpec = field(default_factory=lambda: DataSpec(source="digits"))
@@ -73,6 +76,7 @@ class Run:
     workers: int = 2
     assumed_noise_rate: float | None = None
     trust_net: bool = False
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot run.
@@ -140,6 +144,7 @@ class Prepared:
     training: Training
     train_data: Loader
     test_data: Loader
+    warm_start: WarmStart | None = None
 
     def close(self) -> None:
         """End the processes that decode pictures."""
@@ -153,7 +158,12 @@ the summary."""
 
 
 def prepare(
-    run: Run, *, dataset: Dataset | None = None, data_root: str | None = None, download: bool = False
+    run: Run,
+    *,
+    dataset: Dataset | None = None,
+    data_root: str | None = None,
+    download: bool = False,
+    folder: Path | None = None,
 ) -> Prepared:
     """Read the data and build networks and method.
 
@@ -162,12 +172,20 @@ def prepare(
         dataset: what `run.data` stands for, where it has been read already.
         data_root: see acto.data.sources.load.
         download: see acto.data.sources.load.
+        folder: of the run, where it is resumed.
     """
     device = resolve_device(run.device)
     distributed.start(device)
     precision = resolve_precision(run.precision, device)
     if dataset is None:
         dataset = load(run.data, data_root=data_root, download=download)
+    begun = None
+    if run.init_from is not None:
+        begun = plan(
+            run.init_from, dataset, method=run.method, net=run.net, epochs=run.protocol.epochs, folder=folder,
+            trust=run.trust_net,
+        )  # fmt: skip
+        dataset = begun.dataset
     opened = partial(
         open_data, spec=dataset.views, seed=run.seed, device=device, workers=run.workers,
         max_pixels=run.data.max_image_pixels,
@@ -192,7 +210,11 @@ def prepare(
     if len(train_data.input_shape) == 3:
         method = method.to(memory_format=torch.channels_last)
     training = Training(method, run.protocol, precision=precision)
-    return Prepared(run=run, dataset=dataset, training=training, train_data=train_data, test_data=test_data)
+    if begun is not None:
+        begun.hand_over(training)
+    return Prepared(
+        run=run, dataset=dataset, training=training, train_data=train_data, test_data=test_data, warm_start=begun
+    )
 
 
 def execute(
@@ -254,7 +276,7 @@ def fit(
         Interrupted: after a signal; `resume` goes on.
         acto.train.DivergedError: the loss is no longer finite.
     """
-    prepared = prepare(run, dataset=dataset)
+    prepared = prepare(run, dataset=dataset, folder=Path(folder) if resume else None)
     config = run.to_dict()
     with (
         RunFolder.open(folder, config=config)
@@ -276,12 +298,18 @@ def _train(prepared: Prepared, folder: RunFolder, report: Report) -> dict[str, A
     run, dataset, training = prepared.run, prepared.dataset, prepared.training
     device = str(training.device)
     start = folder.last_checkpoint()
+    if start is None and prepared.warm_start is not None:
+        prepared.warm_start.begin(folder)
+        # Saved, so that a resumed run needs nothing of the run before.
+        folder.save_checkpoint(training.epochs_done - 1, {"training.pt": checkpoint(training)})
     _restore(training, start)
     folder.truncate_after(training.epochs_done - 1)
     folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names)
     folder.add_session(versions={package: version(package) for package in PACKAGES}, device=device)
     for text in (*dataset.notes, *([start.note] if start is not None and start.note else [])):
         report("note", {"text": text})
+    if prepared.warm_start is not None:
+        report("note", {"text": prepared.warm_start.in_words()})
     report(
         "start",
         {
@@ -388,7 +416,9 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         folder.save_model(f"net{number}.safetensors", safetensors.torch.save(weights, {"acto": json.dumps(facts)}))
     folder.save_model(calibrate.FILE, _calibration(prepared).to_json())
     metrics: list[dict[str, Any]] = read_run(folder.path).metrics
-    accuracies = [row["test_accuracy"] for row in metrics]
+    # The rows of a run before this one, measured on its test set, are no result of this one.
+    first = prepared.warm_start.epochs if prepared.warm_start is not None else 0
+    accuracies = [row["test_accuracy"] for row in metrics if row["epoch"] >= first]
     last = metrics[-1]
     summary: dict[str, Any] = {
         "method": run.method,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from acto.arrays import NAME as IN_MEMORY
 from acto.data.likeness import alike
 from acto.data.samples import Dataset
 from acto.data.sources import load
@@ -19,6 +20,7 @@ from acto.label_report import COLUMNS, LabelReport
 from acto.record import RunRecord, last_checkpoint, read_run
 from acto.run import Run, prepare
 from acto.sample_table import sample_table
+from acto.warm_start import as_begun
 
 OF_TRAINING = tuple(COLUMNS)[tuple(COLUMNS).index("times_selected") : tuple(COLUMNS).index("visits") + 1]
 
@@ -80,7 +82,12 @@ def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset
         UserError: it cannot be read, or its labels are others than the run's.
     """
     spec = Run.from_dict(record.config).data
-    dataset = load(spec, data_root=data_root or spec.root)
+    if spec.source == IN_MEMORY:
+        raise UserError(
+            f"the run in {record.path} was trained on data in memory, which are not kept: use what acto.fit returned "
+            "(its .report), or acto.audit_run with dataset="
+        )
+    dataset = as_begun(record.path, load(spec, data_root=data_root or spec.root))
     before, now = record.noisy_labels(), dataset.train.labels
     if not np.array_equal(before, now):
         count = f"{len(before)} samples then, {len(now)} now" if len(before) != len(now) else "other labels"

@@ -13,12 +13,24 @@ from acto.train import Training
 from acto.types import TrainingData
 
 
-def label_quality(training: Training) -> npt.NDArray[np.float32]:
-    """(N,) trust in each given label in [0, 1]: the method's own, or the mean probability of the given label."""
+def label_quality(
+    training: Training, prob_given: npt.NDArray[np.floating[Any]] | None = None
+) -> npt.NDArray[np.float32]:
+    """(N,) trust in each given label in [0, 1], 1 = sure.
+
+    That of the method, which remembers the course of training, averaged with what the model holds of the label now. Of
+    a method that has none, the mean probability of the given label over the visits: its model has learned wrong labels
+    by heart at the end.
+
+    Args:
+        training: after any number of epochs.
+        prob_given: (N,) probability of the given label now; None: the method's own trust alone.
+    """
     quality = training.method.label_quality()
     if quality is None:
-        quality = training.history.mean_prob_given
-    return quality.float().cpu().numpy()
+        return training.history.mean_prob_given.float().cpu().numpy()
+    trust = quality.float().cpu().numpy()
+    return trust if prob_given is None else ((trust + prob_given) / 2).astype(np.float32)
 
 
 def sample_table(
@@ -40,7 +52,7 @@ def sample_table(
         "predicted_label": names[probs.argmax(1)],
         "prob_given": probs[rows, samples.labels],
         "prob_predicted": probs.max(1),
-        "label_quality": label_quality(training),
+        "label_quality": label_quality(training, probs[rows, samples.labels]),
     }
     for name, values in zip(list(all_probs)[1:], others, strict=True):
         columns[f"predicted_label_{name}"] = names[values.argmax(1)]

@@ -18,6 +18,10 @@ from acto.errors import UserError, choose
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
+HELD_OUT = "heldout"
+"""The split of rows that a run held out of noisy data: they are tested on, and their labels may be wrong too."""
+ID_COLUMN = "sample_id"
+"""A column that only ACTO's own manifests have: ids that stay the same wherever the manifest lies."""
 NONE_OF_THESE = "(none of these)"
 """The true label of a sample whose label people found wrong."""
 _SHOWN = 5
@@ -50,6 +54,8 @@ class Listings:
     test: Listing | None
     class_names: tuple[str, ...] = ()
     """The class list, where the source has one of its own; empty: to be inferred from the labels."""
+    test_is_held_out: bool = False
+    """Whether the test split is held-out training data, so that its labels may be wrong too."""
     notes: tuple[str, ...] = ()
 
 
@@ -142,14 +148,15 @@ def read_manifest(manifest: Path, columns: ManifestColumns) -> Listings:
 
     Paths are relative to the manifest's folder and may not leave it. Splits are train, test, and val (also valid,
     validation), which is the test set where no row says test. The split and true_label columns may be missing under
-    their usual names; another name must be there.
+    their usual names; another name must be there. A manifest of `acto apply` has a column sample_id as well: ids are
+    taken from it, and texts lose the apostrophe that disarms formulas. It may have the split heldout.
 
     Raises:
         UserError: a missing column, a path that leaves the folder or occurs twice, or an unknown split.
     """
     needed = [columns.path, columns.label]
     usual = ManifestColumns()
-    optional: list[str] = []
+    optional = [ID_COLUMN]
     for column, usual_name in ((columns.split, usual.split), (columns.true_label, usual.true_label)):
         (optional if column == usual_name else needed).append(column)
     if manifest.suffix == ".parquet":
@@ -159,7 +166,9 @@ def read_manifest(manifest: Path, columns: ManifestColumns) -> Listings:
         table, rows = _read_csv(manifest, needed, optional)
     if not rows:
         raise UserError(f"{manifest} has no rows")
-    ids = [_confined(value, manifest, row) for value, row in zip(table[columns.path], rows, strict=True)]
+    files = ids = [_confined(value, manifest, row) for value, row in zip(table[columns.path], rows, strict=True)]
+    if own := ID_COLUMN in table:
+        ids = [text.removeprefix("'") for text in _texts(table[ID_COLUMN])]
     if (most := Counter(ids).most_common(1))[0][1] > 1:
         twice = [str(row) for name, row in zip(ids, rows, strict=True) if name == most[0][0]]
         raise UserError(
@@ -167,12 +176,14 @@ def read_manifest(manifest: Path, columns: ManifestColumns) -> Listings:
         )
     splits = [_split(value, manifest, row) for value, row in zip(table.get(columns.split, ()), rows, strict=False)]
     labels, truths = _texts(table[columns.label]), _texts(table.get(columns.true_label, ()))
+    if own:
+        labels, truths = ([text.removeprefix("'") for text in texts] for texts in (labels, truths))
 
     def listing(split: str) -> Listing:
         chosen = [i for i in range(len(ids)) if not splits or splits[i] == split]
         return Listing(
             ids=tuple(ids[i] for i in chosen),
-            paths=tuple(manifest.parent / ids[i] for i in chosen),
+            paths=tuple(manifest.parent / files[i] for i in chosen),
             labels=tuple(labels[i] for i in chosen),
             true_labels=tuple(truths[i] for i in chosen) if truths else None,
             file=manifest.name,
@@ -181,11 +192,16 @@ def read_manifest(manifest: Path, columns: ManifestColumns) -> Listings:
 
     if splits and "train" not in splits:
         raise UserError(f"{manifest}: no row has the split 'train'")
-    test_split = next((split for split in ("test", "val") if split in splits), None)
+    test_split = next((split for split in ("test", "val", HELD_OUT) if split in splits), None)
     notes = []
     if test_split == "test" and "val" in splits:
         notes.append(f"{splits.count('val')} rows of {manifest.name} have the split val and were left out")
-    return Listings(train=listing("train"), test=listing(test_split) if test_split else None, notes=tuple(notes))
+    return Listings(
+        train=listing("train"),
+        test=listing(test_split) if test_split else None,
+        test_is_held_out=test_split == HELD_OUT,
+        notes=tuple(notes),
+    )
 
 
 def _texts(values: Sequence[object]) -> list[str]:
@@ -235,7 +251,7 @@ def _confined(value: object, manifest: Path, row: int) -> str:
 
 def _split(value: object, manifest: Path, row: int) -> str:
     text = "" if value is None else str(value).lower()
-    if text not in ("train", *TEST_FOLDERS):
+    if text not in ("train", *TEST_FOLDERS, HELD_OUT):
         choose(f"split in {manifest} row {row}", text, ("train", *TEST_FOLDERS))
     return "val" if text in ("valid", "validation") else text
 

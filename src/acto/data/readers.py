@@ -24,7 +24,7 @@ from acto.data.listings import (
 )
 from acto.data.samples import DataSpec, Labels, Raw, Samples
 from acto.data.splits import holdout
-from acto.errors import UserError
+from acto.errors import UserError, choose
 
 DATA_ROOT_VARIABLE = "ACTO_DATA_ROOT"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -33,6 +33,8 @@ DIGITS_TEST_SHARE = 0.25
 _CONTENT_KEYS = ("x", "images", "features")
 _LABEL_KEYS = ("labels", "y")
 _CLASSES_KEYS = ("class_names", "classes")
+_PIPELINES = ("cifar", "digits", "fashion", "small")
+"""Views that pictures in arrays may ask for."""
 _FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -242,7 +244,15 @@ def _from_listings(name: str, listings: Listings, spec: DataSpec) -> Raw:
     train = samples(listings.train)
     test = None if listings.test is None else samples(listings.test)
     where = {"train": listings.train.where} | ({"test": listings.test.where} if listings.test is not None else {})
-    return Raw(name=name, train=train, test=test, class_names=tuple(names), where=where, notes=tuple(notes))
+    return Raw(
+        name=name,
+        train=train,
+        test=test,
+        test_is_held_out=listings.test_is_held_out,
+        class_names=tuple(names),
+        where=where,
+        notes=tuple(notes),
+    )
 
 
 def _from_arrays(path: Path, spec: DataSpec) -> Raw:
@@ -263,7 +273,9 @@ def _from_arrays(path: Path, spec: DataSpec) -> Raw:
         name=path.stem,
         train=train.samples(names),
         test=None if test is None else test.samples(names),
+        test_is_held_out=bool(arrays.get("test_is_held_out", np.False_)),
         class_names=names,
+        pipeline=choose(f"pipeline of {path}", str(arrays["pipeline"]), _PIPELINES) if "pipeline" in arrays else None,
     )
 
 
@@ -291,12 +303,17 @@ class _ArraySplit:
         self.labels = column(pick("labels", _LABEL_KEYS))
         truth_key = f"{prefix}true_labels"
         self.truth = column(truth_key, may_be_empty=True) if truth_key in arrays else None
+        self.ids = tuple(map(str, range(len(self.content))))
+        if prefix + "ids" in arrays:
+            self.ids = tuple(map(str, arrays[prefix + "ids"].tolist()))
+            if len(self.ids) != len(self.content) or len(set(self.ids)) < len(self.ids):
+                raise UserError(f"{path}: {prefix}ids must name each of the {len(self.content)} samples differently")
 
     def samples(self, names: Sequence[str]) -> Samples:
         """The split with class numbers for the class list `names`."""
         is_pixels = self.content.dtype == np.uint8
         return Samples(
-            ids=tuple(map(str, range(len(self.content)))),
+            ids=self.ids,
             labels=encode(self.labels, names),
             true_labels=None if self.truth is None else encode_truth(self.truth, names)[0],
             pixels=self.content if is_pixels else None,

@@ -166,6 +166,8 @@ class Raw:
     train: Samples
     test: Samples | None
     class_names: tuple[str, ...]
+    test_is_held_out: bool = False
+    """Whether the test set was held out of the noisy data before, so that its labels may be wrong too."""
     pipeline: str | None = None
     """The views' pipeline; None: by what the samples turn out to be."""
     size: int = 224

@@ -182,7 +182,7 @@ def load(
         train=train,
         test=test,
         class_names=raw.class_names[:num_closed],
-        test_labels_are_given=raw.test is None,
+        test_labels_are_given=raw.test is None or raw.test_is_held_out,
         noise=_facts(noise, generator, train),
         views=_views(raw, train, spec),
         notes=notes,

@@ -83,6 +83,34 @@ class Method(nn.Module):
         """(B, K) probabilities by name; the first entry is the one that the headline reports."""
         return {"net": F.softmax(self.nets[0](images), dim=1)}
 
+    @torch.no_grad()
+    def headline_weights(self) -> tuple[float, ...]:
+        """The headline as a formula: softmax(sum_k weight_k * logits of nets[k]), one weight a network.
+
+        Read off predict() itself, so that what is exported cannot differ from what is evaluated: known logits, 1 for
+        the first class and 0 for all others, stand in for one network after another. A headline of another form fails.
+        """
+        device, zero = self.labels.device, torch.zeros(1, self.task.num_classes, device=self.labels.device)
+        one = zero.clone()
+        one[0, 0] = 1
+        nets = self.nets
+
+        def log_odds(logits: list[Tensor]) -> float:
+            """Of the first class against the second, where these are the networks' logits."""
+            self.nets = nn.ModuleList(_Fixed(value) for value in logits)
+            probs = next(iter(self.predict(torch.zeros(1, device=device)).values()))[0].double()
+            return float((probs[0] / probs[1]).log())
+
+        places = range(len(nets))
+        try:
+            weights = tuple(round(log_odds([one if j == k else zero for j in places]), 5) for k in places)
+            together = log_odds([(k + 1) * one for k in places])
+        finally:
+            self.nets = nets
+        expected = sum((k + 1) * weight for k, weight in enumerate(weights))
+        assert abs(together - expected) < 1e-3, f"the headline of {self.name} is no softmax of a sum of logits"
+        return weights
+
     def label_quality(self) -> Tensor | None:
         """(N,) trust in each given label in [0, 1], 1 = sure; None where the method does not say."""
         return None
@@ -151,6 +179,17 @@ class Method(nn.Module):
                 process at a time.
         """
         merge_rows([getattr(self, name) for name in self._row_buffers], written)
+
+
+class _Fixed(nn.Module):
+    """A network that knows one answer."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits
 
 
 @contextmanager

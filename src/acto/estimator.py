@@ -1,0 +1,194 @@
+"""A classifier in the way of scikit-learn, for tables and embeddings: robust to wrong labels, and it finds them.
+
+from acto.estimator import NoisyLabelClassifier
+
+classifier = NoisyLabelClassifier(random_state=0).fit(X, y)
+print(y[classifier.label_issues_], classifier.suggested_labels_[classifier.label_issues_])
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from acto.api import batch_size_for
+from acto.data.augment import ViewSpec
+from acto.data.samples import Dataset, Samples
+from acto.device import resolve_device
+from acto.errors import UserError, choose
+from acto.flags import run_of, section
+from acto.label_audit import audit
+from acto.methods import METHODS
+from acto.recipes import VECTORS
+from acto.run import Run, prepare
+from acto.sample_table import label_quality
+from acto.settings import merged
+from acto.train import run_epochs
+from acto.trained import Headline
+
+CHUNK = 4096
+"""Samples predicted at a time."""
+
+
+class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Trains a network on labels of which a part is wrong, and tells which.
+
+    Every row of X is trained on; nothing is held out and nothing is written to disk. Predictions are computed in
+    float64 on the processor, so that they do not depend on how rows are put together.
+
+    Args:
+        method: a name of acto.methods.METHODS.
+        net: "mlp" (two hidden layers of 256) or "mlp:WIDTH".
+        epochs: how often each sample is seen, >= 1.
+        warmup_epochs: epochs before the method begins to distrust labels; None: the recipe's share of `epochs`.
+        batch_size: samples a step, >= 2; None: up to 128, less for small data.
+        lr: learning rate of the (first) network; None: the recipe's.
+        noise_rate: share of wrong labels in [0, 1], for the methods that ask for it.
+        random_state: of initialisation, order and views: a number, a RandomState, or None for another one each time.
+        device: auto, cpu, cuda, cuda:N or mps: where it is trained.
+        verbose: 1 prints a line an epoch.
+
+    Attributes:
+        classes_: (K,) the classes, sorted.
+        n_features_in_: D.
+        label_quality_: (N,) trust in each given label of the training, 0 to 1, 1 = trustworthy. It ranks; it is no
+            calibrated probability.
+        label_issues_: (N,) bool, whether the given label is thought to be wrong.
+        suggested_labels_: (N,) what it should be where it is thought to be wrong, else the given label.
+        transition_matrix_: (K, K) P(given label | right label): rows are right classes, columns given ones, both in the
+            order of classes_; rows add up to 1. An estimate from label_issues_ and suggested_labels_.
+        noise_rate_: the estimated share of wrong labels.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: str = "acto",
+        net: str = "mlp",
+        epochs: int = 40,
+        warmup_epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        noise_rate: float | None = None,
+        random_state: Any = None,
+        device: str = "cpu",
+        verbose: int = 0,
+    ) -> None:
+        self.method = method
+        self.net = net
+        self.epochs = epochs
+        self.warmup_epochs = warmup_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.noise_rate = noise_rate
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> NoisyLabelClassifier:
+        """Train on X (N, D) and the given labels y (N,), numbers or names of at least two classes.
+
+        Raises:
+            ValueError: X or y cannot be used, or a parameter is out of range.
+            acto.train.DivergedError: the loss is no longer finite.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise UserError(f"at least two classes are needed, but y has 1 class: {classes.tolist()[0]!r}")
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        mean, std = X.mean(0), X.std(0)
+        self._mean, self._scale = mean, np.where(std > 0, std, 1.0)
+        run = self._run(len(X), seed=seed)
+        dataset = _dataset((X - self._mean) / self._scale, labels.astype(np.int64), num_classes=len(classes))
+        device = resolve_device(run.device)
+        # Networks draw from torch's global generator, which is the caller's.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            prepared = prepare(run, dataset=dataset)
+            training = prepared.training
+            try:
+                for log in run_epochs(training, prepared.train_data, seed=seed):
+                    if self.verbose:
+                        print(f"epoch {log.epoch + 1}/{run.protocol.epochs}  loss {log.metrics['loss']:.4g}")
+            finally:
+                prepared.close()
+        method = training.method
+        shares = [share for share in method.headline_weights() if share]
+        nets = [net for net, share in zip(method.nets, method.headline_weights(), strict=True) if share]
+        self._model = Headline([deepcopy(net).cpu().double() for net in nets], shares).eval().requires_grad_(False)
+        self.classes_ = classes
+        report = audit(
+            labels,
+            self._probs(X),
+            label_quality=np.nan_to_num(label_quality(training), nan=0.0),
+            seed=seed,
+        )
+        suggested = np.array([int(name) if name else -1 for name in report.columns["suggested_label"]])
+        self.label_quality_ = report.label_quality
+        self.label_issues_ = report.is_label_issue
+        self.suggested_labels_ = classes[np.where(suggested >= 0, suggested, labels)]
+        self.transition_matrix_ = report.noise.transition_matrix()
+        self.noise_rate_ = report.noise.rate
+        return self
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """(N, K) probabilities of X (N, D), columns in the order of classes_."""
+        check_is_fitted(self)
+        return self._probs(validate_data(self, X, reset=False, dtype=np.float64))
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """(N,) the most likely class of each row of X (N, D)."""
+        probs = self.predict_proba(X)
+        chosen: npt.NDArray[Any] = self.classes_[probs.argmax(1)]
+        return chosen
+
+    @torch.no_grad()
+    def _probs(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        inputs = torch.from_numpy((features - self._mean) / self._scale)
+        return torch.cat([self._model(inputs[k : k + CHUNK]) for k in range(0, len(inputs), CHUNK)]).numpy()
+
+    def _run(self, num_samples: int, *, seed: int) -> Run:
+        """The settings: the recipe's for vectors, and what was said."""
+        if not isinstance(self.net, str) or not (self.net == "mlp" or self.net.startswith("mlp:")):
+            raise UserError(f"net must be 'mlp' or 'mlp:WIDTH', not {self.net!r}")
+        size = batch_size_for(num_samples, most=VECTORS.batch_size)
+        protocol: dict[str, Any] = {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size if self.batch_size is not None else size,
+        }
+        if self.lr is not None:
+            protocol["plan"] = {"lr": self.lr}
+        asked: dict[str, Any] = {
+            "method": choose("method", self.method, METHODS),
+            "net": self.net,
+            "protocol": protocol,
+            "seed": seed,
+            "device": self.device,
+            "assumed_noise_rate": self.noise_rate,
+        }
+        if self.warmup_epochs is not None:
+            asked = merged(asked, {section(self.method): {"warmup_epochs": self.warmup_epochs}})
+        return run_of(asked, VECTORS)
+
+
+def _dataset(features: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, num_classes: int) -> Dataset:
+    """Standardized features as training set; there is no test set."""
+    samples = Samples(ids=tuple(map(str, range(len(labels)))), labels=labels, features=features.astype(np.float32))
+    return Dataset(
+        name="memory",
+        train=samples,
+        test=samples.take(np.empty(0, np.int64)),
+        class_names=tuple(map(str, range(num_classes))),
+        test_labels_are_given=True,
+        noise={},
+        views=ViewSpec(pipeline="vectors"),
+    )
