@@ -27,6 +27,7 @@ from acto.errors import UserError, choose
 from acto.flags import run_of, section
 from acto.label_audit import audit
 from acto.methods import METHODS
+from acto.methods.standard import Standard
 from acto.recipes import VECTORS
 from acto.run import Run, prepare
 from acto.sample_table import label_quality
@@ -126,10 +127,13 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         nets = [net for net, share in zip(method.nets, method.headline_weights(), strict=True) if share]
         self._model = Headline([deepcopy(net).cpu().double() for net in nets], shares).eval().requires_grad_(False)
         self.classes_ = classes
+        probs = self._probs(X)
+        quality = label_quality(training, probs[np.arange(len(X)), labels])
         report = audit(
             labels,
-            self._probs(X),
-            label_quality=np.nan_to_num(label_quality(training), nan=0.0),
+            probs,
+            label_quality=np.nan_to_num(quality, nan=0.0),
+            robust=self.method != Standard.name,
             seed=seed,
         )
         suggested = np.array([int(name) if name else -1 for name in report.columns["suggested_label"]])

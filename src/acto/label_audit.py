@@ -50,6 +50,7 @@ def audit(
     paths: Sequence[str] | None = None,
     label_quality: npt.ArrayLike | None = None,
     trained: Trained | None = None,
+    robust: bool = False,
     duplicates: Sequence[Sequence[int]] = (),
     facts: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -66,7 +67,8 @@ def audit(
         ids: (N,) names of the samples; None: row numbers.
         paths: (N,) picture files.
         label_quality: (N,) trust in each label in [0, 1], 1 = trustworthy; None: the probability of the given label.
-        trained: what a training saw that distrusted labels.
+        trained: what training saw.
+        robust: the model was trained on these labels and distrusted them, as ACTO does.
         duplicates: groups of row numbers of samples with nearly the same content.
         facts: see LabelReport; None: source is "pred_probs".
         seed: of the bootstrap.
@@ -86,7 +88,7 @@ def audit(
     ids = list(map(str, ids if ids is not None else range(num_samples)))
     quality = _checked_quality(label_quality) if label_quality is not None else probs[np.arange(num_samples), given]
 
-    is_issue, suggested = find_issues(given, probs, robust=trained is not None)
+    is_issue, suggested = find_issues(given, probs, robust=robust)
     near, conflicting = _duplicate_columns(duplicates, given, ids)
     of_names = np.array(names)
     columns: Table = {
@@ -121,8 +123,8 @@ def find_issues(given: Labels, probs: Probs, *, robust: bool) -> tuple[npt.NDArr
     Args:
         given: (N,) class numbers.
         probs: (N, K).
-        robust: the model was trained on these labels and distrusted them; what it predicts is then evidence enough.
-            Else it must be as sure of the other class as it is on average of the samples that carry that label.
+        robust: the model was trained on these labels and distrusted them: what it predicts is evidence enough. Else it
+            must be as sure of the other class as it is on average of the samples that carry that label.
     """
     rows, num_classes = np.arange(len(given)), probs.shape[1]
     predicted = probs.argmax(1)

@@ -17,6 +17,7 @@ from acto.data.sources import load
 from acto.errors import UserError
 from acto.label_audit import Trained, audit
 from acto.label_report import COLUMNS, LabelReport
+from acto.methods.standard import Standard
 from acto.record import RunRecord, last_checkpoint, read_run
 from acto.run import Run, prepare
 from acto.sample_table import sample_table
@@ -69,6 +70,7 @@ def audit_run(
             other_predictions=tuple(others),
             epochs=len(record.metrics),
         ),
+        robust=record.config["method"] != Standard.name,
         duplicates=alike(samples) if find_duplicates else (),
         facts=_facts(record, dataset),
         seed=record.config["seed"],

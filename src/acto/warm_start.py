@@ -103,10 +103,12 @@ class WarmStart:
 
         method, history = training.method, training.history
         try:
-            method.load_state_dict(laid_in(method.state_dict(), dict(state["method"]), method._row_buffers))
+            method.load_state_dict(laid_in(method.state_dict(), dict(state["method"]), method.row_buffers))
         except RuntimeError as error:
             raise UserError(f"the networks of {self.origin.path} do not fit these settings: {error}") from error
         history.load_state_dict(laid_in(history.state_dict(), dict(state["history"]), list(history.state_dict())))
+        joined = np.setdiff1d(np.arange(len(self.dataset.train)), now)
+        method.admit(torch.from_numpy(joined).to(training.device), epochs=self.epochs)
         training.epochs_done = self.epochs
 
     def begin(self, folder: RunFolder) -> None:

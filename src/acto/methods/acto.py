@@ -169,6 +169,10 @@ class ACTO(Method):
         }
         return Step(loss_r + loss_n, log, per_sample)
 
+    def admit(self, rows: Tensor, *, epochs: int) -> None:
+        """A sample that joins late weighs as much as one that was always selected; with w_i = 0 it would weigh nothing."""
+        self.times_selected[rows] = epochs
+
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """RTM is the model; NTM is shown beside it."""
         rtm, ntm = (F.softmax(net(images), dim=1) for net in self.nets)

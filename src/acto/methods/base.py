@@ -171,6 +171,19 @@ class Method(nn.Module):
                 getattr(self, name)[index] = leaf.detach() - torch.where(move.isfinite(), move, 0.0)
         self._leaves.clear()
 
+    @property
+    def row_buffers(self) -> tuple[str, ...]:
+        """Names of the buffers whose rows belong to samples."""
+        return tuple(self._row_buffers)
+
+    def admit(self, rows: Tensor, *, epochs: int) -> None:
+        """Samples join a training that has run for `epochs`: new ones, and those whose labels people corrected.
+
+        Args:
+            rows: (R,) row numbers; their rows are as in a new training.
+            epochs: done so far, by the other samples.
+        """
+
     def merge_rows(self, written: Tensor) -> None:
         """For the loop, with several processes: give every process the rows that the others wrote.
 
