@@ -224,7 +224,10 @@ def test_a_folder_in_use(tmp_path: Path, refuse: Refuse) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("trian", "unknown command 'trian'. Did you mean 'train'? Choices: apply, audit, data, demo, doctor, exchange, export, methods, predict, review, sweep, table, train"),
+        (
+            "trian",
+            "unknown command 'trian'. Did you mean 'train'? Choices: apply, audit, data, demo, doctor, exchange, export, methods, predict, review, sweep, table, train",
+        ),
         ("methods acot", "unknown method 'acot'. Did you mean 'acto'?"),
         ("methods --jsn", "unknown argument '--jsn'"),
         ("data chek digits", "unknown command 'data chek'. Did you mean 'data check'?"),

@@ -74,12 +74,12 @@ def test_what_training_saw_becomes_columns_and_words() -> None:
     reasons = report.columns["reason"]
     assert reasons[1] == (
         "The model sees 'bee' (95 %), not 'ant' (2 %). Both networks say so. Training never took the label for clean. "
-        "It never learned the label. Only the network that memorizes fits it. Nearly the same sample has another "
+        "The model never predicted it in training. Only the network that memorizes fits it. Nearly the same sample has another "
         "label: 2."
     )
     assert reasons[5] == (
         "The model sees 'cat' (98 %), not 'bee' (1 %). The other network disagrees. "
-        "Training in 1 of 10 visits took the label for clean. It learned the label late (epoch 10 of 10). "
+        "Training took the label for clean in 1 of 10 visits. The model first predicted it late (epoch 10 of 10). "
         "Nearly the same sample has another label: 4."
     )
     assert reasons[0] == "" and reasons[2] == "Nearly the same sample has another label: 1."

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from acto.durable import FolderLock
 from acto.errors import UserError
 from acto.methods import METHODS
 from acto.record import RunFolder
+from acto.records import config_hash
 from acto.sweep import run_all, sweep
 from acto.sweep_jobs import Block, Job, folder_name, jobs_of, parse_methods, parse_noise, read_study
 from acto.sweep_pool import (
@@ -468,6 +470,16 @@ def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert files == {"config.yaml", "env.json", "labels.json", "metrics.csv", "summary.json", "timing.csv"}
     assert sweep(tokens) == 0  # nothing is left to do
     assert json.loads(capsys.readouterr().out)[0]["seconds"] == facts["seconds"]
+    shutil.rmtree(tmp_path / "runs")
+    assert sweep(tokens) == 0  # the collected record is enough
+    (again,) = json.loads(capsys.readouterr().out)
+    assert (again["outcome"], again["seconds"]) == ("finished", facts["seconds"]) and not folder.exists()
+
+
+def test_a_setting_that_says_nothing_moves_no_folder() -> None:
+    config = {"data": {"source": "digits"}, "seed": 0}
+    assert config_hash(config) == config_hash({**config, "brought_by_a_later_version": None})
+    assert config_hash(config) != config_hash({**config, "seed": 1})
 
 
 @pytest.mark.parametrize(

@@ -253,13 +253,15 @@ def _reasons(columns: Table, *, epochs: int) -> Iterator[str]:
             if agree is not None:
                 parts.append("Both networks say so." if agree else "The other network disagrees.")
             if visits > 0:
-                times = "never" if selected == 0 else f"in {selected} of {visits} visits"
-                parts.append(f"Training {times} took the label for clean.")
+                if selected:
+                    parts.append(f"Training took the label for clean in {selected} of {visits} visits.")
+                else:
+                    parts.append("Training never took the label for clean.")
             if first is not None:
                 if first < 0:
-                    parts.append("It never learned the label.")
+                    parts.append("The model never predicted it in training.")
                 elif epochs > 0 and first >= LATE_SHARE * epochs:
-                    parts.append(f"It learned the label late (epoch {first + 1} of {epochs}).")
+                    parts.append(f"The model first predicted it late (epoch {first + 1} of {epochs}).")
             if memorization >= LATE_SHARE:
                 parts.append("Only the network that memorizes fits it.")
         if conflict:

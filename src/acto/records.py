@@ -135,8 +135,9 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """sha256 of what decides the result."""
-    return hashlib.sha256(json.dumps(plain(deciding(config)), sort_keys=True).encode()).hexdigest()
+    """sha256 of what decides the result. A setting that is null says nothing: a later version may bring new ones."""
+    said = {key: value for key, value in flatten(plain(deciding(config))).items() if value is not None}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def without_places(config: Mapping[str, Any]) -> dict[str, Any]:

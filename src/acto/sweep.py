@@ -20,6 +20,7 @@ from acto.durable import FolderLock, RunError, disk_errors
 from acto.errors import UserError, check_range
 from acto.exits import Parser
 from acto.record import RunRecord, read_run
+from acto.records import Found, read_records
 from acto.sweep_jobs import Block, jobs_of, parse_methods, parse_noise, read_study
 from acto.sweep_pool import Item, Launcher, LocalLauncher, Place, SlurmLauncher, last_words, prepare, state_of
 from acto.sweep_view import View, facts, plan_lines, result_lines
@@ -52,6 +53,8 @@ def sweep(tokens: Sequence[str]) -> int:
         return 0
     jobs = jobs_of(_blocks(given, study, rest))
     items = [Item(job=job, place=Place(out=out, name=job.name)) for job in jobs]
+    if target is not None and Path(target).is_dir():
+        _take_collected(items, read_records([target]))
     limit = getattr(given, "jobs", len(items) if hasattr(given, "slurm") else 1)
     check_range("jobs", limit, low=1)
     if hasattr(given, "dry_run"):
@@ -126,8 +129,8 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print a line of JSON on stdout, an entry a run")
     parser.add_argument(
         "--collect", metavar="DIR",
-        help="copy the small files of the finished runs in --out there, without names of machines and paths; alone, "
-        "nothing is run",
+        help="copy the small files of the finished runs in --out there, without names of machines and paths; what is "
+        "there already is not run again; without methods or a study, nothing is run",
     )  # fmt: skip
     return parser
 
@@ -176,7 +179,8 @@ def run_all(items: Sequence[Item], launcher: Launcher, *, limit: int, view: View
     A failed run does not stop the others. After a signal the running ones are told to stop, and waited for.
     """
     for item in items:
-        _look(item)
+        if item.outcome == "waiting":
+            _look(item)
     waiting = [item for item in items if item.outcome == "waiting"]
     running: list[Item] = []
     view.begin()
@@ -228,6 +232,16 @@ def _look(item: Item) -> None:
     if state == "finished" and record is not None:
         item.before = True
         _take(item, record)
+
+
+def _take_collected(items: Sequence[Item], collected: Found) -> None:
+    """Take in runs of which only the collected record is left, from another day or another machine."""
+    records = {record.path.name: record for record in collected.records}
+    for item in items:
+        record = records.get(item.place.name)
+        if record is not None:
+            item.outcome, item.before = "finished", True
+            item.accuracy, item.seconds = record.accuracy, record.seconds
 
 
 def _take(item: Item, record: RunRecord) -> None:

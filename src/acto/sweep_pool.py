@@ -91,7 +91,7 @@ def command(place: Place, flags: tuple[str, ...]) -> list[str]:
     state, _ = state_of(place.folder)
     where = ["--resume", str(place.folder)] if state in ("resume", "finished") else ["--out", str(place.folder)]
     anew = ["--overwrite"] if state == "redo" else []
-    return [sys.executable, "-c", CHILD, "train", "--config", str(place.config), *where, *anew, *flags]
+    return [sys.executable, "-c", CHILD, "train", "--config", str(place.config), *where, *anew, "--no-report", *flags]
 
 
 class Handle(Protocol):
