@@ -190,8 +190,26 @@ def test_the_examples_for_reading_run(
     )
 
 
+def test_the_examples_for_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = python_blocks("README.md")
+    assert "epochs=20" in block
+    values: dict[str, Any] = {}
+    exec(block.replace("epochs=20", "epochs=3"), values)  # 20 take longer and show the same
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(values["report"]) == 1797
+    (block,) = python_blocks("docs/labels.md")
+    exec(block, {"labels": values["y"], "pred_probs": values["fitted"].predict_proba(values["X"]), "names": range(10)})
+
+
 def test_links_between_documents_lead_somewhere() -> None:
-    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md", "docs/labels.md", "docs/reading-a-run.md"):
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/decisions.md",
+        "docs/labels.md",
+        "docs/reading-a-run.md",
+    ):
         page = ROOT / name
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
         for link in re.findall(r"\]\(([^)#]+)\)", prose):

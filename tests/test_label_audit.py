@@ -74,8 +74,8 @@ def test_what_training_saw_becomes_columns_and_words() -> None:
     reasons = report.columns["reason"]
     assert reasons[1] == (
         "The model sees 'bee' (95 %), not 'ant' (2 %). Both networks say so. Training never took the label for clean. "
-        "The model never predicted it in training. Only the network that memorizes fits it. Nearly the same sample has another "
-        "label: 2."
+        "The model never predicted it in training. Only the network that memorizes fits it. Nearly the same sample "
+        "has another label: 2."
     )
     assert reasons[5] == (
         "The model sees 'cat' (98 %), not 'bee' (1 %). The other network disagrees. "

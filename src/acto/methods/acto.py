@@ -170,7 +170,7 @@ class ACTO(Method):
         return Step(loss_r + loss_n, log, per_sample)
 
     def admit(self, rows: Tensor, *, epochs: int) -> None:
-        """A sample that joins late weighs as much as one that was always selected; with w_i = 0 it would weigh nothing."""
+        """Let late samples weigh as if they had always been selected: from w_i = 0 they would take long to count."""
         self.times_selected[rows] = epochs
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
