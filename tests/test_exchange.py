@@ -15,7 +15,7 @@ from acto.errors import UserError
 from acto.exchange import REMOVE, exchange, export_report, import_decisions
 from acto.recipes import recipe, setting_for
 from acto.record import RunFolder
-from label_reports import small
+from label_reports import NAMES, report_of, small
 
 
 def told(decisions) -> dict[str, tuple[str, str]]:
@@ -141,6 +141,18 @@ def test_cleanlab_and_back(tmp_path: Path):
         ("label-studio", '[{"data": {"id": "zzz"}, "annotations": [{"result": []}]}]', "has no sample 'zzz'"),
         ("label-studio", '{"tasks": 1}', "is no label-studio export"),
         ("label-studio", "{", "is no label-studio export"),
+        ("label-studio", "[" * 100_000, "is no label-studio export"),
+        (
+            "label-studio",
+            '[{"data": {"id": "a.png"}, "annotations": '
+            '[{"result": [{"from_name": "label", "value": {"choices": [5]}}]}]}]',
+            "5 is no class name",
+        ),
+        (
+            "fiftyone",
+            '{"samples": [{"acto_id": "a.png", "tags": [], "ground_truth": {"label": 5}}]}',
+            "5 is no class name",
+        ),
         ("fiftyone", "[]", "is no fiftyone export"),
         ("fiftyone", '{"samples": [{"acto_id": ["a.png"], "tags": []}]}', "is no fiftyone export"),
         ("cleanlab", "a,b\n1,2\n", "with the columns is_label_issue and predicted_label"),
@@ -153,6 +165,14 @@ def test_what_does_not_come_back(tmp_path: Path, format: str, content: str, mess
     (tmp_path / "file").write_text(content)
     with pytest.raises(UserError, match=message):
         import_decisions(tmp_path / "file", small(), format=format)
+
+
+def test_names_that_are_no_utf_8_come_back_from_cleanlab(tmp_path: Path):
+    report = report_of(["cat", "dog"], ["dog", "dog"], names=NAMES[:2], ids=["x\udcff.png", "b.png"])
+    paths, _ = export_report(report, tmp_path / "new" / "issues.csv", format="cleanlab")
+    assert told(import_decisions(paths[0], report, format="cleanlab")) == {"x\\udcff.png": ("accept", "dog")}
+    with pytest.raises(UserError, match="is no file"):
+        import_decisions(tmp_path, report, format="cleanlab")
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

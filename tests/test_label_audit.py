@@ -57,6 +57,28 @@ def test_names_and_numbers_are_the_same_labels() -> None:
     assert by_name.columns["given_label"] == audit(GIVEN, PROBS, class_names=names).columns["given_label"]
 
 
+def test_tensors_and_frames() -> None:
+    torch, pandas = pytest.importorskip("torch"), pytest.importorskip("pandas")
+    plain = audit(GIVEN, PROBS)
+    probs = torch.tensor(PROBS, dtype=torch.bfloat16, requires_grad=True)
+    tensors = audit(torch.tensor(GIVEN), probs, label_quality=torch.tensor(plain.label_quality))
+    frames = audit(pandas.Series(GIVEN, index=list("fedcba")), pandas.DataFrame(PROBS))
+    for report in (tensors, frames):
+        assert report.columns["given_label"] == plain.columns["given_label"]
+        assert report.columns["suggested_label"] == plain.columns["suggested_label"]
+    assert list(plain.to_frame().columns) == list(plain.columns)
+
+
+def test_many_copies_of_one_sample_are_not_all_listed() -> None:
+    given = [0] * 30 + [1] * 25
+    probs = np.full((55, 2), 0.5)
+    columns = audit(given, probs, duplicates=[range(55)]).columns
+    assert columns["near_duplicates"][0] == "; ".join([*map(str, range(1, 21)), "and 34 more"])
+    assert columns["conflicting_duplicates"][0] == "; ".join([*map(str, range(30, 50)), "and 5 more"])
+    assert columns["conflicting_duplicates"][54] == "; ".join([*map(str, range(20)), "and 10 more"])
+    assert audit([0, 0, 1], PROBS[:3, :2] * 0 + 0.5, duplicates=[(0, 1)]).columns["conflicting_duplicates"] == [""] * 3
+
+
 def test_a_robust_model_need_not_be_sure() -> None:
     given = np.array(GIVEN)
     assert find_issues(given, PROBS, robust=True)[0].tolist() == [False, True, False, True, False, True]

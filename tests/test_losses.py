@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from acto.losses import batch_mean, cross_entropy, masked_mean, negative_entropy, soft_cross_entropy
+from acto.losses import (
+    batch_mean,
+    cross_entropy,
+    jensen_shannon,
+    masked_mean,
+    negative_entropy,
+    negative_learning,
+    prior_penalty,
+    soft_cross_entropy,
+    symmetric_divergence,
+)
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 4.0, -2.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 2, 0])
@@ -59,3 +69,59 @@ def test_an_empty_mask_gives_zero_and_zero_gradient() -> None:
 
 def test_batch_mean() -> None:
     assert batch_mean(torch.tensor([1.0, 2.0, 6.0])).item() == 3
+
+
+def test_negative_learning_by_hand() -> None:
+    logits = torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.2, 0.55], [0.1, 0.3, 0.6], [0.2, 0.7, 0.1]]).log()
+    complement = torch.tensor([[False, True, True], [False, False, False], [False, False, True], [True, False, False]])
+    expected = [-math.log(0.8) - math.log(0.9), 0.0, -math.log(0.4), -math.log(0.8)]
+    assert negative_learning(logits, complement).tolist() == pytest.approx(expected, abs=1e-5)
+    sure = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
+    found = negative_learning(sure, torch.tensor([[True, False, False]]))
+    found.sum().backward()
+    assert sure.grad is not None and found.isfinite().all() and sure.grad.isfinite().all()
+
+
+OTHER = torch.tensor([[0.0, 1.0, 0.0], [0.0, 3.0, 0.0], [-3.0, 4.0, -2.0]], dtype=torch.float64)
+
+
+def divergence(first: list[float], second: list[float]) -> float:
+    """KL(first || second)."""
+    return sum(p * math.log(p / q) for p, q in zip(first, second, strict=True))
+
+
+def test_symmetric_divergence_by_a_loop() -> None:
+    pairs = [(probs(a), probs(b)) for a, b in zip(LOGITS, OTHER, strict=True)]
+    expected = [divergence(p, q) + divergence(q, p) for p, q in pairs]
+    assert expected[2] == 0
+    assert symmetric_divergence(LOGITS, OTHER).tolist() == pytest.approx(expected)
+    assert symmetric_divergence(OTHER, LOGITS).tolist() == pytest.approx(expected)
+    assert symmetric_divergence(LOGITS, LOGITS + 7.0).tolist() == pytest.approx([0.0] * 3, abs=1e-12)
+
+
+def test_symmetric_divergence_stays_finite() -> None:
+    first = torch.tensor([[120.0, -120.0, 0.0]], requires_grad=True)
+    second = torch.tensor([[-120.0, 120.0, 0.0]], requires_grad=True)
+    value = symmetric_divergence(first, second)
+    value.sum().backward()
+    assert float(value.detach()) == pytest.approx(480.0)
+    assert first.grad is not None and first.grad.isfinite().all()
+    assert second.grad is not None and second.grad.isfinite().all()
+
+
+def test_jensen_shannon_by_a_loop() -> None:
+    expected = []
+    for row, other in zip(LOGITS, OTHER, strict=True):
+        p, q = probs(row), probs(other)
+        middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+        expected.append((divergence(p, middle) + divergence(q, middle)) / (2 * math.log(2)))
+    assert jensen_shannon(LOGITS, OTHER.softmax(1)).tolist() == pytest.approx(expected, abs=1e-12)
+    apart = jensen_shannon(torch.tensor([[200.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    assert apart.tolist() == pytest.approx([1.0])
+
+
+def test_prior_penalty() -> None:
+    probs = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]])
+    expected = sum(math.log((1 / 3) / mean) / 3 for mean in (0.5, 0.3, 0.2))
+    assert float(prior_penalty(probs.log())) == pytest.approx(expected, rel=1e-6)
+    assert float(prior_penalty(torch.zeros(5, 3))) == pytest.approx(0, abs=1e-6)

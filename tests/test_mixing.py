@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from acto.mixing import mixup, sharpen
+from acto.mixing import mixup, partners_among, sharpen, smoothed
 
 
 def stack(num_rows: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,3 +72,20 @@ def test_sharpen_by_hand() -> None:
     expected = [[25 / 38, 9 / 38, 4 / 38], [1, 0, 0], [1 / 6, 1 / 6, 4 / 6]]
     np.testing.assert_allclose(sharpen(probs, temperature=0.5), expected, rtol=1e-6)
     np.testing.assert_allclose(sharpen(probs, temperature=1.0), probs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("members", [[1, 0, 1, 1, 0, 1], [0, 0, 0, 1, 0, 0], [0] * 6, [1] * 6])
+def test_partners_are_of_the_same_kind_and_all_occur(members: list[int]) -> None:
+    kind = torch.tensor(members).bool()
+    met = torch.zeros(6, 6, dtype=torch.bool)
+    for seed in range(200):
+        torch.manual_seed(seed)
+        partner = partners_among(kind)
+        assert partner.sort().values.tolist() == list(range(6))
+        met[torch.arange(6), partner] = True
+    assert torch.equal(met, kind[:, None] == kind)
+
+
+def test_smoothed_by_hand() -> None:
+    found = smoothed(torch.tensor([0, 2]), 3, eps=0.6)
+    torch.testing.assert_close(found, torch.tensor([[0.4, 0.3, 0.3], [0.3, 0.3, 0.4]]))

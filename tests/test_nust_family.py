@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from acto.data.noise import NoiseSpec
 from acto.errors import UserError
+from acto.losses import jensen_shannon
 from acto.methods.ca2c import CA2C, weighted_partial_label
 from acto.methods.co_ldl import CoLDL, distribution_divergence, published_divergence, random_partners
-from acto.methods.jo_src import JoSRC, clean_likelihood, smoothed, two_way_divergence
-from acto.methods.npn import NPN, negative_learning, top_classes
-from acto.methods.pnp import PNP, jensen_shannon
+from acto.methods.jo_src import JoSRC
+from acto.methods.npn import NPN
+from acto.methods.pnp import PNP
 from acto.methods.sed import SED, class_thresholds, confidence_by_class, trust_in_confidence
+from acto.mixing import smoothed
 from acto.recipes import CONFIGS, SETTINGS
 from acto.types import Batch, Clock, Step, Task
 
@@ -67,21 +69,6 @@ def log_mean(probs: Tensor, classes: list[int]) -> float:
 
 
 # NPN --------------------------------------------------------------------------------------------------------------
-
-
-def test_top_classes_by_hand() -> None:
-    assert top_classes(PROBS.log(), 2).tolist() == [[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 0]]
-    assert top_classes(PROBS.log(), 1).argmax(1).tolist() == [0, 2, 2, 1]
-
-
-def test_negative_learning_by_hand() -> None:
-    complement = torch.tensor([[False, True, True], [False, False, False], [False, False, True], [True, False, False]])
-    expected = [-math.log(0.8) - math.log(0.9), 0.0, -math.log(0.4), -math.log(0.8)]
-    assert negative_learning(PROBS.log(), complement).tolist() == pytest.approx(expected, abs=1e-5)
-    sure = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
-    found = negative_learning(sure, torch.tensor([[True, False, False]]))
-    found.sum().backward()
-    assert sure.grad is not None and found.isfinite().all() and sure.grad.isfinite().all()
 
 
 def test_npn_votes_in_both_phases_and_they_stay() -> None:
@@ -219,32 +206,12 @@ def test_sed_teacher_follows() -> None:
 # Jo-SRC -----------------------------------------------------------------------------------------------------------
 
 
-def test_smoothed_by_hand() -> None:
-    found = smoothed(torch.tensor([0, 2]), K, eps=0.6)
-    torch.testing.assert_close(found, torch.tensor([[0.4, 0.3, 0.3], [0.3, 0.3, 0.4]]))
-
-
-def test_clean_likelihood_of_a_hundred_classes() -> None:
+def test_jo_src_clean_likelihood_of_a_hundred_classes() -> None:
     """The three numbers that tie eps to tau: sure and right, sure and wrong, uniform."""
     target = smoothed(torch.tensor([0, 0, 0]), 100, eps=0.6)
     logits = torch.zeros(3, 100)
     logits[0, 0] = logits[1, 1] = 60.0
-    assert clean_likelihood(logits, target).tolist() == pytest.approx([0.604, 0.027, 0.794], abs=1e-3)
-
-
-def test_clean_likelihood_by_a_loop() -> None:
-    target = smoothed(LABELS, K, eps=0.3)
-    for row, wanted, found in zip(PROBS.tolist(), target.tolist(), clean_likelihood(PROBS.log(), target), strict=True):
-        middle = [(p + t) / 2 for p, t in zip(row, wanted, strict=True)]
-        halves = (sum(x * math.log2(x / m) for x, m in zip(side, middle, strict=True)) for side in (row, wanted))
-        assert float(found) == pytest.approx(1 - sum(halves) / 2, abs=1e-6)
-
-
-def test_two_way_divergence_by_hand() -> None:
-    first, second = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
-    there = 0.5 * math.log2(0.5 / 0.8) + 0.5 * math.log2(0.5 / 0.2)
-    back = 0.8 * math.log2(0.8 / 0.5) + 0.2 * math.log2(0.2 / 0.5)
-    assert float(two_way_divergence(first, second)) == pytest.approx(there + back)
+    assert (1 - jensen_shannon(logits, target)).tolist() == pytest.approx([0.604, 0.027, 0.794], abs=1e-3)
 
 
 def test_jo_src_threshold_rises() -> None:
@@ -256,7 +223,7 @@ def test_jo_src_threshold_rises() -> None:
 def test_jo_src_warm_up_by_hand() -> None:
     method = make(JoSRC, warmup_epochs=10, eps=0.3, tau_clean=0.95)
     target = smoothed(LABELS, K, eps=0.3)
-    keeps = clean_likelihood(PROBS.log(), target).sort().values
+    keeps = (1 - jensen_shannon(PROBS.log(), target)).sort().values
     clock = Clock(9, 10)
     assert keeps[1] < method.tau(clock) < keeps[2]  # two of four
     found = step(method, PROBS, STRONG, clock=clock)
@@ -292,15 +259,6 @@ def test_jo_src_teacher_follows() -> None:
 
 
 # PNP --------------------------------------------------------------------------------------------------------------
-
-
-def test_jensen_shannon_by_a_loop() -> None:
-    for row, wanted, found in zip(PROBS.tolist(), STRONG.tolist(), jensen_shannon(PROBS.log(), STRONG), strict=True):
-        middle = [(p + t) / 2 for p, t in zip(row, wanted, strict=True)]
-        halves = (sum(x * math.log2(x / m) for x, m in zip(side, middle, strict=True)) for side in (row, wanted))
-        assert float(found) == pytest.approx(sum(halves) / 2, abs=1e-6)
-    apart = jensen_shannon(torch.tensor([[200.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
-    assert apart.tolist() == pytest.approx([1.0])
 
 
 WEAK = torch.tensor([[0.6, 0.3, 0.1], [0.3, 0.2, 0.5], [0.1, 0.4, 0.5], [0.3, 0.6, 0.1]])
@@ -440,6 +398,7 @@ def test_random_partners_are_clean_and_change() -> None:
     counts = [int((draws == c).sum(1).max()) for c in (1, 3, 4)]
     assert counts == [3, 3, 3]  # seven samples, three partners: each is taken two or three times
     assert all(len(draws[:, i].unique()) == 3 for i in range(7))
+    assert random_partners(torch.zeros(4, dtype=torch.bool)).tolist() == [0, 1, 2, 3]
 
 
 def test_distribution_divergence_by_hand() -> None:

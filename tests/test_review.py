@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,27 @@ def test_control_c_ends_it_with_a_count(run: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="one reviewer at a time"):
         review([str(run), "--no-browser"])
     log.close()
+
+
+def test_sigterm_ends_it_cleanly(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def terminated(server: ReviewServer, poll_interval: float = 0.5) -> None:
+        server.log.add(0, "keep")
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ReviewServer, "serve_forever", terminated)
+    monkeypatch.setattr(module, "training_data", lambda record, data_root: (_ for _ in ()).throw(UserError("gone")))
+    assert review([str(run), "--no-browser"]) == 143
+    assert "1 sample decided, 1 of them new" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is before
+    DecisionLog(run, small()).close()  # the lock is free again
+
+
+def test_no_decision_is_taken_after_the_end(server: ReviewServer):
+    server.has_ended = True
+    status, text = decide(server, 0, "keep")
+    assert status == 500 and b"was not saved" in text and not server.log.path.exists()
 
 
 def test_what_the_command_refuses(run: Path, tmp_path: Path):

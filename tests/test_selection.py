@@ -1,4 +1,7 @@
-"""The two-mode mixture against scikit-learn's, against a hand-written EM step, and on losses that have no two modes."""
+"""The two-mode mixture against scikit-learn's, against a hand-written EM step, and on losses that have no two modes.
+
+Small-loss selection is tested with Co-teaching, and over several processes in test_distributed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from acto.selection import min_max, two_mode_mixture
+from acto.selection import min_max, place_in_class, top_classes, two_mode_mixture
 
 
 def losses_of_two_kinds(num_low: int, num_high: int, *, seed: int) -> Tensor:
@@ -115,3 +118,15 @@ def test_the_order_of_samples_does_not_matter() -> None:
     values = min_max(losses_of_two_kinds(70, 30, seed=6))
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
     np.testing.assert_allclose(two_mode_mixture(values[order]), two_mode_mixture(values)[order], atol=1e-6)
+
+
+def test_place_in_class() -> None:
+    losses = torch.tensor([0.5, 0.1, 2.0, 0.1, 0.5, math.nan, 0.5, 0.0])
+    labels = torch.tensor([0, 3, 0, 0, 0, 3, 1, 0])
+    assert place_in_class(losses, labels, num_classes=4).tolist() == [2, 0, 4, 1, 3, 1, 0, 0]
+
+
+def test_top_classes() -> None:
+    logits = torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.2, 0.55], [0.1, 0.3, 0.6], [0.2, 0.7, 0.1]]).log()
+    assert top_classes(logits, 2).int().tolist() == [[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 0]]
+    assert top_classes(logits, 1).int().argmax(1).tolist() == [0, 2, 2, 1]

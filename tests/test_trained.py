@@ -407,7 +407,7 @@ def test_a_named_source_is_read_with_both_its_splits() -> None:
         (["run", "new.txt"], "is no folder, picture"),
         (["run", "outside.csv"], r"outside.csv row 2: '../a.png' is no path inside"),
         (["run", "absolute.csv"], r"absolute.csv row 2: '/a.png' is no path inside"),
-        (["run", "twice.csv"], "a.png occurs in 2 rows"),
+        (["run", "twice.csv"], "a.png occurs in rows 2, 3"),
         (["run", "ragged.csv"], "row 2 has 1 cells, the heading 2"),
         (["run", "bare.csv"], "has no column 'path'.*Columns: 'a'"),
         (["run", "labels.npz"], r"has no samples \(x or images or features\); it holds 'y'"),

@@ -18,7 +18,6 @@ from acto.methods.unicon import (
     UNICON,
     label_divergence,
     label_weight,
-    prior_penalty,
     select_uniformly,
     share_below_cut,
     view_contrast,
@@ -102,12 +101,6 @@ def test_contrast() -> None:
     loss = view_contrast(alone, second[:1], temperature=0.05).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == 0 and alone.grad is not None and alone.grad.isfinite().all()
-
-
-def test_prior_penalty() -> None:
-    probs = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]])
-    expected = sum(math.log((1 / 3) / mean) / 3 for mean in (0.5, 0.3, 0.2))
-    assert float(prior_penalty(probs.log())) == pytest.approx(expected, rel=1e-6)
 
 
 def make(**settings: Any) -> tuple[UNICON, Batch, Batch]:

@@ -19,6 +19,7 @@ from acto.arrays import as_dataset
 from acto.cli import main
 from acto.data.samples import Dataset
 from acto.errors import UserError
+from acto.estimate import estimate
 from acto.flags import parse, resolve
 from acto.methods import METHODS
 from acto.record import RunFolder, last_checkpoint, read_run
@@ -214,6 +215,20 @@ def test_what_does_not_fit_is_named(before: Path, tmp_path: Path) -> None:
     (unfinished / "status.json").write_text(json.dumps(status))
     with pytest.raises(UserError, match=r"has not finished .interrupted.: `acto train --resume"):
         fit(now, init_from=unfinished)
+
+
+def test_a_dry_run_counts_from_where_the_run_before_ended(before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acto.estimate.PHASE_SECONDS", 0.01)
+    run = Run.from_dict(settings_after(before, {"protocol": {"epochs": 9}}))
+    cost = estimate(prepare(run, dataset=dataset(0)))
+    assert [(phase.name, phase.epochs) for phase in cost.phases] == [("training", 3)]
+    assert cost.evaluations == 3
+
+
+def test_asking_for_settings_runs_no_network(before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's files may name code to run, which only the command line can allow."""
+    monkeypatch.setattr("acto.warm_start.load", None)
+    assert settings_after(before, {"data": {"source": "new.csv"}})["data"]["classes"] == ["left", "right"]
 
 
 def test_flags_take_method_settings_and_classes_of_the_run_before(

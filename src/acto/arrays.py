@@ -13,7 +13,7 @@ from acto.containers import Gathered, gather
 from acto.data.classes import check_every_class_occurs, encode, infer_classes, read_column
 from acto.data.noise import NoiseSpec
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
-from acto.data.sources import _facts, _views, _without_bad_pictures
+from acto.data.sources import noise_facts, views_of, without_bad_pictures
 from acto.data.splits import holdout
 from acto.errors import UserError
 
@@ -109,7 +109,7 @@ def _assembled(
         test_ids = tested.ids
         where["test"] = lambda i: str(test_ids[i])
     raw = Raw(name=NAME, train=train, test=tested, class_names=names, where=where)
-    raw = _without_bad_pictures(raw, spec, drop=False, workers=None)
+    raw = without_bad_pictures(raw, spec, drop=False, workers=None)
     check_every_class_occurs(raw.train.labels, names, place="the labels")
     notes: tuple[str, ...] = ()
     train, tested = raw.train, raw.test
@@ -126,8 +126,8 @@ def _assembled(
         test=tested,
         class_names=names,
         test_labels_are_given=test is None,
-        noise=_facts(NoiseSpec(), "labels as they come", train),
-        views=_views(raw, train, spec),
+        noise=noise_facts(NoiseSpec(), "labels as they come", train),
+        views=views_of(raw, train, spec),
         notes=notes,
     )
 

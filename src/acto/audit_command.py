@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from acto.console import columns, percent
+from acto.console import columns, percent, visible
 from acto.data.likeness import alike
+from acto.data.new_data import read_labelled
 from acto.data.readers import DATA_ROOT_VARIABLE
-from acto.data.samples import Dataset, DataSpec, Samples
-from acto.data.sources import load
-from acto.errors import UserError
+from acto.data.samples import Dataset, Samples
+from acto.decisions import FILE
 from acto.exits import Parser
-from acto.label_audit import audit as audit_labels
+from acto.label_audit import report_on
 from acto.label_report import LabelReport
 from acto.record import RunRecord, read_run
 from acto.report_page import write_report_page
@@ -44,17 +44,22 @@ def audit(tokens: Sequence[str]) -> int:
     )
     parser.add_argument("--no-duplicates", action="store_true", help="do not look for samples that are nearly the same")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    parser.add_argument(
+        "--trust-net", action="store_true", help="the run's network is code outside of acto: allow it to run"
+    )
     given = vars(parser.given(tokens))
     run = Path(given["run"])
-    find_duplicates = not given.get("no_duplicates", False)
+    find_duplicates, trust = not given.get("no_duplicates", False), given.get("trust_net", False)
     record = read_run(run)
     if (source := given.get("data")) is not None:
-        spec = DataSpec(source=source, root=given.get("data_root"))
-        report, samples = audit_others(record, spec, find_duplicates=find_duplicates)
+        report, samples = audit_others(
+            record, source, data_root=given.get("data_root"), find_duplicates=find_duplicates, trust=trust
+        )
         folder = Path(given.get("out") or run / f"audit-{Path(source).stem}")
     else:
         dataset = training_data(record, data_root=given.get("data_root"))
-        report, samples = audit_run(run, dataset=dataset, find_duplicates=find_duplicates), dataset.train
+        report = audit_run(run, dataset=dataset, find_duplicates=find_duplicates, trust=trust)
+        samples = dataset.train
         folder = Path(given.get("out") or run)
     save(report, record, samples, folder)
     if given.get("json"):
@@ -72,65 +77,52 @@ def audit_at_the_end(run: Path | str, dataset: Dataset) -> LabelReport:
     return report
 
 
-def audit_others(record: RunRecord, spec: DataSpec, *, find_duplicates: bool = True) -> tuple[LabelReport, Samples]:
+def audit_others(
+    record: RunRecord,
+    source: str,
+    *,
+    data_root: str | None = None,
+    find_duplicates: bool = True,
+    trust: bool = False,
+) -> tuple[LabelReport, Samples]:
     """What a run's model thinks of labels that it never saw.
 
     Args:
         record: of a finished run.
-        spec: the data. All its samples are looked at, its own test set included.
+        source: the data. All its samples are looked at, its own test set included.
+        data_root: where data sets lie.
         find_duplicates: look for samples that are nearly the same.
+        trust: allow a network that is code outside of this package.
 
     Raises:
         UserError: data that cannot be read, have other classes, or samples of another kind or shape.
     """
-    model = load_model(record.path)
-    data = load(spec, data_root=spec.root)
-    if unknown := sorted(set(data.class_names) - set(model.class_names)):
-        raise UserError(
-            f"{spec.source} has classes that the run in {record.path} does not know: {', '.join(unknown[:SHOWN])}. "
-            f"It knows {', '.join(model.class_names[:SHOWN])}{', ...' if len(model.class_names) > SHOWN else ''}"
-        )
-    samples = _joined(data)
-    number = {name: k for k, name in enumerate(model.class_names)}
-    labels = np.array([number[name] for name in data.class_names], dtype=np.int64)[samples.labels]
-    report = audit_labels(
-        labels,
+    model = load_model(record.path, trust=trust)
+    raw, samples = read_labelled(source, model.class_names, data_root=data_root)
+    report = report_on(
+        samples.labels,
         model.predict_proba(samples),
-        class_names=model.class_names,
+        model.class_names,
         ids=samples.ids,
         paths=None if samples.paths is None else list(map(str, samples.paths)),
-        duplicates=alike(samples) if find_duplicates else (),
+        duplicates=alike(samples, max_pixels=model.max_pixels) if find_duplicates else (),
         facts={
             "source": "new data",
             "folder": str(record.path),
             "method": model.method,
-            "data": data.name,
+            "data": raw.name,
             "state": record.status["state"],
-            "notes": list(data.notes),
+            "notes": list(raw.notes),
         },
     )
     return report, samples
 
 
-def _joined(data: Dataset) -> Samples:
-    """Training and test samples together: here both are only looked at."""
-    first, second = data.train, data.test
-    if set(first.ids) & set(second.ids):
-        return first
-
-    def both(name: str) -> Any:
-        one, other = getattr(first, name), getattr(second, name)
-        if one is None or other is None:
-            return None
-        return np.concatenate([one, other]) if isinstance(one, np.ndarray) else (*one, *other)
-
-    return Samples(**{name: both(name) for name in ("ids", "labels", "true_labels", "pixels", "features", "paths")})
-
-
 def save(report: LabelReport, record: RunRecord, samples: Samples, folder: Path) -> None:
     """Write the report's files and its page."""
     report.save(folder)
-    write_report_page(report, record, folder / "report.html", picture_of=pictures_of(samples))
+    pictures = pictures_of(samples, max_pixels=record.config["data"].get("max_image_pixels"))
+    write_report_page(report, record, folder / "report.html", picture_of=pictures)
 
 
 def summary(report: LabelReport) -> dict[str, Any]:
@@ -170,7 +162,7 @@ def lines(report: LabelReport, folder: Path) -> Iterable[str]:
             f"  {line}"
             for line in columns(
                 (
-                    row["id"],
+                    visible(row["id"]),
                     f"{row['given_label']!r}",
                     f"looks like {row['suggested_label']!r}",
                     percent(row["confidence"]),
@@ -180,6 +172,7 @@ def lines(report: LabelReport, folder: Path) -> Iterable[str]:
         )
     if conflicts := sum(map(bool, report.columns["conflicting_duplicates"])):
         yield f"{conflicts} samples are nearly the same as one with another label"
-    yield f"report: {folder / 'report.html'} (and label_report.csv beside it)"
-    if report.facts.get("source") == "run":
-        yield f"next: acto review {folder}, to go through them; then acto apply {folder}/decisions.csv --run {folder}"
+    yield f"report: {visible(str(folder / 'report.html'))} (and label_report.csv beside it)"
+    if report.facts.get("source") == "run" and os.path.abspath(folder) == os.path.abspath(report.facts["folder"]):
+        run, decisions = shlex.quote(str(folder)), shlex.quote(str(folder / FILE))
+        yield visible(f"next: acto review {run}, to go through them; then acto apply {decisions} --run {run}")

@@ -11,6 +11,7 @@ from acto.exits import guarded
 
 COMMANDS = {
     "train": "acto.flags:train",
+    "features": "acto.features:features",
     "audit": "acto.audit_command:audit",
     "review": "acto.review:review",
     "apply": "acto.corrections:apply",
@@ -32,6 +33,7 @@ Train classifiers on data whose labels are partly wrong, and find out which labe
 
 train and use:
   train              train a method on a data set or on your own data
+  features SOURCE    what a trained network sees in pictures, as vectors to train on
   predict RUN SOURCE the classes of other samples
   export RUN         the model for other tools: safetensors, ONNX, torch.export
 
@@ -82,3 +84,7 @@ def _dispatch(tokens: list[str]) -> int:
     # Modules are loaded where they are needed: torch takes seconds to load, and --help shall not.
     module, _, function = COMMANDS[command].partition(":")
     return getattr(import_module(module), function)(rest)
+
+
+if __name__ == "__main__":  # torchrun -m acto.cli train ...
+    sys.exit(main())

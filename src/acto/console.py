@@ -105,7 +105,8 @@ class Reporter:
             f"{facts['num_classes']} classes"
         )
         if (rate := facts["noise"].get("rate_realised")) is not None:
-            self.say(f"wrong labels: {percent(rate)} of the training set ({facts['noise'].get('kind', 'noise')})")
+            kind = facts["noise"].get("kind", "none")
+            self.say(f"wrong labels: {percent(rate)} of the training set{'' if kind == 'none' else f' ({kind})'}")
         self.say(
             f"{run.net}, {counted(self.epochs, 'epoch')}, {run.protocol.batch_size} samples a step, "
             f"on {facts['device']} in {facts['precision']}"
@@ -199,6 +200,11 @@ def size(num_bytes: float) -> str:
             break
         num_bytes /= 1024
     return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+
+
+def visible(text: str) -> str:
+    """A text from outside on one line: what a terminal would obey or could not show comes as backslash codes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def columns(rows: Iterable[Sequence[str]]) -> list[str]:

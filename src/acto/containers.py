@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 from torchvision.datasets import DatasetFolder
 
-from acto.data.readers import _array_content
+from acto.data.readers import array_content
 from acto.data.samples import Samples
 from acto.errors import UserError
 
@@ -189,7 +189,7 @@ def _content(values: npt.NDArray[Any] | tuple[Path, ...], what: str = "the data"
         if values.ndim == 4 and values.shape[3] not in (1, 3) and values.shape[1] in (1, 3):
             values = values.transpose(0, 2, 3, 1)
     with np.errstate(over="ignore"):  # what is too large for float32 is reported with its row
-        return _array_content(values, what)
+        return array_content(values, what)
 
 
 def _as_pixels(values: npt.NDArray[Any], what: str) -> npt.NDArray[np.uint8]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from acto.console import columns, counted
+from acto.console import columns, counted, visible
 from acto.csv_tables import sample_csv
 from acto.data.classes import UNKNOWN
 from acto.data.listings import HELD_OUT, ID_COLUMN, NONE_OF_THESE
@@ -79,8 +79,8 @@ def apply(tokens: Sequence[str]) -> int:
         lines[SHOWN:] = [f"and {len(lines) - SHOWN} more kinds of change"]
     print(f"{counted(sum(done.changed.values()), 'label')} changed, {sum(done.removed.values())} removed, ", end="")
     print(f"{done.num_train:,} training samples are left")
-    print("\n".join(f"  {printable(line)}" for line in lines or ["no decision asks for a change"]))
-    print(f"written: {done.path}\ntrain on it as before:\n  {done.command}")
+    print("\n".join(f"  {visible(line)}" for line in lines or ["no decision asks for a change"]))
+    print(f"written: {visible(str(done.path))}\ntrain on it as before:\n  {visible(done.command)}")
     return 0
 
 
@@ -199,10 +199,9 @@ def _manifest(
     try:
         data.decode()
     except UnicodeDecodeError:
-        odd = next(text for text in (*ids, *names) if any("\udc80" <= mark <= "\udcff" for mark in text))
-        raise UserError(
-            f"a manifest is UTF-8, but the name {odd.encode('utf-8', 'backslashreplace').decode()} is not: rename it"
-        ) from None
+        texts = (*table["path"], *ids, *names)
+        odd = next(text for text in texts if any("\udc80" <= mark <= "\udcff" for mark in text))
+        raise UserError(f"a manifest is UTF-8, but the name {printable(odd)} is not: rename it") from None
     return data
 
 

@@ -45,6 +45,36 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def gather(*rows: Tensor) -> tuple[tuple[Tensor, ...], slice]:
+    """Rows of the whole global batch, without gradient, for a rule that picks from it. Several tensors go together.
+
+    The rows come in the order that they have in one process, so that even a tie is decided alike. With several
+    processes the host waits for the size of the batch.
+
+    Args:
+        rows: each (B, ...), one row for each sample of this process's part of a batch: every world-th, from rank on.
+
+    Returns:
+        Each (G, ...), G samples of all processes; and where this process's own rows are among them.
+    """
+    rows = tuple(part.detach() for part in rows)
+    if world() == 1:
+        return rows, slice(None)
+    own = len(rows[0])
+    size = int(total(torch.tensor(own, device=rows[0].device)))
+    assert own == len(range(rank(), size, world())), "the parts of a batch are every world-th row of it"
+    return tuple(_interleaved(part, size) for part in rows), slice(rank(), None, world())
+
+
+def _interleaved(part: Tensor, size: int) -> Tensor:
+    """The first row of every process, then the second, and so on: `size` rows."""
+    padded = part.new_zeros(-(-size // world()), *part.shape[1:])
+    padded[: len(part)] = part
+    parts = [torch.empty_like(padded) for _ in range(world())]
+    dist.all_gather(parts, padded)
+    return torch.stack(parts, dim=1).flatten(0, 1)[:size]
+
+
 def share_gradients(parameters: Iterable[Tensor]) -> None:
     """Sum the gradients over the processes, in one message. Parameters at rest (no gradient anywhere) are left out."""
     if world() == 1:

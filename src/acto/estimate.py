@@ -55,9 +55,12 @@ class Estimate:
 def estimate(prepared: Prepared) -> Estimate:
     """Time the run that `prepared` stands for; its networks are trained a little and must not be used afterwards."""
     run, training = prepared.run, prepared.training
-    epochs = run.protocol.epochs
+    begun, epochs = training.epochs_done, run.protocol.epochs  # a run that goes on from another one counts on
     warmup = min(getattr(run.config, "warmup_epochs", 0), epochs)
-    spans = {"warm-up": (0, warmup), "after the warm-up" if warmup else "training": (warmup, epochs)}
+    spans = {
+        "warm-up": (begun, warmup),
+        "after the warm-up" if begun < warmup else "training": (max(begun, warmup), epochs),
+    }
     phases = tuple(
         _phase(training, prepared.train_data, name=name, first=first, last=last, seed=run.seed)
         for name, (first, last) in spans.items()
@@ -66,7 +69,7 @@ def estimate(prepared: Prepared) -> Estimate:
     return Estimate(
         phases=phases,
         evaluation_seconds=_evaluation_seconds(training, prepared.test_data),
-        evaluations=sum(run.evaluates(epoch) for epoch in range(epochs)),
+        evaluations=sum(run.evaluates(epoch) for epoch in range(begun, epochs)),
         memory_bytes=_peak_memory(training.device),
         checkpoint_bytes=len(checkpoint(training)),
     )

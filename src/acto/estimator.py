@@ -25,7 +25,7 @@ from acto.data.samples import Dataset, Samples
 from acto.device import resolve_device
 from acto.errors import UserError, choose
 from acto.flags import run_of, section
-from acto.label_audit import audit
+from acto.label_audit import report_on
 from acto.methods import METHODS
 from acto.methods.standard import Standard
 from acto.recipes import VECTORS
@@ -129,10 +129,11 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.classes_ = classes
         probs = self._probs(X)
         quality = label_quality(training, probs[np.arange(len(X)), labels])
-        report = audit(
-            labels,
+        report = report_on(
+            labels.astype(np.int64),
             probs,
-            label_quality=np.nan_to_num(quality, nan=0.0),
+            dataset.class_names,
+            label_quality=quality,
             robust=self.method != Standard.name,
             seed=seed,
         )

@@ -16,6 +16,7 @@ import csv
 import io
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,13 @@ def exchange(tokens: Sequence[str]) -> int:
         report = read_report(given.run)
         decisions = import_decisions(given.file, report, format=given.format)
         out = _fresh(given.out)
-        with disk_errors(f"write {out}"):
-            write_atomically(out, to_csv(decisions))
+        _write({out: to_csv(decisions)})
         print(f"{counted(len(decisions), 'decision')} written to {out}")
-        print(f"next: acto apply {out} --run {given.run}")
+        print(f"next: acto apply {shlex.quote(str(out))} --run {shlex.quote(given.run)}")
         return 0
-    probs = read_run(given.run).pred_probs() if given.format == "cleanlab" else None
+    record = read_run(given.run)
+    is_finished = record.summary is not None  # else there are no probabilities, but there may be a report
+    probs = record.pred_probs() if given.format == "cleanlab" and is_finished else None
     paths, advice = export_report(read_report(given.run), given.out, format=given.format, pred_probs=probs)
     print("\n".join([*(f"written: {path}" for path in paths), *advice]))
     return 0
@@ -102,9 +104,7 @@ def export_report(
         files, advice = _cleanlab(report, out, pred_probs)
     for path in files:
         _fresh(path)
-    for path, data in files.items():
-        with disk_errors(f"write {path}"):
-            write_atomically(path, data)
+    _write(files)
     return list(files), advice
 
 
@@ -116,11 +116,10 @@ def import_decisions(path: Path | str, report: LabelReport, *, format: str) -> l
     """
     choose("format", format, FORMATS)
     path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     with disk_errors(f"read {path}"):
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist") from None
+        content = path.read_bytes()
     readers: dict[str, Callable[[str, LabelReport], Iterator[Verdict]]] = {
         "label-studio": _from_label_studio,
         "fiftyone": _from_fiftyone,
@@ -130,7 +129,7 @@ def import_decisions(path: Path | str, report: LabelReport, *, format: str) -> l
         verdicts = list(readers[format](content.decode("utf-8-sig"), report))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, csv.Error) as error:
         raise UserError(f"{path} is no {format} export ({type(error).__name__}: {error})") from error
     return [
         decide(report, row, word, new_label=label, place=f"{path}, sample {report.columns['id'][row]!r}")
@@ -143,6 +142,13 @@ def _fresh(path: Path | str) -> Path:
     if path.exists():
         raise UserError(f"{path} exists and is not overwritten: name another file")
     return path
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    for path, data in files.items():
+        with disk_errors(f"write {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data)
 
 
 def _json(value: object) -> bytes:
@@ -158,8 +164,10 @@ def _number(cells: Mapping[str, Any], name: str) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
-def _verdict(row: int, label: str, report: LabelReport) -> Verdict:
+def _verdict(row: int, label: object, report: LabelReport) -> Verdict:
     """What a person's label says of the given one."""
+    if not isinstance(label, str):
+        raise TypeError(f"{label!r} is no class name")
     given = printable(report.columns["given_label"][row])
     return (row, "keep", "") if label == given else (row, "accept", label)
 
@@ -293,12 +301,11 @@ def _from_fiftyone(text: str, report: LabelReport) -> Iterator[Verdict]:
     for sample in json.loads(text)["samples"]:
         row = _row(sample["acto_id"], rows)
         label = (sample.get("ground_truth") or {}).get("label")
+        given = printable(report.columns["given_label"][row])
         if "remove" in sample["tags"]:
             yield row, "remove", ""
-        elif label is not None and label != printable(report.columns["given_label"][row]):
-            yield row, "accept", label
-        elif "keep" in sample["tags"]:
-            yield row, "keep", ""
+        elif label not in (None, given) or "keep" in sample["tags"]:
+            yield _verdict(row, given if label is None else label, report)
 
 
 # cleanlab -------------------------------------------------------------------------------------------------------------
@@ -308,7 +315,10 @@ def _cleanlab(
     report: LabelReport, out: Path, pred_probs: np.ndarray[Any, Any] | None
 ) -> tuple[dict[Path, bytes], list[str]]:
     names = ("id", "is_label_issue", "label_quality", "given_label", "predicted_label")
-    table, _ = sample_csv({name: report.columns[name] for name in names})
+    texts = {name: column for name, column in report.columns.items() if isinstance(column, list)}
+    table, _ = sample_csv(
+        {name: list(map(printable, texts[name])) if name in texts else report.columns[name] for name in names}
+    )
     files = {out: table}
     if pred_probs is not None:
         buffer = io.BytesIO()

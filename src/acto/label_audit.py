@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ SUM_TOLERANCE = 0.02
 RESAMPLES = 200
 INTERVAL = (2.5, 97.5)
 """Percentiles of the bootstrap."""
+MOST_DUPLICATES = 20
+"""Ids that a cell of duplicates names."""
 LATE_SHARE = 0.5
 """A label that is first fitted after this share of the epochs was learned late."""
 
@@ -76,6 +79,7 @@ def audit(
     Raises:
         UserError: lengths, shapes, NaN, labels or probabilities out of range; it names the first rows.
     """
+    labels, pred_probs, label_quality = map(_plain, (labels, pred_probs, label_quality))
     probs = _checked_probs(pred_probs)
     num_samples, num_classes = probs.shape
     names = tuple(map(str, class_names)) if class_names is not None else tuple(map(str, range(num_classes)))
@@ -85,6 +89,42 @@ def audit(
         if values is not None and (length := _length(what, values)) != num_samples:
             raise UserError(f"{what} has {length} entries, but pred_probs has {num_samples} rows")
     given = encode(read_column(labels, where=lambda i: f"row {i}"), names)
+    return report_on(
+        given,
+        probs,
+        names,
+        ids=ids,
+        paths=paths,
+        label_quality=label_quality,
+        trained=trained,
+        robust=robust,
+        duplicates=duplicates,
+        facts=facts,
+        seed=seed,
+    )
+
+
+def report_on(
+    given: Labels,
+    pred_probs: npt.ArrayLike,
+    class_names: Sequence[str],
+    *,
+    ids: Sequence[str] | None = None,
+    paths: Sequence[str] | None = None,
+    label_quality: npt.ArrayLike | None = None,
+    trained: Trained | None = None,
+    robust: bool = False,
+    duplicates: Sequence[Sequence[int]] = (),
+    facts: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> LabelReport:
+    """The same as `audit` of labels that are class numbers for certain.
+
+    `audit` takes the label 1 for the class called "1", wherever that stands in the list; here it is the second class.
+    """
+    probs, names = _checked_probs(pred_probs), tuple(class_names)
+    num_samples, num_classes = probs.shape
+    assert num_classes == len(names) and num_samples == len(given), (probs.shape, len(names), len(given))
     ids = list(map(str, ids if ids is not None else range(num_samples)))
     quality = _checked_quality(label_quality) if label_quality is not None else probs[np.arange(num_samples), given]
 
@@ -176,6 +216,14 @@ def estimate_noise(given: Labels, right: Labels, *, num_classes: int, seed: int 
 # Checks at the door ---------------------------------------------------------------------------------------------
 
 
+def _plain(values: Any) -> Any:
+    """Tensors and columns of data frames as arrays; all else as it is."""
+    if hasattr(values, "detach"):  # numpy knows neither gradients nor devices nor bfloat16
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    return np.asarray(values) if hasattr(values, "__array__") else values
+
+
 def _length(what: str, values: Any) -> int:
     try:
         return len(values)
@@ -220,11 +268,23 @@ def _duplicate_columns(
 ) -> tuple[list[str], list[str]]:
     near, conflicting = [""] * len(ids), [""] * len(ids)
     for group in groups:
+        by_class: dict[int, list[int]] = {}
         for row in group:
-            others = [other for other in group if other != row]
-            near[row] = SEPARATOR.join(ids[other] for other in others)
-            conflicting[row] = SEPARATOR.join(ids[other] for other in others if given[other] != given[row])
+            by_class.setdefault(int(given[row]), []).append(row)
+        for row in group:
+            # Thousands of copies of one picture are common: nothing here may grow with the square of a group.
+            near[row] = _listed((other for other in group if other != row), len(group) - 1, ids)
+            mine = by_class[int(given[row])]
+            if len(mine) < len(group):
+                others = (other for label, rows in by_class.items() if label != given[row] for other in rows)
+                conflicting[row] = _listed(others, len(group) - len(mine), ids)
     return near, conflicting
+
+
+def _listed(rows: Iterator[int], count: int, ids: Sequence[str]) -> str:
+    """The ids of the first MOST_DUPLICATES of `count` rows, and how many are left out."""
+    shown = SEPARATOR.join(ids[row] for row in islice(rows, MOST_DUPLICATES))
+    return shown if count <= MOST_DUPLICATES else f"{shown}{SEPARATOR}and {count - MOST_DUPLICATES:,} more"
 
 
 def _reasons(columns: Table, *, epochs: int) -> Iterator[str]:

@@ -50,7 +50,7 @@ COLUMNS = {
     "first_epoch_fit": "first epoch in which training saw the given label predicted; -1 never",
     "memorization": "share of the visits in which only the non-robust network fitted the given label",
     "visits": "how often training saw the sample",
-    "near_duplicates": f"ids of samples with nearly the same content, joined by {SEPARATOR!r}",
+    "near_duplicates": f"ids of samples with nearly the same content, the first 20 of them, joined by {SEPARATOR!r}",
     "conflicting_duplicates": "those of them whose given label is another one",
     "reason": "why the label is suspected, in words",
 }

@@ -1,6 +1,8 @@
-"""Per-sample losses: (B, K) logits -> (B,), and the means that reduce them over the global batch."""
+"""Per-sample losses and divergences: (B, K) logits -> (B,); what reduces them over the global batch."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +55,45 @@ def negative_entropy(logits: Tensor, *, clamp_logits: bool = False) -> Tensor:
     return (log_probs.exp() * log_probs).sum(1)
 
 
+def negative_learning(logits: Tensor, complement: Tensor) -> Tensor:
+    """-sum over the complement of log(1 - p_c), (B,) >= 0, finite for every logit; 0 where the complement is empty.
+
+    Args:
+        logits: (B, K).
+        complement: (B, K) bool, the classes taken for wrong.
+    """
+    probs = logits.softmax(1)
+    return -torch.where(complement, (1.0000001 - probs).log(), 0.0).sum(1)
+
+
+def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
+    """KL(p_1 || p_2) + KL(p_2 || p_1) = sum_c (p_1 - p_2)(log p_1 - log p_2), (B,) >= 0, finite for all logits.
+
+    Gradients reach both.
+
+    Args:
+        first: (B, K) logits.
+        second: (B, K) logits.
+    """
+    log_first, log_second = F.log_softmax(first, dim=1), F.log_softmax(second, dim=1)
+    return ((log_first.exp() - log_second.exp()) * (log_first - log_second)).sum(1)
+
+
+def jensen_shannon(logits: Tensor, target: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of prediction and target with logarithms to base 2, (B,) in [0, 1].
+
+    Args:
+        logits: (B, K).
+        target: (B, K), rows sum to one.
+    """
+    log_probs = F.log_softmax(logits, dim=1)
+    probs = log_probs.exp()
+    log_middle = ((probs + target) / 2).clamp(min=torch.finfo(probs.dtype).tiny).log()
+    to_probs = (probs * (log_probs - log_middle)).sum(1)
+    to_target = (torch.xlogy(target, target) - target * log_middle).sum(1)
+    return (to_probs + to_target) / (2 * math.log(2))
+
+
 def batch_mean(values: Tensor) -> Tensor:
     """Mean over the global batch. In one of several processes: this process's share of it.
 
@@ -74,3 +115,33 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
         mask: (B,) bool.
     """
     return torch.where(mask, values, 0.0).sum() / total(mask.sum()).clamp(min=1)
+
+
+def mean_prediction(probs: Tensor) -> Tensor:
+    """Mean over the global batch, (K,). This process's rows have a gradient; those of the others get theirs there.
+
+    Args:
+        probs: (B, K).
+    """
+    share = probs.sum(0) / total(probs.new_full((), len(probs)))
+    return share + (total(share.detach()) - share.detach())
+
+
+def share_of(value: Tensor) -> Tensor:
+    """This process's share of a value of the global batch that each process has whole; the gradient stays as it is.
+
+    Gradients with respect to the own rows add up to the whole gradient. The values must add up as well.
+    """
+    return value + (1 / world() - 1) * value.detach()
+
+
+def prior_penalty(logits: Tensor) -> Tensor:
+    """sum_c (1/K) log((1/K) / mean p_c) over the global batch: 0 for evenly used classes, else above.
+
+    The L_reg of DivideMix (https://arxiv.org/abs/2002.07394).
+
+    Args:
+        logits: (B, K).
+    """
+    mean_probs = mean_prediction(F.softmax(logits, dim=1))
+    return share_of(-(mean_probs * len(mean_probs)).log().mean())

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from acto import nets
 from acto.label_report import NAME, NoiseEstimate, read_report
 from acto.record import RunRecord
 from acto.trained import TrainedModel
@@ -49,7 +50,7 @@ def model_card(model: TrainedModel, record: RunRecord, files: Mapping[str, tuple
         library=_library(model),
         is_small_stem=model.net in _TORCHVISION and backbone.conv1.kernel_size == (3, 3),
         img_size=list(model.input_shape[1:]) if _has_fixed_size(backbone) else None,
-        trusted=":" in model.net and not model.net.startswith(("timm:", "mlp:")),
+        trusted=":" in model.net and not model.net.startswith(nets.OWN_KINDS),
     )
 
 

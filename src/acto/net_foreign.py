@@ -1,4 +1,4 @@
-"""Networks of other people: timm's models, and `package.module:callable`; both come back as a Net."""
+"""Networks of other people: torchvision's and timm's models, and `package.module:callable`; all come back as a Net."""
 
 from __future__ import annotations
 
@@ -6,10 +6,37 @@ import importlib
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from acto.errors import UserError, closest
-from acto.net_base import Net, Shape, check_picture
+from acto.net_base import Net, Shape, check_picture, he_normal
+
+
+def torchvision_net(name: str, input_shape: Shape, num_classes: int) -> Net:
+    """A classification model of torchvision, as its library builds it: its last linear layer makes room for our head.
+
+    Raises:
+        UserError: no such model, one that does not end in a linear layer or has several outputs, or pictures that it
+            cannot take.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UserError(
+            f"unknown torchvision model {name!r}.{closest(name, known)} torchvision.models.list_models() gives all"
+        )
+    if check_picture(f"torchvision:{name}", input_shape)[0] != 3:
+        raise UserError(f"net torchvision:{name} takes colour pictures, but these have one channel")
+    model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **_QUIET.get(name, {}))
+    if getattr(model, "aux_logits", False):
+        raise UserError(f"net torchvision:{name} trains with classifiers on the side, which a Net has not")
+    net = _cut(model, name=f"torchvision:{name}", input_shape=input_shape, num_classes=num_classes)
+    he_normal(net.head)
+    return net
+
+
+_QUIET = {name: {"init_weights": False} for name in ("googlenet", "inception_v3")}
+"""They warn unless they are told whether to draw their weights."""
 
 
 def timm_net(name: str, input_shape: Shape, num_classes: int, *, pretrained: bool) -> Net:

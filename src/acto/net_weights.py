@@ -82,15 +82,23 @@ def _read(weights: str) -> dict[str, Tensor]:
 
 def _torchvision(net: Net) -> Mapping[str, Tensor]:
     """IMAGENET1K_V1, from torch.hub's cache or the network."""
-    if net.name not in IMAGENET_NETS:
-        raise UserError(f"weights 'torchvision' exist for {', '.join(IMAGENET_NETS)}, not for net {net.name!r}")
-    stem = net.backbone.conv1
-    if not isinstance(stem, nn.Conv2d) or stem.weight.shape != (64, 3, 7, 7):
+    kind, _, name = net.name.rpartition(":")
+    if kind != "torchvision" and net.name not in IMAGENET_NETS:
         raise UserError(
-            f"weights 'torchvision' need colour pictures of more than 64 pixels a side, but net {net.name!r} was built "
-            f"for {net.input_shape}: its first convolution is another one"
+            f"weights 'torchvision' exist for {', '.join(IMAGENET_NETS)}, not for net {net.name!r}; nets named "
+            "torchvision:NAME have theirs"
         )
-    url = get_model_weights(net.name)["IMAGENET1K_V1"].url
+    if not kind:
+        stem = net.backbone.conv1
+        if not isinstance(stem, nn.Conv2d) or stem.weight.shape != (64, 3, 7, 7):
+            raise UserError(
+                "weights 'torchvision' need colour pictures of more than 64 pixels a side, but net "
+                f"{net.name!r} was built for {net.input_shape}: its first convolution is another one"
+            )
+    published = get_model_weights(name).__members__
+    if "IMAGENET1K_V1" not in published:
+        raise UserError(f"torchvision has no weights IMAGENET1K_V1 for {name}, only {', '.join(published) or 'none'}")
+    url = published["IMAGENET1K_V1"].url
     try:
         # weights_only is not torch.hub's default.
         return torch.hub.load_state_dict_from_url(

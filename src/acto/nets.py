@@ -15,7 +15,7 @@ from torchvision.models import resnet
 
 from acto.errors import UserError, check_range, choose
 from acto.net_base import Net, Shape, check_picture, he_normal
-from acto.net_foreign import custom_net, timm_net
+from acto.net_foreign import custom_net, timm_net, torchvision_net
 from acto.net_weights import load_weights
 
 __all__ = ["NETS", "Net", "average", "build", "num_parameters"]
@@ -182,20 +182,24 @@ NETS: dict[str, Callable[[Shape, int], Net]] = {
     "resnet34": partial(_resnet, depth=34),
     "resnet50": partial(_resnet, depth=50),
 }
-"""The networks that a plain name stands for. `mlp:WIDTH`, `timm:NAME` and `package.module:callable` come on top."""
+"""The networks that a plain name stands for. On top come `mlp:WIDTH`, `torchvision:NAME`, `timm:NAME` and
+`package.module:callable`."""
+OWN_KINDS = ("mlp:", "torchvision:", "timm:")
+"""How a name with a colon begins that runs no code but this package's, torchvision's and timm's."""
 
 
 def build(name: str, *, input_shape: Shape, num_classes: int, weights: str | None = None, trust: bool = False) -> Net:
     """A new network in training mode, on the CPU.
 
     Args:
-        name: one of NETS, `mlp:WIDTH`, `timm:NAME` (needs timm), or `package.module:callable`, where
-            callable(input_shape, num_classes) returns a module whose last step is a linear layer.
+        name: one of NETS, `mlp:WIDTH`, `torchvision:NAME` (a classification model that ends in a linear layer),
+            `timm:NAME` (needs timm), or `package.module:callable`, where callable(input_shape, num_classes) returns a
+            module whose last step is a linear layer.
         input_shape: (C, H, W) of a picture or (D,) of a feature vector.
         num_classes: K, at least 2.
-        weights: None: random; "torchvision": ImageNet weights for a ResNet; "timm": timm's for its models; else a
-            .safetensors or .pth file with the keys of this package or of the backbone's own library. A head of another
-            number of classes is left out: the new one stays, He-normal with zero bias.
+        weights: None: random; "torchvision": its ImageNet weights for a ResNet or torchvision:NAME; "timm": timm's for
+            its models; else a .safetensors or .pth file with the keys of this package or of the backbone's own library.
+            A head of another number of classes is left out: the new one stays, He-normal with zero bias.
         trust: allow `package.module:callable`, which runs foreign code. Pass it only for a name typed by the user.
 
     Raises:
@@ -207,12 +211,14 @@ def build(name: str, *, input_shape: Shape, num_classes: int, weights: str | Non
     if weights == "timm" and kind != "timm":
         raise UserError(f"weights 'timm' are for nets named timm:NAME, not for {name!r}")
     if not colon:
-        name = choose("net", name, [*NETS, "mlp:WIDTH", "timm:NAME", "package.module:callable"])
+        name = choose("net", name, [*NETS, "mlp:WIDTH", "torchvision:NAME", "timm:NAME", "package.module:callable"])
         net = NETS[name](input_shape, num_classes)
     elif kind == "mlp":
         if not rest.isdecimal() or int(rest) == 0:
             raise UserError(f"net {name!r}: the width must be a positive whole number, for example mlp:512")
         net = mlp(input_shape, num_classes, width=int(rest))
+    elif kind == "torchvision":
+        net = torchvision_net(rest, input_shape, num_classes)
     elif kind == "timm":
         net = timm_net(rest, input_shape, num_classes, pretrained=weights == "timm")
     elif not trust:

@@ -113,6 +113,7 @@ def render(
         facts=_facts(report, record),
         listing=_listing(report, len(listed), len(pictures), has_pictures=picture_of is not None and served is None),
         served=served is not None,
+        is_of_run=facts.get("source") == "run",
         decisions_file=FILE,
         noise_words=_noise_words(report),
         classes=list(map(printable, report.class_names)),
@@ -295,8 +296,8 @@ def _listing(report: LabelReport, num_listed: int, num_pictures: int, *, has_pic
         )
     if has_pictures and num_pictures < num_listed:
         words.append(
-            f"The first {num_pictures:,} have their picture in this file, the others are rows without one: "
-            "acto review RUN shows every picture."
+            f"The first {num_pictures:,} have their picture in this file, the others are rows without one"
+            + (": acto review RUN shows every picture." if report.facts.get("source") == "run" else ".")
         )
     return words
 

@@ -11,9 +11,11 @@ import contextlib
 import hmac
 import json
 import secrets
+import shlex
+import signal
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -38,7 +40,7 @@ _TOKEN_HEADER = "X-Acto-Token"
 
 
 def review(tokens: Sequence[str]) -> int:
-    """The command `acto review RUN`; returns the exit code after Ctrl-C."""
+    """The command `acto review RUN`; returns the exit code: 0 after Ctrl-C, 143 after SIGTERM."""
     parser = Parser(
         "acto review",
         "Serve a run's report page here and save each decision in RUN/decisions.csv at once. Ctrl-C ends it.",
@@ -54,7 +56,7 @@ def review(tokens: Sequence[str]) -> int:
     record, report = read_run(given.run), read_report(given.run)
     picture_of, note = _pictures(record, report, getattr(given, "data_root", None))
     log = DecisionLog(given.run, report)
-    before = _num_decided(log)
+    before, code = _num_decided(log), 0
     try:
         with ReviewServer(record, log, picture_of=picture_of, port=port) as server:
             for text in (note, log.repaired):
@@ -64,15 +66,36 @@ def review(tokens: Sequence[str]) -> int:
             print(f"review at {server.address}\nCtrl-C ends it", flush=True)
             if not getattr(given, "no_browser", False):
                 webbrowser.open(server.address)
-            with contextlib.suppress(KeyboardInterrupt):
-                server.serve_forever()
+            try:
+                with _sigterm_raises():
+                    server.serve_forever()
+            except KeyboardInterrupt:
+                pass
+            except _Terminated:
+                code = 128 + signal.SIGTERM
     finally:
         log.close()
     done = _num_decided(log)
     print(f"\n{counted(done, 'sample')} decided, {done - before} of them new, in {log.path}")
     if done:
-        print(f"next: acto apply {log.path} --run {record.path}")
-    return 0
+        print(f"next: acto apply {shlex.quote(str(log.path))} --run {shlex.quote(str(record.path))}")
+    return code
+
+
+class _Terminated(BaseException):
+    """SIGTERM reached the server."""
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def stop(signum: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _num_decided(log: DecisionLog) -> int:
@@ -117,6 +140,8 @@ class ReviewServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(24)
         self.writing = threading.Lock()
         """Held while a decision is written: one at a time, and none is cut off by the end."""
+        self.has_ended = False
+        """Then no decision is taken any more."""
 
     @property
     def address(self) -> str:
@@ -126,6 +151,7 @@ class ReviewServer(ThreadingHTTPServer):
     def server_close(self) -> None:
         """Wait for a decision that is being written, then let the port go."""
         with self.writing:
+            self.has_ended = True
             super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -159,7 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
             return
         length = self.headers.get("Content-Length", "")
-        if self.headers.get_content_type() != "application/json" or not length.isdecimal() or int(length) > MAX_BODY:
+        fits = length.isdecimal() and len(length) <= len(str(MAX_BODY)) and int(length) <= MAX_BODY
+        if self.headers.get_content_type() != "application/json" or not fits:
             self._refuse(HTTPStatus.BAD_REQUEST, "a decision comes as a few bytes of JSON")
             return
         try:
@@ -170,8 +197,10 @@ class _Handler(BaseHTTPRequestHandler):
             if not 0 <= row < len(self.server.log.report):
                 raise UserError(f"there is no row {row}")
             with self.server.writing:
+                if self.server.has_ended:
+                    raise RunError("the server has ended, and the decision was not saved")
                 made = self.server.log.add(row, word, new_label=label)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         except RunError as error:
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))

@@ -92,7 +92,7 @@ class Run:
             check_range("assumed_noise_rate", self.assumed_noise_rate, low=0, high=1)
         if self.config is None:
             object.__setattr__(self, "config", METHODS[self.method].Config())
-        if ":" in self.net and not self.net.startswith(("timm:", "mlp:")) and not self.trust_net:
+        if ":" in self.net and not self.net.startswith(nets.OWN_KINDS) and not self.trust_net:
             raise UserError(
                 f"net {self.net!r} names code to run: give it on the command line (--net), where no file can"
             )

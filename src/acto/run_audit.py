@@ -12,22 +12,28 @@ import torch
 
 from acto.arrays import NAME as IN_MEMORY
 from acto.data.likeness import alike
-from acto.data.samples import Dataset
-from acto.data.sources import load
+from acto.data.samples import Dataset, DataSpec, Samples
+from acto.data.sources import load, read
 from acto.errors import UserError
-from acto.label_audit import Trained, audit
+from acto.label_audit import Trained, report_on
 from acto.label_report import COLUMNS, LabelReport
 from acto.methods.standard import Standard
 from acto.record import RunRecord, last_checkpoint, read_run
 from acto.run import Run, prepare
 from acto.sample_table import sample_table
+from acto.settings import build
 from acto.warm_start import as_begun
 
 OF_TRAINING = tuple(COLUMNS)[tuple(COLUMNS).index("times_selected") : tuple(COLUMNS).index("visits") + 1]
 
 
 def audit_run(
-    path: Path | str, *, dataset: Dataset | None = None, data_root: str | None = None, find_duplicates: bool = True
+    path: Path | str,
+    *,
+    dataset: Dataset | None = None,
+    data_root: str | None = None,
+    find_duplicates: bool = True,
+    trust: bool = False,
 ) -> LabelReport:
     """The report on the labels that a run was trained on.
 
@@ -38,6 +44,7 @@ def audit_run(
         dataset: what it was trained on, where it is at hand; None: read again, as config.yaml says.
         data_root: where data sets lie, if not where they lay.
         find_duplicates: look for samples that are nearly the same; takes a look at every picture.
+        trust: allow an unfinished run's network to be code outside of this package; a finished one's is not needed.
 
     Raises:
         UserError: the run has no checkpoint yet, or its data cannot be read, or are not what they were.
@@ -51,30 +58,43 @@ def audit_run(
         if list(columns["id"]) != list(samples.ids):
             raise UserError(f"the data are not those that the run in {path} was trained on: other samples")
     else:
-        columns, probs = _at_last_checkpoint(record, dataset)
+        columns, probs = _at_last_checkpoint(record, dataset, trust=trust)
     number = {name: k for k, name in enumerate(dataset.class_names)}
     others = [
         np.array([number[name] for name in values], dtype=np.int64)
         for column, values in columns.items()
         if column.startswith("predicted_label_")
     ]
-    return audit(
+    quality = np.asarray(columns["label_quality"])
+    return report_on(
         record.noisy_labels(),
         probs,
-        class_names=dataset.class_names,
+        dataset.class_names,
         ids=samples.ids,
-        paths=None if samples.paths is None else list(map(str, samples.paths)),
-        label_quality=np.nan_to_num(np.asarray(columns["label_quality"]), nan=0.0),
+        paths=_files(record, samples, data_root=data_root),
+        label_quality=np.where(np.isnan(quality), columns["prob_given"], quality),
         trained=Trained(
             columns={name: np.asarray(columns[name]) for name in OF_TRAINING if name in columns},
             other_predictions=tuple(others),
             epochs=len(record.metrics),
         ),
         robust=record.config["method"] != Standard.name,
-        duplicates=alike(samples) if find_duplicates else (),
+        duplicates=alike(samples, max_pixels=record.config["data"].get("max_image_pixels")) if find_duplicates else (),
         facts=_facts(record, dataset),
         seed=record.config["seed"],
     )
+
+
+def _files(record: RunRecord, samples: Samples, *, data_root: str | None) -> list[str] | None:
+    """The samples' picture files, also of small pictures that were decoded into memory; None if they are no files."""
+    paths = samples.paths
+    if samples.pixels is not None and (spec := build(DataSpec, record.config["data"])).source != IN_MEMORY:
+        raw = read(spec, data_root=data_root or spec.root)
+        parts = [part for part in (raw.train, raw.test) if part is not None and part.paths is not None]
+        file_of = {name: path for part in parts for name, path in zip(part.ids, part.paths or (), strict=True)}
+        if all(name in file_of for name in samples.ids):
+            paths = tuple(file_of[name] for name in samples.ids)
+    return None if paths is None else list(map(str, paths))
 
 
 def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset:
@@ -83,7 +103,7 @@ def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset
     Raises:
         UserError: it cannot be read, or its labels are others than the run's.
     """
-    spec = Run.from_dict(record.config).data
+    spec = build(DataSpec, record.config["data"])
     if spec.source == IN_MEMORY:
         raise UserError(
             f"the run in {record.path} was trained on data in memory, which are not kept: use what acto.fit returned "
@@ -97,11 +117,12 @@ def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset
     return dataset
 
 
-def _at_last_checkpoint(record: RunRecord, dataset: Dataset) -> tuple[dict[str, Any], Any]:
+def _at_last_checkpoint(record: RunRecord, dataset: Dataset, *, trust: bool) -> tuple[dict[str, Any], Any]:
     checkpoint = last_checkpoint(record.path)
     if checkpoint is None:
         raise UserError(f"the run in {record.path} has not finished an epoch: there is nothing to audit yet")
-    prepared = prepare(Run.from_dict(record.config), dataset=dataset)
+    # With the folder, a run that began from another one needs nothing of that one.
+    prepared = prepare(Run.from_dict(record.config, trust_net=trust), dataset=dataset, folder=record.path)
     try:
         state = torch.load(io.BytesIO(checkpoint.read("training.pt")), weights_only=True)
         prepared.training.load_state_dict(state)

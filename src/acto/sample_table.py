@@ -20,17 +20,18 @@ def label_quality(
 
     That of the method, which remembers the course of training, averaged with what the model holds of the label now. Of
     a method that has none, the mean probability of the given label over the visits: its model has learned wrong labels
-    by heart at the end.
+    by heart at the end. A sample that training never saw is trusted as much as the model holds its label likely now.
 
     Args:
         training: after any number of epochs.
         prob_given: (N,) probability of the given label now; None: the method's own trust alone.
     """
     quality = training.method.label_quality()
-    if quality is None:
-        return training.history.mean_prob_given.float().cpu().numpy()
-    trust = quality.float().cpu().numpy()
-    return trust if prob_given is None else ((trust + prob_given) / 2).astype(np.float32)
+    trust = (training.history.mean_prob_given if quality is None else quality).float().cpu().numpy()
+    if prob_given is None:
+        return trust
+    known = trust if quality is None else (trust + prob_given) / 2
+    return np.where(np.isnan(trust), prob_given, known).astype(np.float32)
 
 
 def sample_table(

@@ -1,4 +1,4 @@
-"""Rules that pick samples by what a whole pass over the training set has shown."""
+"""Rules that pick samples: from a batch, or from the whole training set."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from acto.distributed import gather
 
 
 def min_max(losses: Tensor) -> Tensor:
@@ -99,8 +101,8 @@ def forget_rate(epoch: int, *, noise_rate: float, ramp_epochs: int) -> float:
 def small_loss(losses: Tensor, rate: float, *, among: Tensor | None = None) -> Tensor:
     """Pick the samples of least loss: floor((1 - rate) n) of n candidates, at least one if there is any.
 
-    Each of several processes picks from its own part of the batch. Shapes do not depend on the values, nothing is read
-    back, and of equal losses the earlier is picked.
+    The candidates are those of the global batch. Shapes do not depend on the values, nothing is read back in one
+    process, and of equal losses the earlier is picked.
 
     Args:
         losses: (B,); NaN counts as large.
@@ -112,8 +114,35 @@ def small_loss(losses: Tensor, rate: float, *, among: Tensor | None = None) -> T
     """
     if among is None:
         among = torch.ones_like(losses, dtype=torch.bool)
-    by_loss = torch.where(among, losses.detach(), math.inf).argsort(stable=True)
+    (losses, among), own = gather(losses, among)
+    by_loss = torch.where(among, losses, math.inf).argsort(stable=True)
     place = by_loss.argsort()
     millionths = round((1 - rate) * 1_000_000)
     num_picked = (among.sum() * millionths // 1_000_000).clamp(min=1)
-    return among & (place < num_picked)
+    return (among & (place < num_picked))[own]
+
+
+def place_in_class(losses: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
+    """How many samples of its own class have less loss than each sample, (N,) int64; of equal losses the earlier first.
+
+    Args:
+        losses: (N,).
+        labels: (N,).
+        num_classes: K.
+    """
+    counts = labels.bincount(minlength=num_classes)
+    by_loss = losses.argsort(stable=True)
+    order = by_loss[labels[by_loss].argsort(stable=True)]
+    place = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
+    return torch.empty_like(labels).scatter(0, order, place)
+
+
+def top_classes(logits: Tensor, count: int) -> Tensor:
+    """(B, K) bool: the `count` most likely classes.
+
+    Args:
+        logits: (B, K).
+        count: in 1..K.
+    """
+    likeliest = logits.detach().topk(count, dim=1).indices
+    return torch.zeros_like(logits, dtype=torch.bool).scatter(1, likeliest, value=True)

@@ -23,10 +23,9 @@ import numpy.typing as npt
 import torch
 
 from acto.data.augment import ViewSpec
-from acto.data.classes import UNKNOWN
 from acto.data.listings import MANIFEST_SUFFIXES
 from acto.data.noise import sha256_of_labels
-from acto.data.samples import Dataset, Samples
+from acto.data.samples import Dataset, join
 from acto.durable import RunError, disk_errors
 from acto.errors import UserError
 from acto.record import RunFolder, RunRecord, last_checkpoint, read_run
@@ -147,7 +146,8 @@ def settings_after(run: Path | str, asked: Mapping[str, Any]) -> dict[str, Any]:
     if (source := asked.get("data", {}).get("source")) is not None:
         settings["data"] = {name: settings["data"][name] for name in KEPT_DATA}
         if Path(source).suffix in (*MANIFEST_SUFFIXES, ".npz", ".npy"):
-            settings["data"]["classes"] = plain(load(run, trust=True).class_names)
+            # Not from the model: to read it may mean to run code that nobody has allowed.
+            settings["data"]["classes"] = list((record.labels or {}).get("class_names", ()))
     done = settings["protocol"]["epochs"]
     settings["protocol"] = {**settings["protocol"], "epochs": done + max(LEAST_MORE, math.ceil(MORE_SHARE * done))}
     # Its weights are what the run before left; nothing else has to be read or fetched.
@@ -313,32 +313,9 @@ def _held_out(dataset: Dataset, origin: Origin) -> set[str] | None:
 
 def _tested_on(dataset: Dataset, held_out: set[str]) -> Dataset:
     """The data split anew; the samples keep their order, those that were held out follow."""
-    both = _joined(dataset.train, dataset.test)
+    both = join([dataset.train, dataset.test])
     is_held_out = np.array([name in held_out for name in both.ids])
     train, test = both.take(np.flatnonzero(~is_held_out)), both.take(np.flatnonzero(is_held_out))
     facts = {"rate_realised": train.noise_rate, "sha256": sha256_of_labels(train.labels)}
     note = "held out are samples that the run before was not trained on"
     return replace(dataset, train=train, test=test, noise={**dataset.noise, **facts}, notes=(*dataset.notes, note))
-
-
-def _joined(first: Samples, second: Samples) -> Samples:
-    def arrays(name: str) -> Any:
-        parts = [getattr(samples, name) for samples in (first, second)]
-        return None if parts[0] is None else np.concatenate(parts)
-
-    truths = None
-    if first.true_labels is not None or second.true_labels is not None:
-        truths = np.concatenate(
-            [
-                np.full(len(samples), UNKNOWN) if samples.true_labels is None else samples.true_labels
-                for samples in (first, second)
-            ]
-        )
-    return Samples(
-        ids=first.ids + second.ids,
-        labels=arrays("labels"),
-        true_labels=truths,
-        pixels=arrays("pixels"),
-        features=arrays("features"),
-        paths=None if first.paths is None or second.paths is None else first.paths + second.paths,
-    )

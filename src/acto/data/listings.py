@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from acto.data.archives import missing_column, read_parquet
 from acto.data.pictures import SUFFIXES
@@ -111,7 +112,7 @@ def _listing(
     others: list[str] = []
     for label in classes:
         start = len(paths)
-        for path in _files(folder / label):
+        for path in walk(folder / label):
             if path.suffix.lower() in SUFFIXES:
                 paths.append(path)
                 labels.append(label)
@@ -127,7 +128,8 @@ def _listing(
     return Listing(ids=ids, paths=tuple(paths), labels=tuple(labels))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file below `folder`, sorted; hidden files and folders are left out."""
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
@@ -159,21 +161,9 @@ def read_manifest(manifest: Path, columns: ManifestColumns) -> Listings:
     optional = [ID_COLUMN]
     for column, usual_name in ((columns.split, usual.split), (columns.true_label, usual.true_label)):
         (optional if column == usual_name else needed).append(column)
-    if manifest.suffix == ".parquet":
-        table = read_parquet(manifest, needed, optional=optional)
-        rows: Sequence[int] = range(1, len(table[columns.path]) + 1)
-    else:
-        table, rows = _read_csv(manifest, needed, optional)
-    if not rows:
-        raise UserError(f"{manifest} has no rows")
-    files = ids = [_confined(value, manifest, row) for value, row in zip(table[columns.path], rows, strict=True)]
-    if own := ID_COLUMN in table:
-        ids = [text.removeprefix("'") for text in _texts(table[ID_COLUMN])]
-    if (most := Counter(ids).most_common(1))[0][1] > 1:
-        twice = [str(row) for name, row in zip(ids, rows, strict=True) if name == most[0][0]]
-        raise UserError(
-            f"{manifest}: {most[0][0]} occurs in rows {', '.join(twice[:_SHOWN])}; each sample needs one row"
-        )
+    table, rows = read_table(manifest, needed, optional)
+    ids, files = ids_and_files(table, rows, manifest, path_column=columns.path)
+    own = ID_COLUMN in table
     splits = [_split(value, manifest, row) for value, row in zip(table.get(columns.split, ()), rows, strict=False)]
     labels, truths = _texts(table[columns.label]), _texts(table.get(columns.true_label, ()))
     if own:
@@ -204,13 +194,49 @@ def read_manifest(manifest: Path, columns: ManifestColumns) -> Listings:
     )
 
 
+def read_table(
+    path: Path, needed: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[dict[str, list[Any]], Sequence[int]]:
+    """These columns of a .csv, .tsv or .parquet table by name, and the line (or row) on which each row ends.
+
+    Raises:
+        UserError: a needed column is missing, the table cannot be read, or it has no rows.
+    """
+    if path.suffix.lower() == ".parquet":
+        table: dict[str, list[Any]] = read_parquet(path, needed, optional=optional)
+        rows: Sequence[int] = range(1, len(table[needed[0]]) + 1)
+    else:
+        table, rows = _read_csv(path, needed, optional)
+    if not rows:
+        raise UserError(f"{path} has no rows")
+    return table, rows
+
+
+def ids_and_files(
+    table: Mapping[str, Sequence[object]], rows: Sequence[int], path: Path, *, path_column: str
+) -> tuple[list[str], list[str]]:
+    """The ids of a table's rows, and their files relative to the table's folder.
+
+    Raises:
+        UserError: a path that leaves the folder, or an id that occurs twice.
+    """
+    files = ids = [_confined(value, path, row) for value, row in zip(table[path_column], rows, strict=True)]
+    if ID_COLUMN in table:  # a manifest of `acto apply`
+        ids = [text.removeprefix("'") for text in _texts(table[ID_COLUMN])]
+    name, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        twice = [str(row) for each, row in zip(ids, rows, strict=True) if each == name]
+        raise UserError(f"{path}: {name} occurs in rows {', '.join(twice[:_SHOWN])}; each sample needs one row")
+    return ids, files
+
+
 def _texts(values: Sequence[object]) -> list[str]:
     return ["" if value is None else str(value) for value in values]
 
 
 def _read_csv(manifest: Path, needed: Sequence[str], optional: Sequence[str]) -> tuple[dict[str, list[str]], list[int]]:
     """The columns of a CSV or TSV file by name, and the line on which each row ends."""
-    delimiter = "\t" if manifest.suffix == ".tsv" else ","
+    delimiter = "\t" if manifest.suffix.lower() == ".tsv" else ","
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, delimiter=delimiter, strict=True)

@@ -1,32 +1,30 @@
-"""Samples without labels, to be predicted: any source that training takes, and picture files that lie in no class.
+"""Data that a trained model looks at: any source that training takes, and picture files that lie in no class.
 
-Labels that are there are not even read, so they need not be right, complete, or of the classes that a model knows.
+Where samples are to be predicted, labels that are there are not even read, so they need not be right, complete, or of
+the classes that the model knows. Where labels are to be audited, they must be of these classes.
 """
 
 from __future__ import annotations
 
-import csv
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from acto.data.archives import missing_column, read_arrays, read_parquet
-from acto.data.listings import ID_COLUMN, MANIFEST_SUFFIXES
+from acto.data.archives import read_arrays
+from acto.data.listings import ID_COLUMN, MANIFEST_SUFFIXES, ids_and_files, read_table, walk
 from acto.data.pictures import SUFFIXES
-from acto.data.readers import DATA_ROOT_VARIABLE
-from acto.data.samples import DataSpec, Samples
-from acto.data.sources import SOURCES, read
+from acto.data.readers import CONTENT_KEYS, DATA_ROOT_VARIABLE, array_ids
+from acto.data.samples import DataSpec, Raw, Samples, join
+from acto.data.sources import SOURCES, load, read
 from acto.errors import UserError, closest
 
 PLACES = ("arrays", "folder", "manifest")
 """Named sources that stand for data of the user's own, whose place is the data root."""
-CONTENT_KEYS = ("x", "images", "features")
 _SHOWN = 5
 
 
@@ -84,6 +82,49 @@ def read_new(source: str, *, data_root: str | Path | None = None, path_column: s
     )
 
 
+def read_labelled(
+    source: str, class_names: Sequence[str], *, data_root: str | Path | None = None
+) -> tuple[Raw, Samples]:
+    """Every labelled sample of a source, for a model that knows `class_names`; not every class needs a sample.
+
+    Nothing is held out, decoded or left out.
+
+    Args:
+        source: what acto.data.sources.load takes.
+        class_names: the model's. A table or arrays without a class list of their own may name them or number them.
+        data_root: folder of the data sets; else the variable ACTO_DATA_ROOT.
+
+    Returns:
+        What the source holds; and all its samples, a test set behind the rest, with positions in `class_names` as
+        labels. Ids of the test set that occur before it get "test/" in front.
+
+    Raises:
+        UserError: there is no such source, it cannot be used, or it has other classes.
+    """
+    spec = DataSpec(source=source, root=None if data_root is None else str(data_root))
+    if source in SOURCES and source not in PLACES:  # `load` knows which labels belong to it
+        data = load(spec)
+        raw = Raw(name=data.name, train=data.train, test=data.test, class_names=data.class_names, notes=data.notes)
+    else:
+        raw = read(spec, known_classes=tuple(class_names))
+    if unknown := sorted(set(raw.class_names) - set(class_names)):
+        known = f"{', '.join(class_names[:_SHOWN])}{', ...' if len(class_names) > _SHOWN else ''}"
+        raise UserError(
+            f"{source} has classes that the model does not know: {', '.join(unknown[:_SHOWN])}. It knows {known}"
+        )
+    parts = [raw.train]
+    if raw.test is not None:
+        taken = set(raw.train.ids)
+        ids = tuple(f"test/{name}" if name in taken else name for name in raw.test.ids)
+        parts.append(replace(raw.test, ids=ids))
+    samples = join(parts)
+    if not len(samples):
+        raise UserError(f"{source} has no samples")
+    number = {name: k for k, name in enumerate(class_names)}
+    labels = np.array([number[name] for name in raw.class_names], np.int64)[samples.labels]
+    return raw, replace(samples, labels=labels)
+
+
 def array_samples(array: npt.NDArray[Any], *, name: str) -> Samples:
     """(N, D) numbers as features, (N, H, W) or (N, H, W, C) uint8 as pixels, with row numbers as ids.
 
@@ -111,7 +152,11 @@ def _files(ids: Sequence[str], paths: Sequence[Path]) -> Samples:
 def _named(source: str, data_root: str | Path | None) -> NewData:
     raw = read(DataSpec(source=source), data_root=data_root)
     parts = [raw.train] if raw.test is None else [raw.train, raw.test]
-    return NewData(samples=_joined(parts), splits=_splits(parts), notes=raw.notes)
+    return NewData(samples=_unlabelled(join(parts)), splits=_splits(parts), notes=raw.notes)
+
+
+def _unlabelled(samples: Samples) -> Samples:
+    return replace(samples, labels=np.zeros(len(samples), np.int64), true_labels=None)
 
 
 def _splits(parts: Sequence[Samples]) -> tuple[str, ...]:
@@ -120,27 +165,11 @@ def _splits(parts: Sequence[Samples]) -> tuple[str, ...]:
     return tuple(name for name, part in zip(("train", "test"), parts, strict=True) for _ in range(len(part)))
 
 
-def _joined(parts: Sequence[Samples]) -> Samples:
-    def together(arrays: list[npt.NDArray[Any] | None]) -> Any:
-        there = [array for array in arrays if array is not None]
-        return np.concatenate(there) if there else None
-
-    paths = [path for part in parts for path in part.paths or ()]
-    ids = tuple(name for part in parts for name in part.ids)
-    return Samples(
-        ids=ids,
-        labels=np.zeros(len(ids), np.int64),
-        pixels=together([part.pixels for part in parts]),
-        features=together([part.features for part in parts]),
-        paths=tuple(paths) or None,
-    )
-
-
 def _folder(folder: Path) -> NewData:
     """Every picture below it; hidden files and folders are left out, as in training."""
     paths: list[Path] = []
     others: list[Path] = []
-    for path in _walk(folder):
+    for path in walk(folder):
         (paths if path.suffix.lower() in SUFFIXES else others).append(path)
     if not paths:
         raise UserError(f"{folder} has no picture ({', '.join(sorted(SUFFIXES))})")
@@ -151,61 +180,11 @@ def _folder(folder: Path) -> NewData:
     return NewData(samples=_files(ids, paths), notes=tuple(notes))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
-
-
-def _table(table: Path, path_column: str) -> NewData:
+def _table(path: Path, path_column: str) -> NewData:
     """The files in a table's column of paths. Every row counts, whatever its split."""
-    if table.suffix == ".parquet":
-        columns: dict[str, list[Any]] = read_parquet(table, (path_column,), optional=(ID_COLUMN,))
-        rows: Sequence[int] = range(1, len(columns[path_column]) + 1)
-    else:
-        columns, rows = _csv_columns(table, path_column)
-    if not rows:
-        raise UserError(f"{table} has no rows")
-    ids = files = [_inside(value, table, row) for value, row in zip(columns[path_column], rows, strict=True)]
-    if ID_COLUMN in columns:  # a manifest of `acto apply`
-        ids = [str(text).removeprefix("'") for text in columns[ID_COLUMN]]
-    if (most := Counter(ids).most_common(1))[0][1] > 1:
-        raise UserError(f"{table}: {most[0][0]} occurs in {most[0][1]} rows; each sample needs one row")
-    return NewData(samples=_files(ids, [table.parent / name for name in files]))
-
-
-def _csv_columns(table: Path, path_column: str) -> tuple[dict[str, list[Any]], list[int]]:
-    """Paths, and ids where there are some, of a CSV or TSV file; and the line on which each row ends."""
-    rows = []
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter="\t" if table.suffix == ".tsv" else ",", strict=True)
-            header = [title.strip() for title in next(reader, [])]
-            if path_column not in header:
-                raise UserError(missing_column(table, path_column, header))
-            places = {name: header.index(name) for name in (path_column, ID_COLUMN) if name in header}
-            columns: dict[str, list[Any]] = {name: [] for name in places}
-            for cells in reader:
-                if not cells:
-                    continue  # an empty line
-                if len(cells) != len(header):
-                    raise UserError(f"{table} row {reader.line_num} has {len(cells)} cells, the heading {len(header)}")
-                rows.append(reader.line_num)
-                for name, place in places.items():
-                    columns[name].append(cells[place].strip())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read as a table: {error}") from error
-    return columns, rows
-
-
-def _inside(value: object, table: Path, row: int) -> str:
-    """A path of the table as id, refused if it could lead out of the table's folder."""
-    text = "" if value is None else str(value)
-    path = PurePosixPath(text)
-    leaves = path.is_absolute() or ".." in path.parts or PureWindowsPath(text).drive
-    if leaves or not text or "\\" in text or "\0" in text:
-        raise UserError(f"{table} row {row}: {text!r} is no path inside {table.parent}")
-    return path.as_posix()
+    table, rows = read_table(path, (path_column,), (ID_COLUMN,))
+    ids, files = ids_and_files(table, rows, path, path_column=path_column)
+    return NewData(samples=_files(ids, [path.parent / name for name in files]))
 
 
 def _arrays(path: Path) -> NewData:
@@ -221,7 +200,7 @@ def _arrays(path: Path) -> NewData:
     parts = [_with_ids(array_samples(arrays[key], name=f"{path}: {key}"), key, arrays, path) for key in keys]
     if len({part.content.shape[1:] for part in parts if not isinstance(part.content, tuple)}) > 1:
         raise UserError(f"{path}: {' and '.join(keys)} have samples of different shapes")
-    return NewData(samples=_joined(parts), splits=_splits(parts))
+    return NewData(samples=join(parts), splits=_splits(parts))
 
 
 def _with_ids(samples: Samples, key: str, arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> Samples:
@@ -229,7 +208,4 @@ def _with_ids(samples: Samples, key: str, arrays: Mapping[str, npt.NDArray[Any]]
     column = "test_ids" if key.startswith("test_") else "ids"
     if column not in arrays:
         return samples
-    ids = tuple(map(str, arrays[column].tolist()))
-    if len(ids) != len(samples) or len(set(ids)) < len(ids):
-        raise UserError(f"{path}: {column} must name each of the {len(samples)} samples differently")
-    return replace(samples, ids=ids)
+    return replace(samples, ids=array_ids(arrays[column], len(samples), f"{path}: {column}"))

@@ -30,7 +30,8 @@ DATA_ROOT_VARIABLE = "ACTO_DATA_ROOT"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the files."""
 DIGITS_TEST_SHARE = 0.25
-_CONTENT_KEYS = ("x", "images", "features")
+CONTENT_KEYS = ("x", "images", "features")
+"""Names of the samples in an array file, in this order."""
 _LABEL_KEYS = ("labels", "y")
 _CLASSES_KEYS = ("class_names", "classes")
 _PIPELINES = ("cifar", "digits", "fashion", "small")
@@ -202,8 +203,8 @@ def own(spec: DataSpec, root: Path | None, download: bool, *, name: str) -> Raw:
     return read_path(spec, root)
 
 
-def read_path(spec: DataSpec, path: Path) -> Raw:
-    """A folder, manifest or arrays, recognised by what it is."""
+def read_path(spec: DataSpec, path: Path, *, known_classes: tuple[str, ...] = ()) -> Raw:
+    """A folder, manifest or arrays, recognised by what it is; `known_classes` as in acto.data.sources.read."""
     if path.is_dir():
         return _from_listings(path.resolve().name, read_folder(path), spec)
     if path.suffix in MANIFEST_SUFFIXES:
@@ -213,17 +214,17 @@ def read_path(spec: DataSpec, path: Path) -> Raw:
             split=spec.split_column,
             true_label=spec.true_label_column,
         )
-        return _from_listings(path.stem, read_manifest(path, columns), spec)
+        return _from_listings(path.stem, read_manifest(path, columns), spec, known_classes)
     if path.suffix in (".npz", ".npy"):
-        return _from_arrays(path, spec)
+        return _from_arrays(path, spec, known_classes)
     raise UserError(f"{path} is no image folder, manifest ({', '.join(MANIFEST_SUFFIXES)}) or array file (.npz, .npy)")
 
 
-def _from_listings(name: str, listings: Listings, spec: DataSpec) -> Raw:
+def _from_listings(name: str, listings: Listings, spec: DataSpec, known_classes: tuple[str, ...] = ()) -> Raw:
     # Folder names are class names as they stand; a manifest's labels may be numbers.
     read_labels = exact_column if listings.class_names else read_column
     train_column = read_labels(listings.train.labels, where=listings.train.where)
-    names = spec.classes or listings.class_names or infer_classes(train_column)
+    names = spec.classes or listings.class_names or known_classes or infer_classes(train_column)
     notes = list(listings.notes)
 
     def samples(listing: Listing) -> Samples:
@@ -255,20 +256,20 @@ def _from_listings(name: str, listings: Listings, spec: DataSpec) -> Raw:
     )
 
 
-def _from_arrays(path: Path, spec: DataSpec) -> Raw:
+def _from_arrays(path: Path, spec: DataSpec, known_classes: tuple[str, ...]) -> Raw:
     arrays = read_arrays(path)
-    content_keys = (path.stem,) if path.suffix == ".npy" else _CONTENT_KEYS
+    content_keys = (path.stem,) if path.suffix == ".npy" else CONTENT_KEYS
     if path.suffix == ".npy":  # its labels and test set are files of their own beside it
         for sibling in sorted(path.parent.glob("*.npy")):
             if sibling.stem.startswith("test_") or sibling.stem in (*_LABEL_KEYS, *_CLASSES_KEYS, "true_labels"):
                 arrays |= read_arrays(sibling)
     train = _ArraySplit(arrays, path, "", content_keys)
     has_test = any(name.startswith("test_") for name in arrays)
-    test = _ArraySplit(arrays, path, "test_", _CONTENT_KEYS) if has_test else None
+    test = _ArraySplit(arrays, path, "test_", CONTENT_KEYS) if has_test else None
     if test is not None and test.content.shape[1:] != train.content.shape[1:]:
         raise UserError(f"{path}: a test sample has shape {test.content.shape[1:]}, others {train.content.shape[1:]}")
     stated = next((arrays[key] for key in _CLASSES_KEYS if key in arrays), np.empty(0))
-    names = spec.classes or tuple(map(str, stated.tolist())) or infer_classes(train.labels)
+    names = spec.classes or tuple(map(str, stated.tolist())) or known_classes or infer_classes(train.labels)
     return Raw(
         name=path.stem,
         train=train.samples(names),
@@ -299,15 +300,13 @@ class _ArraySplit:
             return read_column(values, where=lambda i: f"{path.name} {key} row {i}", may_be_empty=may_be_empty)
 
         content_key = pick("samples", content_keys)
-        self.content = _array_content(arrays[content_key], f"{path}: {content_key}")
+        self.content = array_content(arrays[content_key], f"{path}: {content_key}")
         self.labels = column(pick("labels", _LABEL_KEYS))
         truth_key = f"{prefix}true_labels"
         self.truth = column(truth_key, may_be_empty=True) if truth_key in arrays else None
         self.ids = tuple(map(str, range(len(self.content))))
         if prefix + "ids" in arrays:
-            self.ids = tuple(map(str, arrays[prefix + "ids"].tolist()))
-            if len(self.ids) != len(self.content) or len(set(self.ids)) < len(self.ids):
-                raise UserError(f"{path}: {prefix}ids must name each of the {len(self.content)} samples differently")
+            self.ids = array_ids(arrays[prefix + "ids"], len(self.content), f"{path}: {prefix}ids")
 
     def samples(self, names: Sequence[str]) -> Samples:
         """The split with class numbers for the class list `names`."""
@@ -321,14 +320,26 @@ class _ArraySplit:
         )
 
 
-def _array_content(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+def array_ids(array: npt.NDArray[Any], count: int, what: str) -> tuple[str, ...]:
+    """The names that an array file has for its `count` samples.
+
+    Raises:
+        UserError: another number of them, or one twice; `what` names the array.
+    """
+    ids = tuple(map(str, array.tolist())) if array.ndim == 1 else ()
+    if len(ids) != count or len(set(ids)) < count:
+        raise UserError(f"{what} must name each of the {count} samples differently")
+    return ids
+
+
+def array_content(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
     """Pixels (N, H, W, C) uint8 or features (N, D) float32.
 
     Raises:
         UserError: another shape or type, or a value that is not finite, with its row.
     """
     if array.ndim == 2 and array.dtype.kind in "fiub":
-        features = array.astype(np.float32)
+        features = array.astype(np.float32, copy=False)
         if (bad := np.flatnonzero(~np.isfinite(features).all(1))).size:
             rows = ", ".join(map(str, bad[:5].tolist()))
             raise UserError(f"{what} has values that are not finite in {len(bad)} rows, the first {rows}")

@@ -5,7 +5,7 @@ The labels that a method may see are `labels`; `true_labels` are for evaluation 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,28 @@ class Samples:
             features=None if self.features is None else self.features[index],
             paths=None if self.paths is None else tuple(self.paths[i] for i in rows),
         )
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """Samples of one kind, part after part; where one part knows truth, that of the others is UNKNOWN."""
+
+    def together(name: str) -> Any:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else np.concatenate(found)
+
+    truths = None
+    if any(part.true_labels is not None for part in parts):
+        truths = np.concatenate(
+            [np.full(len(part), UNKNOWN, np.int64) if part.true_labels is None else part.true_labels for part in parts]
+        )
+    return Samples(
+        ids=tuple(name for part in parts for name in part.ids),
+        labels=together("labels"),
+        true_labels=truths,
+        pixels=together("pixels"),
+        features=together("features"),
+        paths=None if parts[0].paths is None else tuple(path for part in parts for path in part.paths or ()),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

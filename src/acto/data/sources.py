@@ -156,7 +156,7 @@ def load(
     noise = _noise_of(spec)
     on_bad_image = choose("on_bad_image", on_bad_image or spec.on_bad_image, ("error", "drop"))
     raw = read(spec, data_root=data_root, download=download)
-    raw = _without_bad_pictures(raw, spec, drop=on_bad_image == "drop", workers=workers)
+    raw = without_bad_pictures(raw, spec, drop=on_bad_image == "drop", workers=workers)
     check_every_class_occurs(raw.train.labels, raw.class_names, place=raw.name)
     if spec.classes and spec.classes != raw.class_names:
         raise UserError(f"{raw.name} has a class list of its own: classes cannot be set")
@@ -183,15 +183,27 @@ def load(
         test=test,
         class_names=raw.class_names[:num_closed],
         test_labels_are_given=raw.test is None or raw.test_is_held_out,
-        noise=_facts(noise, generator, train),
-        views=_views(raw, train, spec),
+        noise=noise_facts(noise, generator, train),
+        views=views_of(raw, train, spec),
         notes=notes,
         dropped=raw.dropped,
     )
 
 
-def read(spec: DataSpec, *, data_root: str | Path | None = None, download: bool = False) -> Raw:
+def read(
+    spec: DataSpec,
+    *,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    known_classes: tuple[str, ...] = (),
+) -> Raw:
     """Read what a source holds: its picture files undecoded, its labels as they come.
+
+    Args:
+        spec: what to read.
+        data_root: as in `load`.
+        download: as in `load`.
+        known_classes: the class list of a table or of arrays that have none of their own; empty: from their labels.
 
     Raises:
         UserError: an unknown source, or data that is missing or cannot be used.
@@ -203,7 +215,7 @@ def read(spec: DataSpec, *, data_root: str | Path | None = None, download: bool 
     if not path.exists() and root is not None:
         path = root / path
     if path.exists():
-        return readers.read_path(spec, path)
+        return readers.read_path(spec, path, known_classes=known_classes)
     if path.suffix in (*MANIFEST_SUFFIXES, ".npz", ".npy") or Path(spec.source).name != spec.source:
         raise UserError(f"data source {spec.source} does not exist")
     raise UserError(
@@ -256,7 +268,7 @@ def _noise_of(spec: DataSpec) -> NoiseSpec:
     return noise
 
 
-def _without_bad_pictures(raw: Raw, spec: DataSpec, *, drop: bool, workers: int | None) -> Raw:
+def without_bad_pictures(raw: Raw, spec: DataSpec, *, drop: bool, workers: int | None) -> Raw:
     """Refuse or drop bad picture files; small pictures of one size come back decoded.
 
     Raises:
@@ -363,7 +375,8 @@ def _human_file(noise: NoiseSpec, raw: Raw) -> Path:
     )
 
 
-def _facts(noise: NoiseSpec, generator: str, train: Samples) -> dict[str, Any]:
+def noise_facts(noise: NoiseSpec, generator: str, train: Samples) -> dict[str, Any]:
+    """What Dataset.noise says of training labels that came about by `noise`, as `generator` says in words."""
     facts: dict[str, Any] = {
         "kind": noise.kind,
         "rate": noise.rate,
@@ -381,7 +394,12 @@ def _facts(noise: NoiseSpec, generator: str, train: Samples) -> dict[str, Any]:
     return facts
 
 
-def _views(raw: Raw, train: Samples, spec: DataSpec) -> ViewSpec:
+def views_of(raw: Raw, train: Samples, spec: DataSpec) -> ViewSpec:
+    """How networks see the samples of `raw`, normalized by what `train` holds.
+
+    Raises:
+        UserError: the spec asks for a size that such samples cannot have.
+    """
     if train.paths is not None:
         size = spec.size or raw.size
         return ViewSpec(

@@ -18,6 +18,8 @@ Departures
       numbers, so it is on by default.
     - Without consistency the selected loss has factor 1: no code of the ablation is public.
 Result: docs/benchmark.md.
+
+Above 180 lines: two phases, selection with mining behind a gate, and a switch for every row of the ablation.
 """
 
 from __future__ import annotations

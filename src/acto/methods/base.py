@@ -58,7 +58,8 @@ class Method(nn.Module):
         """The loss of one step, one batch a stream. Never synchronizes with the host, and has one shape a batch size.
 
         In one of several processes every mean is this process's share of the mean over the global batch
-        (`acto.losses.batch_mean`, `masked_mean`); logged values add up over the processes in the same way.
+        (`acto.losses.batch_mean`, `masked_mean`); logged values add up over the processes in the same way. A rule that
+        picks from a batch picks from the global one (`acto.distributed.gather`).
         """
 
     def turns(self, clock: Clock) -> int:

@@ -32,8 +32,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acto.errors import UserError, check_range
-from acto.losses import batch_mean, cross_entropy, negative_entropy, soft_cross_entropy
+from acto.losses import batch_mean, cross_entropy, negative_entropy, negative_learning, soft_cross_entropy
 from acto.methods.base import Method, observed
+from acto.selection import top_classes
 from acto.types import Batch, BuildNet, Clock, Step, Task
 
 
@@ -137,17 +138,6 @@ class CA2C(Method):
         return self.votes.gather(1, self.labels[:, None]).squeeze(1) / self.num_ballots.clamp(min=1)
 
 
-def top_classes(logits: Tensor, count: int) -> Tensor:
-    """(B, K) bool: the `count` most likely classes.
-
-    Args:
-        logits: (B, K).
-        count: in 1..K.
-    """
-    likeliest = logits.detach().topk(count, dim=1).indices
-    return torch.zeros_like(logits, dtype=torch.bool).scatter(1, likeliest, value=True)
-
-
 def weighted_partial_label(logits: Tensor, votes: Tensor, *, hard_share: float) -> Tensor:
     """Conf (lambda CE(p, h) + (1 - lambda) CE(p, q)), (B,) >= 0; its mean is L_PLL.
 
@@ -160,14 +150,3 @@ def weighted_partial_label(logits: Tensor, votes: Tensor, *, hard_share: float) 
     confidence, favourite = shares.max(1)
     hard, soft = cross_entropy(logits, favourite), soft_cross_entropy(logits, shares)
     return confidence * (hard_share * hard + (1 - hard_share) * soft)
-
-
-def negative_learning(logits: Tensor, complement: Tensor) -> Tensor:
-    """-sum over the complement of log(1 - p_c), (B,) >= 0 and finite for every logit.
-
-    Args:
-        logits: (B, K).
-        complement: (B, K) bool, the classes taken for wrong.
-    """
-    probs = logits.softmax(1)
-    return -torch.where(complement, (1.0000001 - probs).log(), 0.0).sum(1)

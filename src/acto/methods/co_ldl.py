@@ -27,6 +27,8 @@ Departures
       embedding, and the predictor serves L_self alone, so that the saved network is a classifier.
     - Its label rate of 200 (batch 16) met gradients that float16 had scaled up; here it is taken as it stands.
 Result: docs/benchmark.md.
+
+Above 180 lines: four losses of two networks, and L_mix in the published form beside that of the paper.
 """
 
 from __future__ import annotations
@@ -38,10 +40,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Beta
 
+from acto.distributed import gather
 from acto.errors import check_range
 from acto.losses import batch_mean, masked_mean, negative_entropy, soft_cross_entropy
 from acto.methods.base import Method, observed
-from acto.mixing import one_hot
+from acto.mixing import one_hot, smoothed
 from acto.selection import small_loss
 from acto.types import Batch, BuildNet, Clock, Step, Task
 
@@ -176,26 +179,15 @@ class CoLDL(Method):
         return self.label_logits.softmax(2).mean(1).gather(1, self.labels[:, None]).squeeze(1)
 
 
-def smoothed(labels: Tensor, num_classes: int, *, eps: float) -> Tensor:
-    """Labels with 1 - eps on the given class and eps / (K - 1) on each other one, (B, K).
-
-    Args:
-        labels: (B,).
-        num_classes: K.
-        eps: in (0, 1).
-    """
-    given = one_hot(labels, num_classes)
-    return (1 - eps) * given + eps / (num_classes - 1) * (1 - given)
-
-
 def random_partners(clean: Tensor) -> Tensor:
     """A random clean sample for every sample, (B,) int64; all of them are used about equally often.
 
     Args:
-        clean: (B,) bool, somewhere true.
+        clean: (B,) bool. Where none is clean, as can be in one of several processes, each sample is its own partner.
     """
     order = (torch.rand(clean.shape, device=clean.device) + (~clean).float()).argsort()  # the clean ones come first
-    return order[torch.arange(len(clean), device=clean.device) % clean.sum().clamp(min=1)]
+    place = torch.arange(len(clean), device=clean.device)
+    return torch.where(clean.any(), order[place % clean.sum().clamp(min=1)], place)
 
 
 def distribution_divergence(
@@ -217,7 +209,7 @@ def distribution_divergence(
 def published_divergence(
     log_probs: Tensor, label: Tensor, partner_label: Tensor, share: Tensor, counted: Tensor
 ) -> Tensor:
-    """The public code's broadcast: the same, averaged over the w of all counted samples, and divided by K.
+    """The public code's broadcast: the same, averaged over the w of all counted samples of the global batch, and / K.
 
     Args:
         log_probs: (B, K) of the mixture.
@@ -226,7 +218,8 @@ def published_divergence(
         share: (B,), w.
         counted: (B,) bool, the samples whose w take part.
     """
-    mixed_BBK = share[:, None, None] * label + (1 - share[:, None, None]) * partner_label
-    log_mixed_BB = (log_probs.exp() * mixed_BBK.log()).sum(2)  # by w and sample
-    mean_log_mixed = torch.where(counted[:, None], log_mixed_BB, 0.0).sum(0) / counted.sum().clamp(min=1)
+    (share, counted), _ = gather(share, counted)
+    mixed_GBK = share[:, None, None] * label + (1 - share[:, None, None]) * partner_label
+    log_mixed_GB = (log_probs.exp() * mixed_GBK.log()).sum(2)  # by w and sample
+    mean_log_mixed = torch.where(counted[:, None], log_mixed_GB, 0.0).sum(0) / counted.sum().clamp(min=1)
     return ((log_probs.exp() * log_probs).sum(1) - mean_log_mixed) / log_probs.shape[1]

@@ -35,12 +35,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from acto.errors import check_range
-from acto.losses import batch_mean, masked_mean, soft_cross_entropy
+from acto.losses import batch_mean, jensen_shannon, masked_mean, soft_cross_entropy, symmetric_divergence
 from acto.methods.base import Method, observed
-from acto.mixing import one_hot
+from acto.mixing import smoothed
 from acto.nets import average
 from acto.types import Batch, BuildNet, Clock, Step, Task
 
@@ -102,7 +101,7 @@ class JoSRC(Method):
         config = self.config
         first, second = (self.nets[0](view) for view in batch.views)
         smooth = smoothed(batch.label, self.task.num_classes, eps=config.eps)
-        clean = clean_likelihood(first.detach(), smooth) >= self.tau(clock)
+        clean = 1 - jensen_shannon(first.detach(), smooth) >= self.tau(clock)
         seen = observed(first, batch.label)
         if clock.epoch < config.warmup_epochs:
             losses = soft_cross_entropy(first, smooth) + soft_cross_entropy(second, smooth)
@@ -114,7 +113,7 @@ class JoSRC(Method):
         corrected = torch.where(open_set[:, None], F.softmax(guess / FLATTENING, dim=1), guess)
         target = torch.where(clean[:, None], smooth, corrected)
         loss_c = batch_mean(soft_cross_entropy(first, target) + soft_cross_entropy(second, target))
-        divergence = two_way_divergence(first, second)
+        divergence = symmetric_divergence(first, second) / math.log(2)
         loss_o = batch_mean(torch.where(open_set, -divergence, divergence))
         log = {
             "loss_c": loss_c.detach(),
@@ -128,41 +127,3 @@ class JoSRC(Method):
     def on_step(self, clock: Clock) -> None:
         """Move the teacher."""
         average(self.teacher, self.nets[0], decay=self.config.ema_decay, copy_buffers=False)
-
-
-def smoothed(labels: Tensor, num_classes: int, *, eps: float) -> Tensor:
-    """Labels with 1 - eps on the given class and eps / (K - 1) on each other one, (B, K).
-
-    Args:
-        labels: (B,).
-        num_classes: K.
-        eps: in (0, 1).
-    """
-    given = one_hot(labels, num_classes)
-    return (1 - eps) * given + eps / (num_classes - 1) * (1 - given)
-
-
-def clean_likelihood(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - JS(p, target) with logarithms to base 2, (B,) in [0, 1]; 1: they are the same.
-
-    Args:
-        logits: (B, K).
-        target: (B, K), > 0, rows sum to one.
-    """
-    log_probs = F.log_softmax(logits, dim=1)
-    probs = log_probs.exp()
-    log_middle = ((probs + target) / 2).log()
-    to_probs = (probs * (log_probs - log_middle)).sum(1)
-    to_target = (target * (target.log() - log_middle)).sum(1)
-    return 1 - (to_probs + to_target) / (2 * math.log(2))
-
-
-def two_way_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """KL(p1 || p2) + KL(p2 || p1) with logarithms to base 2, (B,) >= 0. Gradients reach both.
-
-    Args:
-        first: (B, K) logits.
-        second: (B, K) logits.
-    """
-    log_first, log_second = F.log_softmax(first, dim=1), F.log_softmax(second, dim=1)
-    return ((log_first.exp() - log_second.exp()) * (log_first - log_second)).sum(1) / math.log(2)

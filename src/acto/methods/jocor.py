@@ -25,11 +25,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, masked_mean
+from acto.losses import batch_mean, cross_entropy, masked_mean, symmetric_divergence
 from acto.methods.base import observed
 from acto.methods.co_teaching import CoTeaching
 from acto.selection import small_loss
@@ -76,16 +73,3 @@ class JoCoR(CoTeaching):
         selected = small_loss(joint, self.forget_rate(clock))
         log = {"divergence": batch_mean(divergence.detach())}
         return Step(masked_mean(joint, selected), log, {**observed(first, batch.label), "selected": selected})
-
-
-def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """KL(p_1 || p_2) + KL(p_2 || p_1) = sum_c (p_1 - p_2)(log p_1 - log p_2), (B,) >= 0, finite for all logits.
-
-    Gradients reach both networks.
-
-    Args:
-        first: (B, K) logits.
-        second: (B, K) logits.
-    """
-    log_first, log_second = F.log_softmax(first, dim=1), F.log_softmax(second, dim=1)
-    return ((log_first.exp() - log_second.exp()) * (log_first - log_second)).sum(1)

@@ -31,9 +31,10 @@ import torch
 from torch import Tensor
 
 from acto.errors import UserError, check_range
-from acto.losses import batch_mean, cross_entropy, negative_entropy, soft_cross_entropy
+from acto.losses import batch_mean, cross_entropy, negative_entropy, negative_learning, soft_cross_entropy
 from acto.methods.base import Method, observed
 from acto.mixing import one_hot
+from acto.selection import top_classes
 from acto.types import Batch, BuildNet, Clock, Step, Task
 
 
@@ -127,25 +128,3 @@ class NPN(Method):
 
     def _smooth(self, target: Tensor) -> Tensor:
         return (1 - self.config.label_smoothing) * target + self.config.label_smoothing / target.shape[1]
-
-
-def top_classes(logits: Tensor, count: int) -> Tensor:
-    """One vote for each of the `count` most likely classes: (B, K) of zeros and ones.
-
-    Args:
-        logits: (B, K).
-        count: in 1..K.
-    """
-    likeliest = logits.detach().topk(count, dim=1).indices
-    return torch.zeros_like(logits, dtype=torch.float32).scatter(1, likeliest, 1.0)
-
-
-def negative_learning(logits: Tensor, complement: Tensor) -> Tensor:
-    """-sum over the complement of log(1 - p_c), (B,) >= 0, finite for every logit; 0 where the complement is empty.
-
-    Args:
-        logits: (B, K).
-        complement: (B, K) bool, the classes known to be wrong.
-    """
-    probs = logits.softmax(1)
-    return -torch.where(complement, (1.0000001 - probs).log(), 0.0).sum(1)

@@ -34,12 +34,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from acto.errors import check_range
-from acto.losses import batch_mean, masked_mean, negative_entropy, soft_cross_entropy
+from acto.losses import (
+    batch_mean,
+    jensen_shannon,
+    masked_mean,
+    negative_entropy,
+    soft_cross_entropy,
+    symmetric_divergence,
+)
 from acto.methods.base import Method, observed
-from acto.mixing import one_hot
+from acto.mixing import one_hot, smoothed
 from acto.types import Batch, BuildNet, Clock, Step, Task
 
 
@@ -131,7 +138,7 @@ class PNP(Method):
             dim=1,
         )
         picked = one_hot(kinds.argmax(1), 3)
-        divergence = two_way_divergence(logits, logits_w)
+        divergence = symmetric_divergence(logits, logits_w) / math.log(2)
         if config.hard:
             loss_cls = batch_mean((picked * terms).sum(1))
             if config.added_correction:  # sum of L_id + [is ID] where the product was meant
@@ -156,41 +163,3 @@ class PNP(Method):
         }
         loss = loss_cls + config.gamma * loss_aux + config.omega * loss_con
         return Step(loss, log, {**seen, "selected": picked[:, 0] > 0, "weight": kinds[:, 0].detach()})
-
-
-def smoothed(labels: Tensor, num_classes: int, *, eps: float) -> Tensor:
-    """Labels with 1 - eps on the given class and eps / (K - 1) on each other one, (B, K).
-
-    Args:
-        labels: (B,).
-        num_classes: K.
-        eps: in (0, 1).
-    """
-    given = one_hot(labels, num_classes)
-    return (1 - eps) * given + eps / (num_classes - 1) * (1 - given)
-
-
-def jensen_shannon(logits: Tensor, target: Tensor) -> Tensor:
-    """JS(p, target) with logarithms to base 2, (B,) in [0, 1].
-
-    Args:
-        logits: (B, K).
-        target: (B, K), rows sum to one.
-    """
-    log_probs = F.log_softmax(logits, dim=1)
-    probs = log_probs.exp()
-    log_middle = ((probs + target) / 2).clamp(min=torch.finfo(probs.dtype).tiny).log()
-    to_probs = (probs * (log_probs - log_middle)).sum(1)
-    to_target = (torch.xlogy(target, target) - target * log_middle).sum(1)
-    return (to_probs + to_target) / (2 * math.log(2))
-
-
-def two_way_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """KL(p || p_w) + KL(p_w || p) with logarithms to base 2, (B,) >= 0. Gradients reach both.
-
-    Args:
-        first: (B, K) logits.
-        second: (B, K) logits.
-    """
-    log_first, log_second = F.log_softmax(first, dim=1), F.log_softmax(second, dim=1)
-    return ((log_first.exp() - log_second.exp()) * (log_first - log_second)).sum(1) / math.log(2)

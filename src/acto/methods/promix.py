@@ -42,13 +42,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Beta
 
-from acto.distributed import total
+from acto.distributed import gather, total
 from acto.errors import check_range
 from acto.losses import batch_mean, cross_entropy, masked_mean, negative_entropy, soft_cross_entropy
 from acto.methods.base import Method, observed
-from acto.mixing import one_hot, sharpen
+from acto.mixing import draw_share, one_hot, partners_among, sharpen
+from acto.selection import place_in_class
 from acto.types import Batch, BuildNet, Clock, Scan, Step, Task
 
 FULL = 0.9
@@ -270,14 +270,11 @@ def small_loss_by_class(
         num_classes: K.
         own_class_size: the share is that of the class's own samples, not of N / K; a class that has fewer gives all.
     """
-    counts = labels.bincount(minlength=num_classes)
-    sizes = counts.tolist() if own_class_size else [len(labels) / num_classes] * num_classes
+    even = [len(labels) / num_classes] * num_classes
+    sizes = labels.bincount(minlength=num_classes).tolist() if own_class_size else even
     # 0.7 of 10 are 7, also where the product is 7.000000000000001.
     wanted = torch.tensor([math.ceil(rho * size - 1e-9) for size in sizes], device=labels.device)
-    by_loss = losses.argsort(stable=True)
-    order = by_loss[labels[by_loss].argsort(stable=True)]
-    place = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
-    return torch.empty_like(labels, dtype=torch.bool).scatter(0, order, place < wanted[labels[order]])
+    return place_in_class(losses, labels, num_classes=num_classes) < wanted[labels]
 
 
 def agreement(first: Tensor, second: Tensor, *, tau: float) -> tuple[Tensor, Tensor]:
@@ -293,16 +290,17 @@ def agreement(first: Tensor, second: Tensor, *, tau: float) -> tuple[Tensor, Ten
 
 
 def fill_up(trusted: Tensor, candidates: Tensor, confidence: Tensor) -> Tensor:
-    """LGA: candidates that are not trusted yet, the most confident first, up to 90 % of the batch. (B,) bool.
+    """LGA: candidates that are not trusted yet, the most confident first, up to 90 % of the global batch. (B,) bool.
 
     Args:
         trusted: (B,) bool.
         candidates: (B,) bool.
         confidence: (B,) >= 0.
     """
+    (trusted, candidates, confidence), own = gather(trusted, candidates, confidence)
     free = candidates & ~trusted
     place = torch.where(free, confidence, -1.0).argsort(descending=True, stable=True).argsort()
-    return free & (place < int(FULL * len(trusted)) - trusted.sum())
+    return (free & (place < int(FULL * len(trusted)) - trusted.sum()))[own]
 
 
 def mix_among(inputs: Tensor, targets: Tensor, members: Tensor, *, alpha: float) -> list[tuple[Tensor, Tensor]]:
@@ -322,10 +320,7 @@ def mix_among(inputs: Tensor, targets: Tensor, members: Tensor, *, alpha: float)
     mask = fmix_mask(inputs.shape[2:] or inputs.shape[1:], device=inputs.device)
     found = []
     for keep, weight in ((share, share), (mask, mask.mean())):
-        outsiders = (~members).float()
-        in_order = outsiders.argsort(stable=True)  # members first
-        shuffled = (outsiders + torch.rand_like(outsiders)).argsort()  # members first, in any order
-        partner = torch.empty_like(in_order).scatter(0, in_order, shuffled)
+        partner = partners_among(members)
         mixed = keep * inputs + (1 - keep) * inputs[partner]
         found.append((mixed, weight * targets + (1 - weight) * targets[partner]))
     return found
@@ -350,9 +345,3 @@ def fmix_mask(shape: Sequence[int], *, device: torch.device) -> Tensor:
     field = torch.fft.irfftn(spectrum, s=list(shape)).flatten()
     place = field.argsort(descending=True).argsort()
     return (place < draw_share(FMIX_ALPHA, device) * len(field)).float().view(*shape)
-
-
-def draw_share(alpha: float, device: torch.device) -> Tensor:
-    """() from Beta(alpha, alpha)."""
-    concentration = torch.full((), alpha, device=device)
-    return Beta(concentration, concentration, validate_args=False).sample()

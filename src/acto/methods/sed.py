@@ -25,6 +25,8 @@ Departures
     - entropy_clamp: see acto.losses.negative_entropy. No clean sample in a batch: that term is 0 instead of NaN.
     - The defaults are the paper's one setting. The public script has other momenta for each noise, see recipes.py.
 Result: docs/benchmark.md.
+
+Above 180 lines: selection, correction and weights each have statistics by class, which are carried on.
 """
 
 from __future__ import annotations

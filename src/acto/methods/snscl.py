@@ -29,6 +29,8 @@ Departures
     - The public code's classifier learns at ten times the rate, which makes up for class_weight. Here a network has
       one rate.
 Result: docs/benchmark.md.
+
+Above 180 lines: a sampler, a key network and a queue by class, which several processes fill together.
 """
 
 from __future__ import annotations

@@ -31,9 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.distributed import total, world
 from acto.errors import check_range
-from acto.losses import batch_mean, soft_cross_entropy
+from acto.losses import batch_mean, mean_prediction, share_of, soft_cross_entropy
 from acto.methods.base import Method, observed
 from acto.mixing import one_hot
 from acto.types import Batch, BuildNet, Clock, Step, Stream, Task
@@ -155,8 +154,4 @@ def balance(probs: Tensor) -> Tensor:
     Args:
         probs: (B, K), > 0.
     """
-    share = probs.sum(0) / total(probs.new_full((), len(probs)))
-    mean_probs = share + (total(share.detach()) - share.detach())  # the other processes' part has no gradient here
-    value = -mean_probs.log().mean()
-    # Each process has the whole value; only the gradients add up to it. The values must add up as well.
-    return value + (1 / world() - 1) * value.detach()
+    return share_of(-mean_prediction(probs).log().mean())

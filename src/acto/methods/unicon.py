@@ -40,11 +40,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto.distributed import total, world
 from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, negative_entropy, soft_cross_entropy
+from acto.losses import batch_mean, cross_entropy, negative_entropy, prior_penalty, soft_cross_entropy
 from acto.methods.base import Method, guessing, observed
 from acto.mixing import mixup, one_hot, sharpen
+from acto.selection import place_in_class
 from acto.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
 
 SURE = 0.5
@@ -274,11 +274,7 @@ def select_uniformly(divergence: Tensor, labels: Tensor, *, share: float, num_cl
     least = math.ceil(min(floor, num_samples // 2) / num_classes)
     most = max(1, (num_samples - 2) // num_classes)
     num_each = min(max(int(share * num_samples / num_classes), least), most)
-    by_divergence = divergence.argsort(stable=True)
-    order = by_divergence[labels[by_divergence].argsort(stable=True)]
-    counts = labels.bincount(minlength=num_classes)
-    place = torch.arange(num_samples, device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
-    return torch.empty_like(labels, dtype=torch.bool).scatter(0, order, place < num_each)
+    return place_in_class(divergence, labels, num_classes=num_classes) < num_each
 
 
 def view_contrast(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
@@ -297,17 +293,3 @@ def view_contrast(first: Tensor, second: Tensor, *, temperature: float) -> Tenso
     itself = torch.eye(2 * num_samples, dtype=torch.bool, device=first.device)
     partner = torch.arange(2 * num_samples, device=first.device).roll(num_samples)
     return cross_entropy(cosines.masked_fill(itself, -math.inf), partner)
-
-
-def prior_penalty(logits: Tensor) -> Tensor:
-    """L_reg = sum_c (1/K) log((1/K) / mean p_c) over the global batch: 0 for evenly used classes, else above.
-
-    Args:
-        logits: (B, K).
-    """
-    probs = F.softmax(logits, dim=1)
-    share = probs.sum(0) / total(probs.new_full((), len(probs)))
-    mean_probs = share + (total(share.detach()) - share.detach())  # the other processes' part has no gradient here
-    penalty = -(mean_probs * len(mean_probs)).log().mean()
-    # Each process has the whole penalty; only the gradients add up to it. The values must add up as well.
-    return penalty + (1 / world() - 1) * penalty.detach()
