@@ -64,8 +64,8 @@ FLOORS = [
 """From the ground up. A file imports only from floors below its own."""
 NO_TORCH = {
     "ablation", "charts", "collect", "csv_tables", "data.noise", "data.pictures", "decisions", "durable", "errors",
-    "exchange", "feature_file", "label_audit", "label_report", "plots", "published", "record", "records", "report_curves",
-    "report_page", "table_command", "table_text", "tables",
+    "exchange", "feature_file", "label_audit", "label_report", "plots", "published", "record", "records",
+    "report_curves", "report_page", "table_command", "table_text", "tables",
 }  # fmt: skip
 METHOD_IMPORTS = {"types", "errors", "losses", "selection", "mixing", "distributed", "nets", "methods.base"}
 LAZY = {"cli", ""}
