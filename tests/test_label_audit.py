@@ -10,7 +10,7 @@ import pytest
 
 from acto.durable import RunError
 from acto.errors import UserError
-from acto.label_audit import Trained, audit, estimate_noise, find_issues
+from acto.label_audit import Trained, audit, estimate_noise, find_issues, report_on
 from acto.label_report import COLUMNS, LabelReport, read_report
 
 PROBS = np.array(
@@ -72,11 +72,16 @@ def test_tensors_and_frames() -> None:
 def test_many_copies_of_one_sample_are_not_all_listed() -> None:
     given = [0] * 30 + [1] * 25
     probs = np.full((55, 2), 0.5)
-    columns = audit(given, probs, duplicates=[range(55)]).columns
+    columns = report_on(np.array(given), probs, list("012")[: probs.shape[1]], duplicates=[range(55)]).columns
     assert columns["near_duplicates"][0] == "; ".join([*map(str, range(1, 21)), "and 34 more"])
     assert columns["conflicting_duplicates"][0] == "; ".join([*map(str, range(30, 50)), "and 5 more"])
     assert columns["conflicting_duplicates"][54] == "; ".join([*map(str, range(20)), "and 10 more"])
-    assert audit([0, 0, 1], PROBS[:3, :2] * 0 + 0.5, duplicates=[(0, 1)]).columns["conflicting_duplicates"] == [""] * 3
+    assert (
+        report_on(np.array([0, 0, 1]), np.full((3, 2), 0.5), ["0", "1"], duplicates=[(0, 1)]).columns[
+            "conflicting_duplicates"
+        ]
+        == [""] * 3
+    )
 
 
 def test_a_robust_model_need_not_be_sure() -> None:
@@ -92,7 +97,7 @@ def test_the_threshold_is_reached_by_what_is_equal_to_it() -> None:
 
 
 def test_what_training_saw_becomes_columns_and_words() -> None:
-    report = audit(GIVEN, PROBS, class_names=["ant", "bee", "cat"], trained=trained(), duplicates=[[1, 2], [4, 5]])
+    report = report_on(np.array(GIVEN), PROBS, ["ant", "bee", "cat"], trained=trained(), duplicates=[[1, 2], [4, 5]])
     reasons = report.columns["reason"]
     assert reasons[1] == (
         "The model sees 'bee' (95 %), not 'ant' (2 %). Both networks say so. Training never took the label for clean. "
@@ -171,7 +176,7 @@ def test_quality_out_of_range() -> None:
 
 def hostile() -> LabelReport:
     ids = ["=1+1", 'a"b.png', "<script>.png", "plain", "-x", "ä.png"]
-    return audit(GIVEN, PROBS, class_names=["=ant", "<b>", "cat"], ids=ids, trained=trained())
+    return report_on(np.array(GIVEN), PROBS, ["=ant", "<b>", "cat"], ids=ids, trained=trained())
 
 
 def test_saved_and_read_again(tmp_path: Path) -> None:

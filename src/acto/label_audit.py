@@ -52,10 +52,7 @@ def audit(
     ids: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
     label_quality: npt.ArrayLike | None = None,
-    trained: Trained | None = None,
     robust: bool = False,
-    duplicates: Sequence[Sequence[int]] = (),
-    facts: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> LabelReport:
     """Rank labels by how little they can be trusted, and estimate the noise.
@@ -70,10 +67,7 @@ def audit(
         ids: (N,) names of the samples; None: row numbers.
         paths: (N,) picture files.
         label_quality: (N,) trust in each label in [0, 1], 1 = trustworthy; None: the probability of the given label.
-        trained: what training saw.
         robust: the model was trained on these labels and distrusted them, as ACTO does.
-        duplicates: groups of row numbers of samples with nearly the same content.
-        facts: see LabelReport; None: source is "pred_probs".
         seed: of the bootstrap.
 
     Raises:
@@ -89,19 +83,7 @@ def audit(
         if values is not None and (length := _length(what, values)) != num_samples:
             raise UserError(f"{what} has {length} entries, but pred_probs has {num_samples} rows")
     given = encode(read_column(labels, where=lambda i: f"row {i}"), names)
-    return report_on(
-        given,
-        probs,
-        names,
-        ids=ids,
-        paths=paths,
-        label_quality=label_quality,
-        trained=trained,
-        robust=robust,
-        duplicates=duplicates,
-        facts=facts,
-        seed=seed,
-    )
+    return report_on(given, probs, names, ids=ids, paths=paths, label_quality=label_quality, robust=robust, seed=seed)
 
 
 def report_on(
@@ -118,9 +100,22 @@ def report_on(
     facts: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> LabelReport:
-    """The same as `audit` of labels that are class numbers for certain.
+    """The same as `audit` of labels that are class numbers for certain, with what else is known of the samples.
 
     `audit` takes the label 1 for the class called "1", wherever that stands in the list; here it is the second class.
+
+    Args:
+        given: (N,) class numbers.
+        pred_probs: (N, K) probabilities; rows add up to 1.
+        class_names: K names.
+        ids: see audit.
+        paths: see audit.
+        label_quality: see audit.
+        trained: what training saw.
+        robust: see audit.
+        duplicates: groups of row numbers of samples with nearly the same content.
+        facts: see LabelReport; None: source is "pred_probs".
+        seed: see audit.
     """
     probs, names = _checked_probs(pred_probs), tuple(class_names)
     num_samples, num_classes = probs.shape
