@@ -39,7 +39,7 @@ def test_copies_and_brighter_copies() -> None:
     pixels = scenes(200)
     pixels[150] = pixels[3]
     pixels[7] = np.clip(pixels[100].astype(int) + 2, 0, 255)
-    pixels[8] = np.clip(pixels[100].astype(int) - 40, 0, 255)  # another picture by then
+    pixels[8] = np.clip(pixels[100].astype(int) - 6, 0, 255)  # another exposure
     pixels[199] = pixels[3]
     assert alike(samples(pixels=pixels)) == [[3, 150, 199], [7, 100]]
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from acto.errors import UserError
 from acto.plans import Plan
+from acto.recipes import VECTORS
 
 
 def rates(plan: Plan, epochs: int) -> list[float]:
@@ -96,3 +98,9 @@ def test_adam_takes_the_plans_betas() -> None:
 def test_bad_plans_are_refused(fields: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Plan(**fields)  # type: ignore[arg-type]
+
+
+def test_a_short_run_keeps_a_warm_up_and_a_run_without_one_gets_none() -> None:
+    assert VECTORS.warmup_epochs == 2 and VECTORS.epochs == 60
+    assert [VECTORS.lasting(epochs).warmup_epochs for epochs in (5, 12, 30, 120)] == [1, 1, 1, 4]
+    assert replace(VECTORS, warmup_epochs=0).lasting(12).warmup_epochs == 0
