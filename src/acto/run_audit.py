@@ -13,7 +13,7 @@ import torch
 from acto.arrays import NAME as IN_MEMORY
 from acto.data.likeness import alike
 from acto.data.samples import Dataset, DataSpec, Samples
-from acto.data.sources import load, read
+from acto.data.sources import SOURCES, load, read
 from acto.errors import UserError
 from acto.label_audit import Trained, report_on
 from acto.label_report import COLUMNS, LabelReport
@@ -87,8 +87,9 @@ def audit_run(
 
 def _files(record: RunRecord, samples: Samples, *, data_root: str | None) -> list[str] | None:
     """The samples' picture files, also of small pictures that were decoded into memory; None if they are no files."""
-    paths = samples.paths
-    if samples.pixels is not None and (spec := build(DataSpec, record.config["data"])).source != IN_MEMORY:
+    paths, spec = samples.paths, build(DataSpec, record.config["data"])
+    # Named data sets are archives, which would be read and decoded a second time.
+    if samples.pixels is not None and spec.source not in (*SOURCES, IN_MEMORY):
         raw = read(spec, data_root=data_root or spec.root)
         parts = [part for part in (raw.train, raw.test) if part is not None and part.paths is not None]
         file_of = {name: path for part in parts for name, path in zip(part.ids, part.paths or (), strict=True)}
