@@ -35,7 +35,16 @@ FLOORS = [
     },
     {"data.archives", "data.augment", "history", "methods.base", "net_weights", "net_foreign", "csv_tables"},
     {"data.decoding", "data.label_files", "data.listings", "data.passes", "data.samples", "nets", "record", "records"},
-    {"data.loader", "data.readers", "data.likeness", "label_report", "methods", "report_curves", "thumbnails"},
+    {
+        "data.loader",
+        "data.readers",
+        "data.noising",
+        "data.likeness",
+        "label_report",
+        "methods",
+        "report_curves",
+        "thumbnails",
+    },
     {"data.sources", "train", "label_audit", "decisions", "collect", "tables", "calibrate"},
     {
         "data.check",

@@ -12,8 +12,9 @@ from typing import Any
 from acto.containers import Gathered, gather
 from acto.data.classes import check_every_class_occurs, encode, infer_classes, read_column
 from acto.data.noise import NoiseSpec
+from acto.data.noising import noise_facts
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
-from acto.data.sources import noise_facts, views_of, without_bad_pictures
+from acto.data.sources import views_of, without_bad_pictures
 from acto.data.splits import holdout
 from acto.errors import UserError
 
