@@ -128,6 +128,7 @@ class ReviewServer(ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 128  # a page asks for 60 thumbnails at once; the default of 5 resets what is too many
 
     def __init__(
         self, record: RunRecord, log: DecisionLog, *, picture_of: PictureOf | None = None, port: int = 0
