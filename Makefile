@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks main.py main_web.py main_food101n.py
 
-.PHONY: help setup demo test check format wheel clean
+.PHONY: help setup demo test soak check format wheel clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    set up, then watch ACTO beat plain training on wrong labels (about 3 minutes of training)"
 	@echo "make test    set up, then run every check: style, types, tests, the wheel in a clean environment"
+	@echo "make soak    disturb runs and damage data in every way for half an hour, and count what is lost"
 	@echo "make setup   only create $(VENV) with everything installed"
 	@echo "make check   style and types; make format mends the style"
 
@@ -44,6 +45,10 @@ wheel: setup
 
 test: check wheel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+soak: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/soak.py --rounds 10 --markdown docs/reliability.md
+	ACTO_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/bad_data tests/test_no_foreign_code.py
 
 clean:
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache

@@ -10,7 +10,9 @@ batches for it while the other one is being timed.
 The baseline: torchvision views per picture with PIL in 2 workers, float32, contiguous, two optimizers, memories on the
 CPU, boolean indexing. It does nothing that the method does not need.
 
-Ours: the package's own loader, method and loop, with the number format that `--precision auto` picks.
+Ours: the package's own loader, method and loop, with the number format that `--precision auto` picks. "of floor" is the
+share of its time that the convolutions alone would take: three times the summed best times of the six, forward and
+backward, in that format, measured in the same run.
 
 The run is void if the baseline stays under 45 images/s on a machine with two modern cores.
 """
@@ -19,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import time
 from functools import partial
 
 import numpy as np
@@ -27,23 +28,28 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from acto import nets
-from acto.data.augment import ViewSpec
-from acto.data.loader import DeviceData
-from acto.data.sources import DataSpec, Samples, load
+from acto.bench_floors import convolution_seconds
+from acto.bench_parts import (
+    BATCH,
+    MEAN,
+    NUM_CLASSES,
+    STD,
+    ActoSteps,
+    alternate,
+    cnn7,
+    in_memory,
+    quartiles,
+    ratios,
+    smooth_pictures,
+)
+from acto.data.sources import DataSpec, load
 from acto.device import resolve_precision
 from acto.errors import UserError
-from acto.methods.acto import ACTO
-from acto.plans import Plan
-from acto.train import Protocol, Training, run_epochs
-from acto.types import Task
 
-BATCH, NUM_CLASSES, TAU = 128, 100, 0.025
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TAU = 0.025
 SLOWEST_FAIR_BASELINE = 45.0
 
 
@@ -52,34 +58,9 @@ def pictures(number: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64],
     try:
         samples = load(DataSpec(source="cifar100")).train
     except UserError:
-        rng = np.random.default_rng(0)
-        shape = (number, 32, 32, 3)
-        return rng.integers(0, 256, shape, dtype=np.uint8), rng.integers(0, NUM_CLASSES, number), "random"
+        return smooth_pictures(number), np.random.default_rng(0).integers(0, NUM_CLASSES, number), "random"
     assert samples.pixels is not None
     return samples.pixels[:number], samples.labels[:number], "CIFAR-100"
-
-
-def cnn7() -> nn.Module:
-    """A new seven-layer CNN."""
-    return nets.build("cnn7", input_shape=(3, 32, 32), num_classes=NUM_CLASSES)
-
-
-class Ours:
-    """The package."""
-
-    def __init__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], device: torch.device) -> None:
-        samples = Samples(ids=tuple(str(i) for i in range(len(labels))), labels=labels, true_labels=None, pixels=images)
-        views = ViewSpec(pipeline="cifar", size=32, mean=MEAN, std=STD)
-        self.data = DeviceData(samples, views, seed=0, device=device)
-        task = Task(torch.from_numpy(labels), NUM_CLASSES)
-        method = ACTO(ACTO.Config(warmup_epochs=0), task, cnn7).to(device).to(memory_format=torch.channels_last)
-        protocol = Protocol(epochs=10_000, batch_size=BATCH, plan=Plan(lr=0.01), plans={"net1": Plan(lr=0.08)})
-        self.precision = resolve_precision("auto", device)
-        self.epochs = run_epochs(Training(method, protocol, precision=self.precision), self.data, seed=0)
-
-    def block(self) -> None:
-        """One pass over the pictures."""
-        next(self.epochs)
 
 
 class Pictures(Dataset[tuple[torch.Tensor, torch.Tensor, int, int]]):
@@ -113,7 +94,7 @@ class Literal:
         self.times_selected = torch.zeros(len(labels))
         self.soft_label = F.one_hot(torch.from_numpy(labels), NUM_CLASSES).float()
 
-    def block(self) -> None:
+    def run(self) -> int:
         """One pass over the pictures."""
         for batch in self.loader:
             weak, strong, label = (part.to(self.device) for part in batch[:3])
@@ -141,6 +122,7 @@ class Literal:
             F.cross_entropy(non_robust, label).backward()
             self.optimizer_n.step()
         self.epoch += 1
+        return len(self.times_selected)
 
 
 def main() -> None:
@@ -155,26 +137,23 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(args.device)
     images, labels, origin = pictures(args.steps * BATCH)
-    ours, literal = Ours(images, labels, device), Literal(images, labels, device)
-
-    def images_per_second(block: Ours | Literal) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        block.block()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return len(labels) / (time.perf_counter() - started)
-
-    images_per_second(ours), images_per_second(literal)  # threads, caches and workers start here
-    rates = np.array([(images_per_second(ours), images_per_second(literal)) for _ in range(args.rounds)])
+    precision = resolve_precision("auto", device)
+    ours = ActoSteps(in_memory(images, labels), device=device, precision=precision)
+    rates = alternate({"ours": ours, "literal": Literal(images, labels, device)}, rounds=args.rounds, device=device)
+    floor = convolution_seconds(device, precision)
     print(f"torch {torch.__version__}, {platform.machine()}, {args.threads} threads, {device}, pictures: {origin}")
-    print(f"ours in {str(ours.precision).removeprefix('torch.')}, {args.rounds} rounds of {args.steps} steps each")
-    for name, values in (("ours", rates[:, 0]), ("literal", rates[:, 1]), ("ratio", rates[:, 0] / rates[:, 1])):
-        low, median, high = np.percentile(values, [25, 50, 75])
-        unit = "" if name == "ratio" else " images/s"
+    print(f"ours in {str(precision).removeprefix('torch.')}, {args.rounds} rounds of {args.steps} steps each")
+    rows = {
+        "ours": (rates["ours"], " images/s"),
+        "literal": (rates["literal"], " images/s"),
+        "ratio": (ratios(rates["ours"], rates["literal"]), ""),
+        "of floor": ([value * floor / BATCH for value in rates["ours"]], ""),
+    }
+    for name, (values, unit) in rows.items():
+        low, median, high = quartiles(values)
         print(f"{name:8} median {median:8.2f}{unit}   quartiles {low:.2f} .. {high:.2f}")
-    if np.median(rates[:, 1]) < SLOWEST_FAIR_BASELINE and device.type == "cpu":
+    print(f"the floor is {1000 * floor:.0f} ms a step: the convolutions alone")
+    if np.median(rates["literal"]) < SLOWEST_FAIR_BASELINE and device.type == "cpu":
         print(f"VOID: the baseline is under {SLOWEST_FAIR_BASELINE:g} images/s, so the machine is too busy or too slow")
 
 

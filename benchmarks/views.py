@@ -9,30 +9,14 @@ counts little, and "a core" means what it says. Prints median and quartiles of b
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 from torchvision import transforms
 
-from acto.data.augment import ViewSpec
-from acto.data.loader import DeviceData
-from acto.data.samples import Samples
-from acto.types import Stream
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BATCH = 128
-
-
-def smooth_pictures(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """(count, 32, 32, 3): colour gradients with noise. Equalizing pure noise would be dearer than any photograph."""
-    rng = np.random.default_rng(0)
-    corners = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
-    pictures = [np.asarray(Image.fromarray(small).resize((32, 32), Image.Resampling.BICUBIC)) for small in corners]
-    return np.stack(pictures) ^ rng.integers(0, 8, (count, 32, 32, 3), dtype=np.uint8)
+from acto.bench_parts import BATCH, MEAN, STD, Views, in_memory, quartiles, ratios, smooth_pictures
 
 
 def pillow_pass(images: Sequence[Image.Image]) -> Callable[[], int]:
@@ -52,18 +36,6 @@ def pillow_pass(images: Sequence[Image.Image]) -> Callable[[], int]:
     return run
 
 
-def bulk_pass(data: DeviceData) -> Callable[[], int]:
-    """A pass over DeviceData: order, views, batches."""
-    stream, epoch = Stream(views=("weak", "strong"), batch_size=BATCH), 0
-
-    def run() -> int:
-        nonlocal epoch
-        epoch += 1
-        return sum(len(batch.index) for batch in data.batches(stream, epoch=epoch))
-
-    return run
-
-
 def rate(run: Callable[[], int]) -> float:
     """Pictures (each in both views) per processor second."""
     start = time.process_time()
@@ -71,9 +43,9 @@ def rate(run: Callable[[], int]) -> float:
     return count / (time.process_time() - start)
 
 
-def quartiles(values: Sequence[float]) -> str:
+def shown(values: Sequence[float]) -> str:
     """Median, then lower and upper quartile in brackets."""
-    low, middle, high = statistics.quantiles(values, n=4)
+    low, middle, high = quartiles(values)
     return f"{middle:10,.1f} [{low:,.1f}, {high:,.1f}]"
 
 
@@ -86,10 +58,9 @@ def main() -> None:
     torch.set_num_threads(1)
 
     pixels = smooth_pictures(20_000)
-    samples = Samples(ids=tuple(map(str, range(len(pixels)))), labels=np.zeros(len(pixels), np.int64), pixels=pixels)
     dtype = torch.bfloat16 if options.bfloat16 else torch.float32
-    data = DeviceData(samples, ViewSpec(pipeline="cifar", mean=MEAN, std=STD), seed=0, dtype=dtype)
-    bulk, pillow = bulk_pass(data), pillow_pass([Image.fromarray(picture) for picture in pixels[:1024]])
+    bulk = Views(in_memory(pixels), views=("weak", "strong"), dtype=dtype).run
+    pillow = pillow_pass([Image.fromarray(picture) for picture in pixels[:1024]])
 
     rate(bulk), rate(pillow)
     ours, theirs = [], []
@@ -97,9 +68,9 @@ def main() -> None:
         ours.append(rate(bulk))
         theirs.append(rate(pillow))
     print(f"torch {torch.__version__}, {options.rounds} rounds, weak + strong, pictures/s a core: median [quartiles]")
-    print(f"Pillow pipeline {quartiles(theirs)}")
-    print(f"DeviceData      {quartiles(ours)}")
-    print(f"ratio           {quartiles([a / b for a, b in zip(ours, theirs, strict=True)])}")
+    print(f"Pillow pipeline {shown(theirs)}")
+    print(f"DeviceData      {shown(ours)}")
+    print(f"ratio           {shown(ratios(ours, theirs))}")
 
 
 if __name__ == "__main__":

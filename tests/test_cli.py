@@ -342,19 +342,3 @@ def test_data_check_counts_and_finds(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "pictures that cannot be used: 1\n  light/empty.png: the file is empty (0 bytes)" in shown
     assert "groups of equal samples: 1\n  with labels that contradict each other: 1" in shown
     assert "train dark/0.png (dark), train light/9.png (light)" in shown
-
-
-def test_doctor_tells_of_the_machine_and_of_a_run(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ACTO_DATA_ROOT", str(tmp_path / "nowhere"))
-    assert main(["doctor"]) == 0
-    shown = capsys.readouterr().out
-    assert all(word in shown for word in ("python", "torch", "device cpu", "disk", "nowhere does not exist"))
-    assert main(["doctor", str(finished)]) == 0
-    assert "finished, 3 epochs done" in capsys.readouterr().out
-    copy = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
-    (copy / "samples.csv").write_text("damaged")
-    assert main(["doctor", str(copy)]) == 1
-    assert "damaged  samples.csv" in capsys.readouterr().out

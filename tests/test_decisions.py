@@ -61,7 +61,7 @@ def test_spreadsheets_may_have_touched_the_file(tmp_path: Path):
         (HEADER + "a.png,cat,keep\n", r"line 2 has 3 cells, not 5"),
         (HEADER.replace(",", ";"), r"line 1: .* semicolons"),
         ("id,decision\n", r"line 1: the columns are id, decision, not id, given_label"),
-        (HEADER.encode() + b"\xff\xfe", r"cannot be read as a table"),
+        (HEADER.encode() + b"\xff\xfe", r"line 2 is not UTF-8"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text, message):

@@ -23,6 +23,7 @@ from acto import distributed
 from acto.data.augment import ViewSpec
 from acto.data.loader import DeviceData
 from acto.data.samples import Samples
+from acto.errors import UserError
 from acto.losses import batch_mean, masked_mean, prior_penalty
 from acto.methods import METHODS
 from acto.methods.acto import select
@@ -30,6 +31,7 @@ from acto.methods.co_ldl import published_divergence
 from acto.methods.decoupling import disagreement_mean
 from acto.methods.promix import fill_up
 from acto.plans import Plan
+from acto.run import Run, prepare
 from acto.selection import small_loss
 from acto.train import Protocol, Training, run_epochs
 from toys import NUM_CLASSES, NUM_FEATURES, TOYS, make_problem, tensors_in
@@ -229,3 +231,9 @@ def test_one_process_gathers_nothing() -> None:
     (gathered, flags), own = distributed.gather(values, values > 1)
     assert gathered.data_ptr() == values.data_ptr() and not gathered.requires_grad
     assert flags.tolist() == [False, False, True] and own == slice(None)
+
+
+def test_statistics_over_all_processes_need_cuda_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(UserError, match="sync_batchnorm needs CUDA devices, and this process trains on cpu"):
+        prepare(Run(sync_batchnorm=True, device="cpu"))

@@ -10,7 +10,19 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "acto"
 FLOORS = [
-    {"types", "errors", "distributed", "mixing", "settings", "console", "charts", "ablation", "published"},
+    {
+        "types",
+        "errors",
+        "distributed",
+        "mixing",
+        "settings",
+        "console",
+        "charts",
+        "ablation",
+        "published",
+        "usable",
+        "data.stored_pixels",
+    },
     {
         "data.counter",
         "data.moments",
@@ -22,6 +34,10 @@ FLOORS = [
         "durable",
         "exits",
         "net_base",
+        "findings",
+        "soft_labels",
+        "data.file_tree",
+        "data.text_files",
     },
     {
         "data.classes",
@@ -33,8 +49,27 @@ FLOORS = [
         "data.unpickle",
         "feature_file",
     },
-    {"data.archives", "data.augment", "history", "methods.base", "net_weights", "net_foreign", "csv_tables"},
-    {"data.decoding", "data.label_files", "data.listings", "data.passes", "data.samples", "nets", "record", "records"},
+    {
+        "data.archives",
+        "data.augment",
+        "data.picture_cache",
+        "history",
+        "methods.base",
+        "net_weights",
+        "net_foreign",
+        "csv_tables",
+    },
+    {
+        "data.decoding",
+        "data.label_files",
+        "data.listings",
+        "data.passes",
+        "data.samples",
+        "graph",
+        "nets",
+        "record",
+        "records",
+    },
     {
         "data.loader",
         "data.readers",
@@ -49,7 +84,10 @@ FLOORS = [
     {
         "data.check",
         "data.new_data",
+        "doctor_probe",
+        "doctor_run",
         "evaluate",
+        "failures",
         "containers",
         "exchange",
         "plots",
@@ -57,9 +95,9 @@ FLOORS = [
         "table_text",
         "backbone",
     },
-    {"sample_table", "trained", "arrays", "table_command", "extraction"},
-    {"predict", "model_card", "warm_start"},
-    {"run", "export"},
+    {"sample_table", "trained", "arrays", "table_command", "extraction", "bench_parts", "doctor"},
+    {"predict", "model_card", "warm_start", "bench_floors"},
+    {"run", "export", "bench"},
     {"recipes", "estimate", "run_audit"},
     {"demo_report", "demo_trials", "audit_command", "corrections", "review"},
     {"demo", "launch"},
@@ -72,11 +110,13 @@ FLOORS = [
 ]
 """From the ground up. A file imports only from floors below its own."""
 NO_TORCH = {
-    "ablation", "charts", "collect", "csv_tables", "data.noise", "data.pictures", "decisions", "durable", "errors",
-    "exchange", "feature_file", "label_audit", "label_report", "plots", "published", "record", "records",
-    "report_curves", "report_page", "table_command", "table_text", "tables",
+    "ablation", "charts", "collect", "csv_tables", "data.noise", "data.pictures", "decisions", "doctor", "doctor_run",
+    "durable", "errors", "exchange", "feature_file", "findings", "label_audit", "label_report", "plots", "published",
+    "record", "records", "report_curves", "report_page", "table_command", "table_text", "tables", "usable",
 }  # fmt: skip
-METHOD_IMPORTS = {"types", "errors", "losses", "selection", "mixing", "distributed", "nets", "methods.base"}
+METHOD_IMPORTS = {
+    "types", "errors", "losses", "selection", "mixing", "soft_labels", "distributed", "nets", "methods.base",
+}  # fmt: skip
 LAZY = {"cli", ""}
 """These may import inside functions, so that `acto --help` needs no torch."""
 OPTIONAL = {

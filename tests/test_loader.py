@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from acto.data import decoding
 from acto.data.augment import ViewSpec, make_vector_view, make_view
 from acto.data.counter import Occasion, order, uniform
 from acto.data.loader import DeviceData, DiskData, open_data
-from acto.data.pictures import BadImage
+from acto.data.pictures import BadImage, scaled_rgb
 from acto.data.samples import Samples
 from acto.errors import UserError
 from acto.types import Batch, Stream, TrainingData
@@ -265,6 +266,35 @@ def test_the_number_of_workers_changes_nothing(photos: Samples) -> None:
         data.close()
         assert multiprocessing.active_children() == []
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_all_views_of_a_sample_come_from_one_decoding(photos: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    def counted(path: str, *, short: int, max_pixels: int | None) -> Image.Image:
+        decoded.append(path)
+        return scaled_rgb(path, short=short, max_pixels=max_pixels)
+
+    monkeypatch.setattr(decoding, "scaled_rgb", counted)
+    batches = list(DiskData(photos, PHOTO, seed=0).batches(STREAM, epoch=0))
+    assert photos.paths is not None and all(len(batch.views) == 3 for batch in batches)
+    assert sorted(decoded) == sorted(map(str, photos.paths))
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+def test_pictures_for_a_gpu_wait_in_pinned_memory(
+    photos: Samples, monkeypatch: pytest.MonkeyPatch, device: str, pinned: bool
+) -> None:
+    class Asked(Exception):
+        pass
+
+    def workers(decoder: object, count: int, *, pinned: bool) -> None:
+        raise Asked(pinned)
+
+    monkeypatch.setattr("acto.data.loader.Workers", workers)
+    with pytest.raises(Asked) as asked:
+        next(DiskData(photos, PHOTO, seed=0, device=device, workers=2).batches(STREAM, epoch=0))
+    assert asked.value.args == (pinned,)
 
 
 def test_processes_share_the_batches_of_files(photos: Samples) -> None:

@@ -253,7 +253,7 @@ def test_label_files_refused(tmp_path: Path):
     (tmp_path / "ragged.csv").write_text("label,x\n1,2\n1\n")
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no archive")
     for name, message in (
-        ("pickled.npy", "allow_pickle=False"),
+        ("pickled.npy", "holds Python objects, which would have to be unpickled"),
         ("square.npy", "shape"),
         ("vague.npz", "say which are the labels"),
         ("ragged.csv", "row 3 has 1 cells"),

@@ -642,7 +642,7 @@ def test_all_checkpoints_damaged_says_how_to_start_over(run: RunFolder) -> None:
     with pytest.raises(RunError) as error:
         run.last_checkpoint()
     assert "000002-epoch1: state.pt is missing; 000001-epoch0: state.pt differs from its checksum" in str(error.value)
-    assert "--overwrite instead of --resume" in str(error.value)
+    assert "To start over with the same settings: acto train --config " in str(error.value)
 
 
 def test_too_little_space_is_noticed_before_writing(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -511,12 +512,13 @@ def test_records_name_no_machine_and_no_path(tmp_path: Path) -> None:
     run = replace(job.run, data=replace(job.run.data, source=f"{secret}/photos", root=f"{secret}/data"))
     with RunFolder.create(tmp_path / "runs" / "a", config=run.to_dict()) as folder:
         folder.add_session(versions={"torch": "2"}, device="cpu", argv=["acto", f"{secret}/photos"])
+        folder.save_labels(np.zeros(2, np.int64), facts={}, notes=[f"a link leads to {secret}"])
         folder.save_summary({"test_accuracy_last10": 0.5})
         folder.set_status("finished", epoch=0)
     folder_in_state(tmp_path / "runs" / "b", "interrupted")
     assert collect(tmp_path / "runs", tmp_path / "records") == ["a"]
     texts = {path.name: path.read_text() for path in (tmp_path / "records" / "a").iterdir()}
-    assert set(texts) == {"config.yaml", "env.json", "summary.json"}
+    assert set(texts) == {"config.yaml", "env.json", "labels.json", "summary.json"}
     (session,) = json.loads(texts["env.json"])["sessions"]
     assert not {"host", "argv"} & session.keys() and session["versions"] == {"torch": "2"}
     assert yaml.safe_load(texts["config.yaml"])["data"]["source"] == "photos"

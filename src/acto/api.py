@@ -185,7 +185,7 @@ def fit(
 
     Raises:
         UserError: data or settings that cannot be used.
-        acto.run.Interrupted: after a signal.
+        acto.failures.Interrupted: after a signal.
         acto.train.DivergedError: the loss is no longer finite.
     """
     if isinstance(data, Run):

@@ -23,7 +23,8 @@ COMMANDS = {
     "demo": "acto.demo:main",
     "methods": "acto.commands:methods",
     "data": "acto.commands:data",
-    "doctor": "acto.commands:doctor",
+    "doctor": "acto.doctor:doctor",
+    "bench": "acto.bench:bench",
 }
 """Where each command lives. It takes what stands behind its name, and returns the exit code."""
 USAGE = """\
@@ -51,7 +52,8 @@ compare methods:
 look around:
   demo               see ACTO beat plain training on wrong labels, in about three minutes
   data check SOURCE  look through a data set before training on it
-  doctor [RUN]       versions, devices, disk and data; with a run's folder, its files
+  doctor [RUN]       versions, devices, disk and data; with a run's folder, its files; what to do where they are bad
+  bench              how fast this machine trains, and how near its limits that is
 
 options:
   -h, --help         this text; after a command, that command's

@@ -14,8 +14,8 @@ from acto.errors import UserError
 from acto.record import MARK, read_run
 from acto.records import without_places
 
-AS_THEY_ARE = ("summary.json", "metrics.csv", "timing.csv", "labels.json")
-SESSION = ("started", "python", "platform", "processors", "device", "versions", "git")
+AS_THEY_ARE = ("summary.json", "metrics.csv", "timing.csv")
+SESSION = ("started", "python", "platform", "processors", "threads", "device", "versions", "git")
 """What stays of a session in env.json."""
 
 
@@ -23,7 +23,7 @@ def collect(runs: Path, target: Path) -> list[str]:
     """Copy the small files of every finished run that lies in `runs` into a folder of the same name in `target`.
 
     config.yaml loses the data root and the folders before a file's name, env.json the machine's name, the command line
-    and the kernel. What is in `target` already is replaced.
+    and the kernel, labels.json the notes on the data, which may name files. What is in `target` already is replaced.
 
     Returns:
         The folders' names.
@@ -48,9 +48,16 @@ def collect(runs: Path, target: Path) -> list[str]:
             text = yaml.safe_dump(without_places(record.config), sort_keys=False)
             write_atomically(place / "config.yaml", text.encode())
             sessions = [_impersonal(session) for session in record.sessions]
-            write_atomically(place / "env.json", json.dumps({"sessions": sessions}, indent=1).encode() + b"\n")
+            write_atomically(place / "env.json", _json({"sessions": sessions}))
+            if (folder / "labels.json").is_file():
+                labels = json.loads((folder / "labels.json").read_bytes())
+                write_atomically(place / "labels.json", _json({k: v for k, v in labels.items() if k != "notes"}))
         names.append(folder.name)
     return names
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1).encode() + b"\n"
 
 
 def _impersonal(session: Mapping[str, Any]) -> dict[str, Any]:

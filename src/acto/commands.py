@@ -1,40 +1,22 @@
-"""The commands of `acto` that look and do not train: methods, data check, doctor."""
+"""The commands of `acto` that look at methods and at data: methods, data check."""
 
 from __future__ import annotations
 
 import inspect
-import os
-import platform
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
-import torch
 import yaml
 
-from acto.console import columns, counted, percent, size
+from acto.console import columns, percent
 from acto.data.check import DataReport, check_data
-from acto.data.readers import DATA_ROOT_VARIABLE
 from acto.data.sources import DataSpec
-from acto.device import available_devices, resolve_device, resolve_precision
 from acto.errors import UserError, choose
 from acto.exits import Parser
 from acto.flags import parse, section
 from acto.methods import METHODS
-from acto.record import checksum_report, read_run
 from acto.settings import build, fields_of, plain
 
-NEEDED = ("acto-lnl", "torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn", "jsonargparse", "rich")
-OPTIONAL = {
-    "pyarrow": "parquet",
-    "timm": "timm",
-    "cleanlab": "cleanlab",
-    "onnxruntime": "onnx",
-    "matplotlib": "report",
-    "submitit": "slurm",
-}
-"""Packages and the extra that brings each."""
 SHOWN = 10
 
 
@@ -116,55 +98,3 @@ def _first(lines: Iterable[str]) -> Iterable[str]:
     yield from (f"  {line}" for line in lines[:SHOWN])
     if len(lines) > SHOWN:
         yield f"  and {len(lines) - SHOWN} more"
-
-
-def doctor(tokens: Sequence[str]) -> int:
-    """`acto doctor [RUN]`: what there is to run on; or the state of a run's files, 1 if one is damaged or missing."""
-    parser = Parser("acto doctor", "Versions, devices, disk and data; with a RUN's folder, the state of its files.")
-    parser.add_argument("run", nargs="?", metavar="RUN")
-    parser.add_argument("--data-root", metavar="DIR", help=f"instead of ${DATA_ROOT_VARIABLE}")
-    given = parser.given(tokens)
-    if (run := getattr(given, "run", None)) is not None:
-        return _examine(run)
-    rows = [("python", f"{platform.python_version()} on {platform.platform()}")]
-    rows += [(package, _version(package) or "MISSING") for package in NEEDED]
-    rows += [
-        (package, _version(package) or f'not installed: pip install "acto-lnl[{extra}]"')
-        for package, extra in OPTIONAL.items()
-    ]
-    for name in available_devices():
-        device = resolve_device(name)
-        words = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-        threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-        precision = str(resolve_precision("auto", device)).removeprefix("torch.")
-        rows.append((f"device {name}", f"{words}{threads}, trains in {precision}"))
-    rows.append(("disk", f"{size(shutil.disk_usage('.').free)} free in the current folder"))
-    root = getattr(given, "data_root", None) or os.environ.get(DATA_ROOT_VARIABLE)
-    rows.append(("data root", _root_in_words(root)))
-    print("\n".join(columns(rows)))
-    return 0
-
-
-def _examine(run: str) -> int:
-    status = read_run(run).status
-    checks = checksum_report(run)
-    done = "no epoch" if status["epoch"] is None else counted(status["epoch"] + 1, "epoch")
-    print(f"{run}: {status['state']}, {done} done. {status['message']}".rstrip(". "))
-    print("\n".join(columns((check.state, check.name, check.detail) for check in checks)))
-    return 1 if any(check.state in ("damaged", "missing") for check in checks) else 0
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _root_in_words(root: str | None) -> str:
-    if not root:
-        return f"none: set {DATA_ROOT_VARIABLE}, or give --data-root, for data sets that do not come with acto"
-    if not os.path.isdir(root):
-        return f"{root} does not exist"
-    entries = sorted(entry for entry in os.listdir(root) if not entry.startswith("."))
-    return f"{root} with {', '.join(entries[:SHOWN]) or 'nothing in it'}{', ...' if len(entries) > SHOWN else ''}"

@@ -7,7 +7,6 @@ a file that was cut off by a crash lacks at most its last row. torch is never im
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.csv_tables import sample_csv
+from acto.data.text_files import read_text, rows_of
 from acto.durable import FolderLock, append, disk_errors, is_locked, write_atomically
 from acto.errors import UserError, choose, closest
 from acto.label_report import LabelReport
@@ -123,12 +123,10 @@ def read_decisions(path: Path | str, report: LabelReport) -> dict[int, Decision]
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist: the report page downloads it, and `acto review` writes it")
-    with disk_errors(f"read {path}"):
-        content = path.read_bytes()
     rows = row_of_id(report)
     given = [printable(name) for name in report.columns["given_label"]]
     decisions: dict[int, Decision] = {}
-    for line, cells in _rows(content, path):
+    for line, cells in _rows(read_text(path), path):
         place = f"{path} line {line}"
         id, given_label, word, new_label, time = cells
         if id not in rows:
@@ -143,32 +141,26 @@ def read_decisions(path: Path | str, report: LabelReport) -> dict[int, Decision]
     return decisions
 
 
-def _rows(content: bytes, path: Path) -> Iterable[tuple[int, list[str]]]:
+def _rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]:
     """The line on which each row ends, and its cells without the apostrophes that disarm formulas."""
-    try:
-        text = content.decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = [title.strip() for title in next(reader, [])]
-        if len(header) == 1 and ";" in header[0]:
-            raise UserError(f"{path} line 1: the cells are separated by semicolons; save it with commas")
-        if tuple(header) != COLUMNS:
-            raise UserError(f"{path} line 1: the columns are {', '.join(header)}, not {', '.join(COLUMNS)}")
-        for cells in reader:
-            if not cells:
-                continue
-            if tuple(cells) == COLUMNS:
-                raise UserError(
-                    f"{path} line {reader.line_num}: the heading comes a second time; if two files were joined, leave "
-                    "the second heading out, and mind that the last row of an id counts"
-                )
-            if len(cells) != len(COLUMNS):
-                raise UserError(
-                    f"{path} line {reader.line_num} has {len(cells)} cells, not {len(COLUMNS)}; a row that a crash cut "
-                    "off is dropped by `acto review`"
-                )
-            yield reader.line_num, [cell.removeprefix("'") for cell in cells]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table: {error}") from error
+    reader = iter(rows_of(text, str(path)))
+    header = [title.strip() for title in next(reader, (0, []))[1]]
+    if len(header) == 1 and ";" in header[0]:
+        raise UserError(f"{path} line 1: the cells are separated by semicolons; save it with commas")
+    if tuple(header) != COLUMNS:
+        raise UserError(f"{path} line 1: the columns are {', '.join(header)}, not {', '.join(COLUMNS)}")
+    for line, cells in reader:
+        if tuple(cells) == COLUMNS:
+            raise UserError(
+                f"{path} line {line}: the heading comes a second time; if two files were joined, leave "
+                "the second heading out, and mind that the last row of an id counts"
+            )
+        if len(cells) != len(COLUMNS):
+            raise UserError(
+                f"{path} line {line} has {len(cells)} cells, not {len(COLUMNS)}; a row that a crash cut "
+                "off is dropped by `acto review`"
+            )
+        yield line, [cell.removeprefix("'") for cell in cells]
 
 
 def corrected(report: LabelReport, decisions: Mapping[int, Decision]) -> tuple[list[str], npt.NDArray[np.bool_]]:

@@ -36,6 +36,27 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def lost_another(error: BaseException) -> bool:
+    """Whether `error`, raised by a message between the processes, says that another one has gone."""
+    marks = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "Timed out")
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or any(m in str(error) for m in marks)
+    )
+
+
+def require_same(number: int, what: str, *, device: torch.device) -> None:
+    """Check that `number` is the same in all processes, which would else wait for each other for ever.
+
+    Raises:
+        RuntimeError: it is not, in every process.
+    """
+    plain, squared = total(torch.tensor([number, number * number], device=device)).tolist()
+    if world() * squared != plain * plain:
+        raise RuntimeError(
+            f"{what} is {number} in process {rank()} and not the same in all: they must see the same folder"
+        )
+
+
 def total(tensor: Tensor) -> Tensor:
     """The sum over the processes, without gradient."""
     if world() == 1:

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -292,6 +293,12 @@ def save_checkpoint(
     return name
 
 
+def start_over(run: Path) -> str:
+    """The sentence for a run that cannot be mended: which command begins it anew, with the settings that it had."""
+    config, out = shlex.quote(f"{run}/config.yaml"), shlex.quote(str(run))
+    return f"To start over with the same settings: acto train --config {config} --out {out} --overwrite"
+
+
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose checksums hold; None if there is none at all.
 
@@ -307,10 +314,7 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
         note = f"checkpoint {'; '.join(faults)}. Going on from {name} instead." if faults else None
         return Checkpoint(epoch=content["epoch"], folder=folder / name, files=tuple(content["files"]), note=note)
     if faults:
-        raise RunError(
-            f"no checkpoint in {folder} is usable ({'; '.join(faults)}). To start over, give the same command with "
-            "--overwrite instead of --resume"
-        )
+        raise RunError(f"no checkpoint in {folder} is usable ({'; '.join(faults)}). {start_over(folder.parent)}")
     return None
 
 

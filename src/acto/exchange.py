@@ -12,7 +12,6 @@ None of these packages is needed here; only their files are written and read.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -27,6 +26,7 @@ from markupsafe import escape
 
 from acto.console import counted
 from acto.csv_tables import sample_csv
+from acto.data.text_files import check_titles, read_text, rows_of
 from acto.decisions import Decision, decide, printable, row_of_id, to_csv
 from acto.durable import disk_errors, write_atomically
 from acto.errors import UserError, choose
@@ -118,23 +118,26 @@ def import_decisions(path: Path | str, report: LabelReport, *, format: str) -> l
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
-    with disk_errors(f"read {path}"):
-        content = path.read_bytes()
+    content = read_text(path)
     readers: dict[str, Callable[[str, LabelReport], Iterator[Verdict]]] = {
         "label-studio": _from_label_studio,
         "fiftyone": _from_fiftyone,
         "cleanlab": _from_cleanlab,
     }
     try:
-        verdicts = list(readers[format](content.decode("utf-8-sig"), report))
+        verdicts = list(readers[format](content, report))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise UserError(f"{path} is no {format} export ({type(error).__name__}: {error})") from error
-    return [
-        decide(report, row, word, new_label=label, place=f"{path}, sample {report.columns['id'][row]!r}")
-        for row, word, label in verdicts
-    ]
+    decided: dict[int, Decision] = {}
+    for row, word, label in verdicts:
+        place = f"{path}, sample {report.columns['id'][row]!r}"
+        made = decide(report, row, word, new_label=label, place=place)
+        before = decided.setdefault(row, made)
+        if (before.decision, before.new_label) != (made.decision, made.new_label):
+            raise UserError(f"{place} is there more than once, and the verdicts differ")
+    return list(decided.values())
 
 
 def _fresh(path: Path | str) -> Path:
@@ -329,14 +332,20 @@ def _cleanlab(
 
 
 def _from_cleanlab(text: str, report: LabelReport) -> Iterator[Verdict]:
-    table = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    if not table or not {"is_label_issue", "predicted_label"} <= table[0].keys():
+    reader = rows_of(text, "the table")
+    titles = next(reader, (0, [""]))[1]
+    check_titles(titles, ("id", "is_label_issue", "predicted_label"), "the table")
+    table = list(reader)
+    if not table or not {"is_label_issue", "predicted_label"} <= set(titles):
         raise UserError("a table with the columns is_label_issue and predicted_label is needed")
-    has_ids = "id" in table[0]
+    has_ids = "id" in titles
     if not has_ids and len(table) != len(report):
         raise UserError(f"without a column id, a row for each of the {len(report)} samples is needed, not {len(table)}")
     rows = row_of_id(report)
-    for place, cells in enumerate(table):
+    for place, (line, row_cells) in enumerate(table):
+        if len(row_cells) != len(titles):
+            raise UserError(f"row {line} has {len(row_cells)} cells, the heading {len(titles)}")
+        cells = dict(zip(titles, row_cells, strict=True))
         verdict = choose("value of is_label_issue", cells["is_label_issue"].lower(), ("true", "false"))
         row = _row(cells["id"].removeprefix("'"), rows) if has_ids else place
         if verdict == "true":

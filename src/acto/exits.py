@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import NoReturn
 
 from acto.errors import UserError, closest
@@ -37,6 +40,28 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM reached a command: it ends as after Ctrl-C, its files and processes in order, with another exit code."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Commands that save something first have handlers of their own inside."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run `command`; turn an error into one message on stderr and an exit code.
 
@@ -44,22 +69,29 @@ def guarded(command: Callable[[], int]) -> int:
     """
     debug = os.environ.get("ACTO_DEBUG") == "1"
     try:
-        code = command()
+        with _sigterm_raises():
+            code = command()
         sys.stdout.flush()
         return code
     except SystemExit as error:  # of a parser, which has said what it had to say
         return error.code if isinstance(error.code, int) else 0
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        _tell("stopped")
+        return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:  # whoever read the output has seen enough, as in `acto methods | head -3`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if debug:
             raise
-        print(f"error: {_described(error)}", file=sys.stderr)
+        _tell(f"error: {_described(error)}")
         return 2 if isinstance(error, ValueError) else 1
+
+
+def _tell(text: str) -> None:
+    """Print to stderr; if that lies on a full disk, the exit code has to do."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _described(error: Exception) -> str:

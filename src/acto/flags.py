@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
+from acto.data.picture_cache import MEMORY
 from acto.data.sources import SOURCES, Dataset, DataSpec, load
 from acto.errors import UserError, choose, closest
 from acto.launch import Launch, read_settings, resume, start
@@ -43,6 +44,7 @@ SHORT = {
     "--lr": "--protocol.plan.lr",
     "--schedule": "--protocol.plan.schedule",
     "--eval-every": "--eval_every",
+    "--sync-batchnorm": "--sync_batchnorm",
     "--init-from": "--init_from",
 }
 """Short forms of the flags that are typed most; --warmup-epochs joins them where the method has a warm-up."""
@@ -354,6 +356,8 @@ def _with_whole_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Paths from the current folder made absolute, so that the saved settings mean the same elsewhere."""
 
     def whole(key: str, value: Any) -> Any:
+        if key == "data.cache" and value not in (None, "", "none", MEMORY):
+            return os.path.abspath(Path(value).expanduser())  # made if it is missing
         is_path = key in ("data.root", "data.noise.path", "weights", "init_from") or (
             key == "data.source" and value not in SOURCES
         )

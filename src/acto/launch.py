@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,10 +18,12 @@ from acto.data.sources import Dataset, load
 from acto.device import resolve_device
 from acto.errors import UserError
 from acto.estimate import Estimate, estimate
-from acto.record import RunFolder, default_run_name, read_run
-from acto.run import Interrupted, Prepared, Run, execute, prepare
+from acto.failures import Interrupted
+from acto.record import RunError, RunFolder, default_run_name, last_checkpoint, read_run
+from acto.run import Prepared, Run, execute, prepare
+from acto.run_audit import training_data
 
-MAY_DIFFER = ("device", "workers", "data.root")
+MAY_DIFFER = ("device", "step", "workers", "data.root", "data.cache")
 """Settings that a resumed run may change: where it runs, not what it computes."""
 
 
@@ -60,13 +63,18 @@ def start(run: Run, launch: Launch, *, dataset: Dataset | None = None) -> int:
     if launch.out is None and distributed.world() > 1:
         raise UserError("several processes need one folder: name it with --out")
     out = Path(launch.out or f"{launch.parent}/{Path(default_run_name(run.method, run.data.source)).name}")
-    if not (launch.dry_run or launch.overwrite) and out.is_dir() and any(out.iterdir()):
+    # The other processes would find what the first one has just made.
+    new = distributed.rank() == 0 and not (launch.dry_run or launch.overwrite)
+    if new and out.is_dir() and any(out.iterdir()):
         raise UserError(
             f"{out} is not empty; go on with --resume, start over with --overwrite, or choose another --out"
         )
     with Reporter(silent=distributed.rank() > 0) as reporter:
         for text in launch.notes:
             reporter("note", {"text": text})
+        if launch.dry_run and run.data.cache is not None:
+            reporter("note", {"text": "a dry run fills no cache: the times are those of decoding in every epoch"})
+            run = run.without_cache()
         prepared = _prepare(run, launch, reporter, dataset=dataset)
         if launch.dry_run:
             try:
@@ -81,7 +89,7 @@ def start(run: Run, launch: Launch, *, dataset: Dataset | None = None) -> int:
 def resume(path: str, run: Run, launch: Launch) -> int:
     """Go on with the run in the folder `path`, which must have been begun as `run`, and return the exit code.
 
-    A finished run is left as it is.
+    A finished run is left as it is; a report that it lacks, because its end was interrupted, is written.
 
     Raises:
         UserError: the folder is no run's, or in use; or its settings, other than MAY_DIFFER, are not those of `run`.
@@ -99,6 +107,8 @@ def resume(path: str, run: Run, launch: Launch) -> int:
                 folder.set_status("finished", epoch=record.status["epoch"])
             reporter.say(f"the run in {path} is finished: there is nothing to go on with")
             _show(record.summary, path, launch)
+            if launch.report and folder is not None and not (Path(path) / "report.html").exists():
+                _look_through_labels(path, training_data(record, data_root=run.data.root), reporter, launch)
             return 0
         prepared = _prepare(run, launch, reporter, folder=Path(path))
         return _execute(prepared, folder or Path(path), reporter, launch)
@@ -125,7 +135,7 @@ def _prepare(
         reporter.say(f"reading {run.data.source}")
         dataset = load(run.data, data_root=run.data.root, download=launch.download)
     try:
-        return prepare(run, dataset=dataset, folder=folder)
+        return prepare(run, dataset=dataset, folder=folder, say=reporter.say)
     except UserError as error:
         if run.weights == "torchvision" and "weights" in str(error):
             raise UserError(f"{error}. Or start from random weights: --weights none") from error
@@ -137,20 +147,47 @@ def _execute(prepared: Prepared, folder: RunFolder | Path, reporter: Reporter, l
     try:
         summary = execute(prepared, folder, report=reporter)
     except Interrupted as stop:
-        reporter.say(f"{stop}; go on with: --resume {path}")
+        reporter.say(f"{stop}; go on with: {_resume_command(path)}")
         return stop.exit_code
+    except Exception:
+        if isinstance(folder, RunFolder):
+            _say_what_is_kept(path, reporter)
+        raise
     finally:
         distributed.stop()
     if isinstance(folder, RunFolder):
         _show(summary, path, launch)
         if launch.report:
-            reporter.say("looking through the labels")
-            report = audit_at_the_end(path, prepared.dataset)
-            if not launch.json:
-                print("\n".join(lines(report, Path(path))))
+            _look_through_labels(path, prepared.dataset, reporter, launch)
         elif not launch.json:
             print(f"look next at samples.csv there, or let `acto audit {path}` do it")
     return 0
+
+
+def _look_through_labels(path: str, dataset: Dataset, reporter: Reporter, launch: Launch) -> None:
+    """Write the report on the labels of a finished run."""
+    reporter.say("looking through the labels")
+    try:
+        report = audit_at_the_end(path, dataset)
+    except BaseException:
+        reporter.say(f"training is finished and saved; only the report is missing: acto audit {shlex.quote(path)}")
+        raise
+    if not launch.json:
+        print("\n".join(lines(report, Path(path))))
+
+
+def _say_what_is_kept(path: str, reporter: Reporter) -> None:
+    """After a failure: how far the run had come, and the command that goes on from there."""
+    try:
+        saved = last_checkpoint(path)
+    except RunError:  # the failure itself, which says what to do
+        return
+    if saved is not None and saved.epoch >= 0:
+        reporter.say(f"kept up to the end of epoch {saved.epoch}; go on with: {_resume_command(path)}")
+
+
+def _resume_command(path: str) -> str:
+    return f"acto train --resume {shlex.quote(path)}"
 
 
 def _show(summary: Mapping[str, Any], path: str, launch: Launch) -> None:

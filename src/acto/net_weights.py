@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from acto.durable import RunError
 from acto.errors import UserError, closest
 from acto.net_base import Net
 
@@ -67,7 +71,7 @@ def _read(weights: str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read weights {weights!r}: {error}") from error
-    except Exception as error:  # a damaged or malicious pickle raises whatever it likes
+    except Exception as error:  # a damaged or malicious file raises whatever it likes
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"weights {weights!r} are no file of plain tensors: {type(error).__name__}: {reason}"
@@ -78,6 +82,20 @@ def _read(weights: str) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"weights {weights!r} hold no mapping from names to tensors")
     return content
+
+
+def read_state(content: bytes, name: str) -> Any:
+    """Tensors and plain values that torch.save wrote, on the CPU.
+
+    Raises:
+        RunError: the file is damaged, or holds anything else, which is never unpickled; `name` is the file's.
+    """
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or malicious pickle raises whatever it likes; torch's advice is to run it
+        found = re.search(r"GLOBAL \S+", str(error))
+        reason = f"it asks for {found[0].removeprefix('GLOBAL ')}" if found else type(error).__name__
+        raise RunError(f"{name} is damaged, or no file of plain tensors ({reason}); it was not loaded") from error
 
 
 def _torchvision(net: Net) -> Mapping[str, Tensor]:

@@ -51,6 +51,7 @@ from acto.durable import (
     nothing,
     save_checkpoint,
     sha256_of,
+    start_over,
     write_atomically,
 )
 from acto.errors import UserError
@@ -173,12 +174,20 @@ class RunFolder:
     def _write_config(self, config: object) -> None:
         self._save("config.yaml", yaml.safe_dump(_plain(config), sort_keys=False).encode())
 
-    def add_session(self, *, versions: Mapping[str, str], device: str, argv: Sequence[str] | None = None) -> None:
+    def add_session(
+        self,
+        *,
+        versions: Mapping[str, str],
+        device: str,
+        threads: int | None = None,
+        argv: Sequence[str] | None = None,
+    ) -> None:
         """Note in env.json who works on the run from now on; a resumed run has several sessions.
 
         Args:
             versions: package -> version.
             device: its name in words.
+            threads: with which the processor computes; the last bits of a sum depend on it.
             argv: the command line; sys.argv by default.
         """
         session = {
@@ -188,6 +197,7 @@ class RunFolder:
             "platform": platform.platform(),
             "host": platform.node(),
             "processors": os.cpu_count(),
+            "threads": threads,
             "device": device,
             "versions": dict(versions),
             "git": _git_commit(),
@@ -222,21 +232,36 @@ class RunFolder:
         """The same for timing.csv: seconds, samples a second, memory."""
         self._timing.append(epoch, values)
 
-    def truncate_after(self, epoch: int) -> None:
+    def truncate_after(self, epoch: int) -> int:
         """Forget the rows of later epochs and half-written ones; -1 forgets all. To be called on resume.
+
+        Returns:
+            How many whole epochs were forgotten.
 
         Raises:
             RunError: metrics.csv is damaged or lacks a row up to `epoch`.
         """
+        before = self._metrics.last_epoch()
         self._metrics.truncate_after(epoch)
         if epoch >= 0 and self._metrics.last_epoch() != epoch:
-            raise RunError(f"{self.path / 'metrics.csv'} lacks the row of epoch {epoch}, which the checkpoint contains")
+            raise RunError(
+                f"{self.path / 'metrics.csv'} lacks the row of epoch {epoch}, which the checkpoint contains. "
+                f"{start_over(self.path)}"
+            )
         self._timing.truncate_after(epoch)
+        return 0 if before is None else before - epoch
 
     def save_labels(
-        self, labels: np.ndarray[Any, Any], *, facts: Mapping[str, Any], class_names: Sequence[str] = ()
+        self,
+        labels: np.ndarray[Any, Any],
+        *,
+        facts: Mapping[str, Any],
+        class_names: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         """Keep the labels that are trained on, (N,) integers, the facts of their noise, and the names of the classes.
+
+        `notes` say what reading the data met with and how it was handled.
 
         Raises:
             UserError: the run was begun with other labels.
@@ -260,6 +285,7 @@ class RunFolder:
             "num_labels": len(labels),
             "class_names": list(class_names),
             "noise": dict(facts),
+            "notes": list(notes),
         }
         self._save("labels.json", _json(description))
 
@@ -583,13 +609,12 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _refuse_other_config(
     path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any], may_differ: Collection[str]
 ) -> None:
+    # A setting that an older version did not have is null in a newer one: that is no difference.
     before, now = dict(_flat(saved)), dict(_flat(asked))
-    absent = object()
     differing = [
         f"{key}: {before.get(key, 'not set')!r} there, {now.get(key, 'not set')!r} now"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key, absent) != now.get(key, absent)
-        and not any(key == free or key.startswith(f"{free}.") for free in may_differ)
+        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in may_differ)
     ]
     if differing:
         raise UserError(

@@ -130,7 +130,7 @@ class Found:
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration without what says only where a run runs."""
     kept = {key: value for key, value in config.items() if key not in PLACES}
-    kept["data"] = {key: value for key, value in config["data"].items() if key != "root"}
+    kept["data"] = {key: value for key, value in config["data"].items() if key not in ("root", "cache")}
     return kept
 
 
@@ -150,6 +150,8 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value := values.get(name), str):
             values[name] = PurePath(value).name
     cleaned["data"]["root"] = None
+    if "cache" in cleaned["data"]:  # not in records of earlier versions
+        cleaned["data"]["cache"] = None
     return cleaned
 
 

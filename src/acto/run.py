@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -27,8 +25,11 @@ from acto.data.noise import sha256_of_labels
 from acto.data.sources import Dataset, DataSpec, load
 from acto.device import resolve_device, resolve_precision
 from acto.errors import UserError, check_range, choose
+from acto.failures import Interrupted, Stop, in_words, signals_raise
+from acto.graph import Recorder, recorder_for
 from acto.methods import METHODS
-from acto.record import Checkpoint, RunFolder, State, last_checkpoint, read_run
+from acto.net_weights import read_state
+from acto.record import Checkpoint, RunError, RunFolder, State, last_checkpoint, read_run
 from acto.sample_table import label_quality, sample_table
 from acto.settings import build
 from acto.train import EpochLog, Protocol, Training, run_epochs
@@ -37,6 +38,7 @@ from acto.warm_start import WarmStart, plan
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 """Whose versions a run's record keeps, beside Python's."""
+STEPS = ("eager", "graph")
 STARVED_SHARE = 0.01
 """A class of whose samples an epoch selects a smaller share than this is reported."""
 
@@ -55,6 +57,8 @@ class Run:
         seed: of initialisation, order and views.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
+        step: "graph" records the step as one CUDA graph where that can be done, "eager" does not; None: "eager".
+        sync_batchnorm: batch statistics over the whole batch, not over each process's part; several CUDA devices.
         eval_every: epochs between two evaluations; the last ten are always evaluated.
         workers: processes that decode pictures from disk.
         assumed_noise_rate: told to methods that ask for it; None: the data set's own rate where its truth is known.
@@ -72,6 +76,8 @@ class Run:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    step: str | None = None
+    sync_batchnorm: bool | None = None
     eval_every: int = 1
     workers: int = 2
     assumed_noise_rate: float | None = None
@@ -85,6 +91,8 @@ class Run:
             UserError: naming the field.
         """
         choose("method", self.method, METHODS)
+        if self.step is not None:
+            choose("step", self.step, STEPS)
         check_range("eval_every", self.eval_every, low=1)
         check_range("workers", self.workers, low=0)
         check_range("seed", self.seed, low=0)
@@ -122,17 +130,13 @@ class Run:
         config = build(method.Config, values.pop(method.name.replace("-", "_"), {}))
         return build(cls, {**values, "config": config, "trust_net": trust_net})
 
+    def without_cache(self) -> Run:
+        """The same run, but every pass decodes the picture files."""
+        return replace(self, data=replace(self.data, cache=None))
+
     def evaluates(self, epoch: int) -> bool:
         """Whether the test set is looked at after `epoch` (from 0)."""
         return (epoch + 1) % self.eval_every == 0 or epoch >= self.protocol.epochs - evaluate.LAST_EPOCHS
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM reached a run: what the last checkpoint holds is safe."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.exit_code = 128 + signum
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +168,7 @@ def prepare(
     data_root: str | None = None,
     download: bool = False,
     folder: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
     """Read the data and build networks and method.
 
@@ -173,7 +178,25 @@ def prepare(
         data_root: see acto.data.sources.load.
         download: see acto.data.sources.load.
         folder: of the run, where it is resumed.
+        say: told what is done about a cache of pictures, which is filled here.
+
+    Raises:
+        UserError: data or settings cannot be used.
+        acto.record.RunError: memory runs out.
     """
+    with _explained(run):
+        return _prepare(run, dataset=dataset, data_root=data_root, download=download, folder=folder, say=say)
+
+
+def _prepare(
+    run: Run,
+    *,
+    dataset: Dataset | None,
+    data_root: str | None,
+    download: bool,
+    folder: Path | None,
+    say: Callable[[str], None],
+) -> Prepared:
     device = resolve_device(run.device)
     distributed.start(device)
     precision = resolve_precision(run.precision, device)
@@ -186,9 +209,11 @@ def prepare(
             trust=run.trust_net,
         )  # fmt: skip
         dataset = begun.dataset
+    if run.data.cache is not None and dataset.train.paths is None:
+        say("the samples are in memory as they are: the cache of pictures is not used")
     opened = partial(
         open_data, spec=dataset.views, seed=run.seed, device=device, workers=run.workers,
-        max_pixels=run.data.max_image_pixels,
+        max_pixels=run.data.max_image_pixels, cache=run.data.cache, say=say,
     )  # fmt: skip
     train_data = opened(dataset.train, rank=distributed.rank(), world=distributed.world())
     test_data = opened(dataset.test)
@@ -209,7 +234,18 @@ def prepare(
     method = METHODS[run.method](run.config, task, build_net).to(device)
     if len(train_data.input_shape) == 3:
         method = method.to(memory_format=torch.channels_last)
-    training = Training(method, run.protocol, precision=precision)
+    if run.sync_batchnorm and distributed.world() > 1:
+        if device.type != "cuda":
+            raise UserError(f"sync_batchnorm needs CUDA devices, and this process trains on {device}")
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    recorder: Recorder | None = None
+    if run.step == "graph":
+        made = recorder_for(method, device=device, precision=precision, world=distributed.world())
+        if isinstance(made, str):
+            say(made)
+        else:
+            recorder = made
+    training = Training(method, run.protocol, precision=precision, recorder=recorder)
     if begun is not None:
         begun.hand_over(training)
     return Prepared(
@@ -230,21 +266,23 @@ def execute(
         report: told what happens, in the first process.
 
     Raises:
-        Interrupted: after a signal.
+        acto.failures.Interrupted: after a signal.
         UserError: for labels that are not those that the run was begun with.
-        acto.record.RunError: if the disk refuses.
-        acto.train.DivergedError: if the loss is no longer finite.
+        acto.record.RunError: if the disk refuses, memory runs out, or another process of the run ends.
+        acto.train.DivergedError: if loss or weights are no longer finite.
     """
     try:
-        with _signals_raise():
+        with signals_raise() as stop, _explained(prepared.run, prepared):
             if isinstance(folder, Path):
-                return _follow(prepared, folder)
-            summary = _train(prepared, folder, report)
+                return _follow(prepared, folder, stop)
+            summary = _train(prepared, folder, report, stop)
     except BaseException as error:
         if isinstance(folder, RunFolder):
             state: State = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
             done = prepared.training.epochs_done
-            folder.set_status(state, epoch=done - 1 if done else None, message=str(error) or type(error).__name__)
+            # On a full disk the status cannot be written either. What has happened is the better message.
+            with suppress(RunError):
+                folder.set_status(state, epoch=done - 1 if done else None, message=str(error) or type(error).__name__)
         raise
     finally:
         prepared.close()
@@ -273,10 +311,16 @@ def fit(
 
     Raises:
         UserError: data, settings or folder cannot be used; then nothing was written.
-        Interrupted: after a signal; `resume` goes on.
-        acto.train.DivergedError: the loss is no longer finite.
+        acto.failures.Interrupted: after a signal; `resume` goes on.
+        acto.record.RunError: the disk refuses, memory runs out, or another process of the run ends.
+        acto.train.DivergedError: loss or weights are no longer finite.
     """
-    prepared = prepare(run, dataset=dataset, folder=Path(folder) if resume else None)
+    prepared = prepare(
+        run,
+        dataset=dataset,
+        folder=Path(folder) if resume else None,
+        say=lambda text: report("note", {"text": text}),
+    )
     config = run.to_dict()
     with (
         RunFolder.open(folder, config=config)
@@ -286,15 +330,30 @@ def fit(
         return execute(prepared, opened, report=report)
 
 
-def _follow(prepared: Prepared, path: Path) -> dict[str, Any]:
+def _explained(run: Run, prepared: Prepared | None = None) -> AbstractContextManager[None]:
+    """Errors inside in the words of a run."""
+    samples = None if prepared is None else prepared.dataset.train
+    return in_words(
+        batch_size=run.protocol.batch_size,
+        workers=0 if samples is None or samples.paths is None else run.workers,
+        precision=run.precision,
+        ids=() if samples is None else samples.ids,
+    )
+
+
+def _follow(prepared: Prepared, path: Path, stop: Stop) -> dict[str, Any]:
     """Train along with the first process."""
     _restore(prepared.training, last_checkpoint(path))
-    for _ in run_epochs(prepared.training, prepared.train_data, seed=prepared.run.seed):
+
+    def tick(clock: Clock) -> None:
+        stop.check()
+
+    for _ in run_epochs(prepared.training, prepared.train_data, seed=prepared.run.seed, tick=tick):
         pass
     return {}
 
 
-def _train(prepared: Prepared, folder: RunFolder, report: Report) -> dict[str, Any]:
+def _train(prepared: Prepared, folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
     run, dataset, training = prepared.run, prepared.dataset, prepared.training
     device = str(training.device)
     start = folder.last_checkpoint()
@@ -303,11 +362,15 @@ def _train(prepared: Prepared, folder: RunFolder, report: Report) -> dict[str, A
         # Saved, so that a resumed run needs nothing of the run before.
         folder.save_checkpoint(training.epochs_done - 1, {"training.pt": checkpoint(training)})
     _restore(training, start)
-    folder.truncate_after(training.epochs_done - 1)
-    folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names)
-    folder.add_session(versions={package: version(package) for package in PACKAGES}, device=device)
+    lost = folder.truncate_after(training.epochs_done - 1)
+    folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names, notes=dataset.notes)
+    versions = {package: version(package) for package in PACKAGES}
+    folder.add_session(versions=versions, device=device, threads=torch.get_num_threads())
     for text in (*dataset.notes, *([start.note] if start is not None and start.note else [])):
         report("note", {"text": text})
+    if lost:
+        first, last = training.epochs_done, training.epochs_done + lost - 1
+        report("note", {"text": f"epochs {first} to {last} left no good checkpoint and are done again"})
     if prepared.warm_start is not None:
         report("note", {"text": prepared.warm_start.in_words()})
     report(
@@ -329,6 +392,7 @@ def _train(prepared: Prepared, folder: RunFolder, report: Report) -> dict[str, A
     starved: set[int] = set()
 
     def tick(clock: Clock) -> None:
+        stop.check()
         report("step", {"epoch": clock.epoch, "turn": clock.turn, "step": clock.step, "steps": clock.steps})
 
     for log in run_epochs(training, prepared.train_data, seed=run.seed, tick=tick):
@@ -353,7 +417,8 @@ def _train(prepared: Prepared, folder: RunFolder, report: Report) -> dict[str, A
 
 def _restore(training: Training, saved: Checkpoint | None) -> None:
     if saved is not None:
-        training.load_state_dict(torch.load(io.BytesIO(saved.read("training.pt")), weights_only=True))
+        training.load_state_dict(read_state(saved.read("training.pt"), str(saved.path("training.pt"))))
+    distributed.require_same(training.epochs_done, "the number of epochs done", device=training.device)
 
 
 def _metrics(prepared: Prepared, log: EpochLog) -> dict[str, Any]:
@@ -461,22 +526,3 @@ def checkpoint(training: Training) -> bytes:
     buffer = io.BytesIO()
     torch.save(training.state_dict(), buffer)
     return buffer.getvalue()
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into Interrupted; only the main thread of a process can."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(signum)
-
-    try:
-        previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: whoever owns it handles the signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

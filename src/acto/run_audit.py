@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from acto.arrays import NAME as IN_MEMORY
 from acto.data.likeness import alike
@@ -18,6 +16,7 @@ from acto.errors import UserError
 from acto.label_audit import Trained, report_on
 from acto.label_report import COLUMNS, LabelReport
 from acto.methods.standard import Standard
+from acto.net_weights import read_state
 from acto.record import RunRecord, last_checkpoint, read_run
 from acto.run import Run, prepare
 from acto.sample_table import sample_table
@@ -123,9 +122,10 @@ def _at_last_checkpoint(record: RunRecord, dataset: Dataset, *, trust: bool) -> 
     if checkpoint is None:
         raise UserError(f"the run in {record.path} has not finished an epoch: there is nothing to audit yet")
     # With the folder, a run that began from another one needs nothing of that one.
-    prepared = prepare(Run.from_dict(record.config, trust_net=trust), dataset=dataset, folder=record.path)
+    run = Run.from_dict(record.config, trust_net=trust).without_cache()  # for one pass it would not pay
+    prepared = prepare(run, dataset=dataset, folder=record.path)
     try:
-        state = torch.load(io.BytesIO(checkpoint.read("training.pt")), weights_only=True)
+        state = read_state(checkpoint.read("training.pt"), str(checkpoint.path("training.pt")))
         prepared.training.load_state_dict(state)
         return sample_table(prepared.training, prepared.train_data, dataset)
     finally:

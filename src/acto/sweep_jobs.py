@@ -197,6 +197,7 @@ def _jobs(block: Block, pipelines: dict[str, str]) -> Iterator[Job]:
         asked = parse(["--method", variant.method, *tokens])
         _refuse_own(asked)
         download = bool(asked.actions.get("download"))
+        trust_net = asked.net_was_typed and not block.where  # a study file's settings are no command line
         for source in block.sources:
             for kind, rate in block.noises:
                 for seed in block.seeds:
@@ -205,12 +206,12 @@ def _jobs(block: Block, pipelines: dict[str, str]) -> Iterator[Job]:
                         asked.settings,
                         {"method": variant.method, "seed": seed, "data": {"source": source, "noise": noise}},
                     )
-                    run = _resolved(settings, pipelines, trust_net=asked.net_was_typed, download=download)
+                    run = _resolved(settings, pipelines, trust_net=trust_net, download=download)
                     yield Job(
                         name=folder_name(run),
                         label=variant.label or variant.method,
                         run=run,
-                        flags=(*(["--net", run.net] if asked.net_was_typed else []), *["--download"] * download),
+                        flags=(*(["--net", run.net] if trust_net else []), *["--download"] * download),
                     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from acto import distributed
 from acto.errors import UserError, check_range, choose
+from acto.graph import RecordedStep, Recorder
 from acto.history import History
 from acto.methods.base import Method
 from acto.plans import Plan
@@ -27,8 +28,26 @@ from acto.types import Batch, Clock, Stream, TrainingData, device_of
 OPTIMIZERS = ("sgd", "adam")
 
 
+SHOWN_ROWS = 8
+"""So many samples of a bad step are named."""
+
+
 class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+    """Losses or weights are no longer finite numbers."""
+
+    def __init__(self, what: str, *, clock: Clock, rows: tuple[int, ...], advice: str) -> None:
+        """`what` is not finite, found at `clock`, in a step whose batch began with the samples `rows`."""
+        super().__init__(what, clock, rows, advice)
+        self.what, self.clock, self.rows, self.advice = what, clock, rows, advice
+        self.ids: tuple[str, ...] = tuple(map(str, rows))
+        """What to call the samples; who knows their names puts them here."""
+
+    def __str__(self) -> str:
+        """The sentence for the user."""
+        turn = f", turn {self.clock.turn}" if self.clock.turn else ""
+        where = f"epoch {self.clock.epoch}{turn}, step {self.clock.step} of {self.clock.steps}"
+        batch = f"its batch begins with the samples {', '.join(self.ids)}" if self.ids else "in another process"
+        return f"{self.what} in {where} ({batch}). {self.advice}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +106,15 @@ class EpochLog:
 class Training:
     """A method with the optimizer and the history that training it needs: what a checkpoint holds."""
 
-    def __init__(self, method: Method, protocol: Protocol, *, precision: torch.dtype = torch.float32) -> None:
-        """`method` must already lie on its device.
+    def __init__(
+        self,
+        method: Method,
+        protocol: Protocol,
+        *,
+        precision: torch.dtype = torch.float32,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """`method` must already lie on its device; with a `recorder`, steps are replayed where they can be.
 
         Raises:
             UserError: if `protocol` plans for a group that the method does not have.
@@ -97,6 +123,7 @@ class Training:
         self.protocol = protocol
         self.device = device_of(method)
         self.precision = precision
+        self.recorder = recorder
         self.history = History(method.task.num_samples).to(self.device)
         groups = method.param_groups()
         names = [group["name"] for group in groups]
@@ -115,7 +142,12 @@ class Training:
                 weight_decay=protocol.weight_decay,
             )
         else:
-            self.optimizer = torch.optim.Adam(groups, lr=protocol.plan.lr, weight_decay=protocol.weight_decay)
+            self.optimizer = torch.optim.Adam(
+                groups,
+                lr=protocol.plan.lr,
+                weight_decay=protocol.weight_decay,
+                capturable=recorder is not None and self.device.type == "cuda",
+            )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
         self.epochs_done = 0
 
@@ -152,8 +184,9 @@ def run_epochs(
     """Train from where `training` stands to the protocol's last epoch, and yield after each epoch.
 
     Raises:
-        DivergedError: naming the first step whose loss was not finite, and its samples; at the end of that epoch, so
-            that nothing has to be read back from the device in every step. Nothing is yielded for it.
+        DivergedError: naming the first step whose loss was not finite, and its samples; or weights that a last step
+            left so. At the end of that turn, so that nothing has to be read back from the device in every step.
+            Nothing is yielded for it.
     """
     method, protocol = training.method, training.protocol
     for epoch in range(training.epochs_done, protocol.epochs):
@@ -206,9 +239,10 @@ def _run_turn(
     ]
     steps = data.num_steps(streams[0])
     assert steps > 0 and all(data.num_steps(s) > 0 for s in streams), "a stream without a batch"
-    first_bad = torch.full((), steps, dtype=torch.int64, device=device)
-    for step, batches in enumerate(_side_by_side(data, streams, clock)):
-        clock = replace(clock, step=step, steps=steps)
+    watch = _Watch(steps, device)
+
+    def take(batches: tuple[Batch, ...]) -> tuple[str, ...]:
+        """One step. What it leaves for the next one stays in its place on the device, so that it can be recorded."""
         with training.autocast():
             result = method.loss(batches, clock)
         training.optimizer.zero_grad(set_to_none=True)
@@ -224,14 +258,21 @@ def _run_turn(
         method.on_step(clock)
         with torch.no_grad():
             training.history.update(batches[0], result.per_sample, epoch=clock.epoch)
-            bad = ~torch.isfinite(result.loss.detach())
-            first_bad = torch.where(bad & (first_bad == steps), step, first_bad)
-            for name, value in {"loss": result.loss.detach(), **result.log}.items():
-                sums[name] = sums[name] + value if name in sums else value.float()
-                counts[name] += 1
+            watch.update(result.loss, batches[0].index)
+            logs = {"loss": result.loss.detach(), **result.log}
+            for name, value in logs.items():
+                if name in sums:
+                    sums[name].add_(value)
+                else:
+                    sums[name] = value.float().clone()
+        return tuple(logs)
+
+    take_step = take if training.recorder is None else RecordedStep(take, training.recorder)
+    for step, batches in enumerate(_side_by_side(data, streams, clock)):
+        clock = replace(clock, step=step, steps=steps)
+        counts.update(take_step(batches))
         tick(clock)
-    if int(distributed.total((first_bad < steps).int())):
-        raise DivergedError(_explain(data, streams[0], replace(clock, step=int(first_bad))))
+    _refuse_non_finite(method, clock, watch)
     method.merge_rows(training.history.written)
     training.history.merge()
     distributed.average(b for module in method.children() for b in module.buffers())
@@ -248,16 +289,65 @@ def _side_by_side(data: TrainingData, streams: list[Stream], clock: Clock) -> It
     yield from zip(first, *(endless(stream, k) for k, stream in enumerate(streams) if k > 0), strict=False)
 
 
-def _explain(data: TrainingData, stream: Stream, clock: Clock) -> str:
-    if clock.step == clock.steps:
-        return f"the loss of another process is not finite in epoch {clock.epoch}"
-    batches = data.batches(stream, epoch=clock.epoch, turn=clock.turn, number=0)
-    batch = next(b for k, b in enumerate(batches) if k == clock.step)
-    rows = ", ".join(str(i) for i in batch.index[:8].tolist())
-    return (
-        f"the loss is not finite in epoch {clock.epoch}, step {clock.step} (first samples of its batch: {rows}). "
-        "A lower learning rate, clip_norm or precision float32 may help; the last checkpoint is still good."
-    )
+class _Watch:
+    """The first step of a turn whose loss is not finite, kept on the device: to ask in every step would make it wait.
+
+    Args:
+        steps: of the turn.
+        device: of the training.
+    """
+
+    def __init__(self, steps: int, device: torch.device) -> None:
+        self.steps = steps
+        self.first_bad = torch.full((), steps, dtype=torch.int64, device=device)
+        """() `steps` if there is none."""
+        self.bad_rows = torch.full((SHOWN_ROWS,), -1, dtype=torch.int64, device=device)
+        """The first samples of its batch, filled up with -1."""
+        self.last_rows = self.bad_rows.clone()
+        """Those of the last step."""
+        self._step = torch.zeros((), dtype=torch.int64, device=device)
+
+    def update(self, loss: Tensor, index: Tensor) -> None:
+        """Look at the next step's loss, and at the (B,) samples of its batch."""
+        index = index[:SHOWN_ROWS]
+        self.last_rows.copy_(nn.functional.pad(index, (0, SHOWN_ROWS - len(index)), value=-1))
+        first = ~torch.isfinite(loss) & (self.first_bad == self.steps)
+        self.bad_rows.copy_(torch.where(first, self.last_rows, self.bad_rows))
+        self.first_bad.copy_(torch.where(first, self._step, self.first_bad))
+        self._step.add_(1)
+
+
+def _refuse_non_finite(method: Method, clock: Clock, watch: _Watch) -> None:
+    """End the run, alike in all processes, before a turn that went wrong reaches a checkpoint.
+
+    A finite loss with a gradient that is not ruins the weights unseen, if it is the last step's.
+
+    Args:
+        method: what was trained in the turn.
+        clock: of the turn's last step.
+        watch: what was seen of the turn.
+    """
+    ruined = torch.stack([~torch.isfinite(weights).all() for weights in method.parameters()]).any()
+    num_bad, num_ruined = distributed.total(torch.stack([watch.first_bad < clock.steps, ruined]).int()).tolist()
+    if num_bad:
+        here = int(watch.first_bad) < clock.steps
+        raise DivergedError(
+            "the loss is not finite",
+            clock=replace(clock, step=int(watch.first_bad)) if here else clock,
+            rows=_known(watch.bad_rows) if here else (),
+            advice="A lower learning rate, clip_norm or precision float32 may help.",
+        )
+    if num_ruined:
+        raise DivergedError(
+            "the weights are not finite, though the loss was,",
+            clock=clock,
+            rows=_known(watch.last_rows),
+            advice="A gradient was not: a lower learning rate or precision float32 may help.",
+        )
+
+
+def _known(rows: Tensor) -> tuple[int, ...]:
+    return tuple(row for row in rows.tolist() if row >= 0)
 
 
 def _stir(seed: int, *numbers: int) -> int:

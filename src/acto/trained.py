@@ -292,7 +292,7 @@ def _facts(file: bytes, *, name: str) -> dict[str, Any]:
     try:
         length = int.from_bytes(file[:8], "little")  # the format: length of the header, header as JSON, tensors
         facts = json.loads(json.loads(file[8 : 8 + length])["__metadata__"]["acto"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{name} is damaged, or no model of ours: {error}") from error
     if not isinstance(facts, dict):
         raise RunError(f"{name} is no model of ours")

@@ -10,7 +10,6 @@ out, it is drawn here from samples that the run did not train on.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from acto.data.noise import sha256_of_labels
 from acto.data.samples import Dataset, join
 from acto.durable import RunError, disk_errors
 from acto.errors import UserError
+from acto.net_weights import read_state
 from acto.record import RunFolder, RunRecord, last_checkpoint, read_run
 from acto.settings import build, merged, plain
 from acto.train import Training
@@ -83,7 +83,7 @@ class WarmStart:
         checkpoint = last_checkpoint(self.origin.path)
         if checkpoint is None:
             raise UserError(f"the run in {self.origin.path} has no checkpoint to go on from")
-        state = torch.load(io.BytesIO(checkpoint.read("training.pt")), map_location="cpu", weights_only=True)
+        state = read_state(checkpoint.read("training.pt"), str(checkpoint.path("training.pt")))
         if state["epochs_done"] != self.epochs:
             raise RunError(f"{self.origin.path}: the last good checkpoint is that of epoch {checkpoint.epoch}")
         now, before = unchanged(self.dataset, self.origin)

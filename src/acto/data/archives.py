@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from acto.data.pictures import decode_pixels
+from acto.data.text_files import check_titles, read_text
 from acto.data.unpickle import load_plain
 from acto.errors import UserError, closest
 
@@ -29,6 +30,14 @@ PARQUET_HINT = 'reading Parquet files needs pyarrow: pip install "acto-lnl[parqu
 _SIDE = 32
 _MAX_MEMBER_BYTES = 2**28
 """The largest file that is read out of a CIFAR archive; the real ones have up to 155 MB."""
+_MAX_ARCHIVE_BYTES = 2**30
+"""Of all files in a CIFAR archive, wanted or not: to pass over a member costs as much time as to read it."""
+_UNSUSPECTED_BYTES = 2**30
+_MAX_RATIO = 100
+"""What unpacks to more than that many bytes and by more than that factor counts as a decompression bomb."""
+_MAX_ROWS_PER_BYTE = 20
+"""Of a Parquet file; each of our rows has a name of its own, which takes more than that."""
+_MAX_DIMS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,18 +146,26 @@ def _from_tar(archive: Path, folder: str, names: Sequence[str]) -> dict[str, byt
     """The wanted members, read straight into memory: nothing is unpacked, so no member can be written anywhere."""
     wanted = {f"{folder}/{name}": name for name in names}
     found = {}
+    total = 0
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
+                total += max(0, member.size)
+                if total > _MAX_ARCHIVE_BYTES:
+                    raise UserError(f"{archive} unpacks to more than {_MAX_ARCHIVE_BYTES} bytes: a decompression bomb")
                 name = wanted.get(member.name.removeprefix("./"))
                 if name is None or not member.isreg():
                     continue
+                if name in found:
+                    raise UserError(f"{archive} holds {member.name} twice: it is not the official archive")
                 if member.size > _MAX_MEMBER_BYTES:
                     raise UserError(f"{archive}: {member.name} has {member.size} bytes, far more than a CIFAR file")
                 stream = tar.extractfile(member)
                 assert stream is not None  # a regular file
                 found[name] = stream.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a broken archive raises anything: TarError, zlib.error, EOFError, ValueError, ...
         raise UserError(f"{archive} is a damaged archive: {error}") from error
     if missing := [name for name in names if name not in found]:
         raise UserError(f"{archive} holds no {folder}/{missing[0]}: it is not the official archive")
@@ -171,7 +188,10 @@ def _class_names(names: Any, form: CifarForm, *, where: str) -> tuple[str, ...]:
 
 def _numbers(values: Any, count: int, num_classes: int, *, what: str, where: str) -> Labels:
     """(count,) labels, each a whole number from 0 to num_classes - 1."""
-    labels = np.asarray(values) if isinstance(values, list | tuple | np.ndarray) else np.empty(0)
+    try:
+        labels = np.asarray(values) if isinstance(values, list | tuple | np.ndarray) else np.empty(0)
+    except (ValueError, OverflowError):  # lists of different lengths
+        labels = np.empty(0)
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise UserError(f"{where}: {what!r} must be {count} whole numbers, one a picture")
     if (wrong := np.flatnonzero((labels < 0) | (labels >= num_classes))).size:
@@ -183,7 +203,7 @@ def _numbers(values: Any, count: int, num_classes: int, *, what: str, where: str
 def _cifar_from_parquet(place: Path, train: Sequence[Path], test: Sequence[Path], form: CifarForm) -> Cifar:
     names_file = place / f"{form.names}.txt"
     if names_file.is_file():
-        names = names_file.read_text(encoding="utf-8").split()
+        names = read_text(names_file).split()
     else:
         names = _names_in_parquet(train[0], form) or [str(label) for label in range(form.num_classes)]
     return Cifar(
@@ -201,7 +221,7 @@ def _names_in_parquet(path: Path, form: CifarForm) -> list[str]:
         facts = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     try:
         return list(json.loads(facts)["info"]["features"][form.parquet_label]["names"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
@@ -230,6 +250,11 @@ def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] 
     """
     with _parquet_file(path) as file:
         there = file.schema_arrow.names
+        check_titles(there, [*columns, *optional], str(path))
+        if file.metadata.num_rows > _MAX_ROWS_PER_BYTE * (size := path.stat().st_size):
+            raise UserError(
+                f"{path} has {size} bytes and claims {file.metadata.num_rows} rows: it is damaged, or a bomb"
+            )
         for column in columns:
             if column not in there:
                 raise UserError(missing_column(path, column, there))
@@ -248,7 +273,9 @@ def _parquet_file(path: Path) -> Iterator[Any]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file
-    except (pyarrow.ArrowException, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a broken file raises anything: ArrowException, OSError, UnicodeDecodeError, ...
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
 
 
@@ -268,10 +295,14 @@ def read_idx(path: Path) -> Pixels:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             header = stream.read(4)
             if header[:3] != b"\x00\x00\x08" or len(header) < 4:
-                raise UserError(f"{path} is no idx file of bytes: it starts with {header.hex(' ')}")
+                raise UserError(f"{path} is no idx file of bytes: it starts with {header.hex(' ') or 'nothing'}")
+            if not 0 < header[3] <= _MAX_DIMS:
+                raise UserError(f"{path} is no idx file that can be used: it says that it has {header[3]} axes")
             sides = stream.read(4 * header[3])
             shape = [int.from_bytes(sides[i : i + 4], "big") for i in range(0, len(sides), 4)]
             count = math.prod(shape)
+            # A header may claim anything; nothing is set aside for more than the file can hold.
+            _check_bomb(str(path), unpacked=count, packed=path.stat().st_size)
             content = stream.read(count)
             if len(shape) != header[3] or len(content) != count or stream.read(1):
                 raise UserError(f"{path} should hold {count} bytes after its header, but does not")
@@ -288,9 +319,60 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """
     try:
         with path.open("rb") as stream:
-            content = np.load(stream, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {path.stem: content}
-            return {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as numpy arrays: {error}") from error
+            is_zip = stream.read(4) in (b"PK\3\4", b"PK\5\6")
+            stream.seek(0)
+            if not is_zip:
+                return {path.stem: _npy(stream, size=path.stat().st_size, what="the file")}
+            return _npz(stream, path)
+    except UserError:
+        raise
+    except Exception as error:  # a broken file raises anything: zlib.error, EOFError, struct.error, MemoryError, ...
+        raise UserError(f"{path} cannot be read as numpy arrays: {error or type(error).__name__}") from error
+
+
+def _npz(stream: BinaryIO, path: Path) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        unpacked = sum(member.file_size for member in members)
+        _check_bomb(str(path), unpacked=unpacked, packed=path.stat().st_size)
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name in arrays:
+                raise UserError(f"{path} holds {name!r} twice")
+            with archive.open(member) as content:
+                arrays[name] = _npy(content, size=member.file_size, what=repr(name))
+    return arrays
+
+
+def _npy(stream: IO[bytes], *, size: int, what: str) -> npt.NDArray[Any]:
+    """One array of `size` bytes, header and all. Objects, which would be a pickle, are never read.
+
+    Raises:
+        ValueError: it is none, holds objects, or its header claims more or less than there is.
+    """
+    if stream.read(6) != b"\x93NUMPY":
+        raise ValueError(f"{what} is no array in numpy's format")
+    stream.seek(0)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise ValueError(f"{what} holds Python objects, which would have to be unpickled")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - stream.tell():
+        raise ValueError(
+            f"the header of {what} claims {dtype} of {shape}, but {size - stream.tell()} bytes are behind it"
+        )
+    stream.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def _check_bomb(name: str, *, unpacked: int, packed: int) -> None:
+    """Refuse a file before it is unpacked, if it would take far more memory than a file of its size should.
+
+    Raises:
+        UserError: with both sizes.
+    """
+    if unpacked > _UNSUSPECTED_BYTES and unpacked > _MAX_RATIO * packed:
+        raise UserError(f"{name} has {packed} bytes and would unpack to {unpacked}: it is damaged, or a bomb")

@@ -146,7 +146,9 @@ def view_draws(name: str, spec: ViewSpec, *, occasion: Occasion, index: Tensor, 
     return uniform(occasion, index, view=place, draws=WINDOW_DRAWS + strong)
 
 
-def window(name: str, spec: ViewSpec, draws: Tensor, *, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def window(
+    name: str, spec: ViewSpec, draws: Tensor, *, height: int | Tensor, width: int | Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Where in a picture a view looks: top and left (...) int64, and whether it is flipped (...) bool.
 
     Top and left may be negative, or reach beyond the picture: what lies there is black.
@@ -155,15 +157,16 @@ def window(name: str, spec: ViewSpec, draws: Tensor, *, height: int, width: int)
         name: "none" looks at the centre; other views draw.
         spec: the source's views.
         draws: (..., WINDOW_DRAWS) in [0, 1).
-        height: of the picture.
-        width: of the picture.
+        height: of the picture; (...) int64 for pictures of many sizes, where the source's views have a size.
+        width: of the picture, alike.
     """
-    spare = torch.tensor([height - (spec.size or height), width - (spec.size or width)], device=draws.device)
+    sides = [torch.as_tensor(side, device=draws.device) for side in (height, width)]
+    spare = torch.stack([side - (spec.size or side) for side in sides], dim=-1)
     if name == "none":
         top, left = (spare / 2).round().long().expand(*draws.shape[:-1], 2).unbind(-1)
         return top, left, torch.zeros_like(top, dtype=torch.bool)
     pipeline = _PIPELINES[spec.pipeline]
-    padding = pipeline.padding(spec.size or min(height, width))
+    padding = pipeline.padding(spec.size or int(min(height, width)))
     top, left = ((draws[..., :2] * (spare + 2 * padding + 1)).long() - padding).unbind(-1)
     return top, left, (draws[..., 2] < 0.5) & pipeline.flip
 

@@ -6,6 +6,8 @@ with the rows where it stands.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,13 @@ Where = Callable[[int], str]
 """Names the place of row i, for messages: the file and its line, or the sample's id."""
 
 _SHOWN = 5
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
+_LARGEST = 2**31
+"""True labels are below it, so that a class number of any other set fits."""
+_LOOKS_LIKE = str.maketrans(
+    "\u0430\u0441\u0435\u0456\u0458\u043e\u0440\u0455\u0445\u0443\u03bf\u03bd\u03b1", "aceijopsxyova"
+)
+"""Small Cyrillic and Greek letters, and the Latin ones that look the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +67,15 @@ def read_column(values: Sequence[Any] | npt.NDArray[Any], *, where: Where, may_b
     Raises:
         UserError: a missing label, NaN, a number with a fraction, or another kind of value.
     """
-    array = values if isinstance(values, np.ndarray) and values.dtype.kind in "iufbUS" else _as_texts(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "iufbUSO":
+        raise UserError(f"labels must be names or whole numbers, not {values.dtype}: {where(0)}")
+    is_typed = isinstance(values, np.ndarray) and values.dtype.kind in "iufbUS"
+    array = np.asarray(values) if is_typed else _as_texts(values, where)
     distinct, codes = np.unique(array, return_inverse=True)
     if array.dtype.kind in "iub":
         return Column(tuple(str(int(value)) for value in distinct), codes.reshape(-1), where)
     if array.dtype.kind == "S":
-        distinct = np.char.decode(distinct, "utf-8")
+        distinct = _decoded(distinct, codes.reshape(-1), where)
     texts = [str(value).strip() for value in distinct.tolist()]
     if texts and all(_is_number(text) for text in texts if text) and any(texts):
         numbers = [float(text) if text else 0.0 for text in texts]
@@ -101,6 +113,9 @@ def infer_classes(column: Column) -> tuple[str, ...]:
         if negative := [text for text in texts if int(text) < 0]:
             raise column.refuse(negative, "labels must not be negative")
         numbers = sorted(map(int, texts))
+        if len(set(numbers)) < len(numbers):
+            same = [text for text in texts if numbers.count(int(text)) > 1]
+            raise column.refuse(same, f"labels write one number in several ways: {', '.join(map(repr, same[:_SHOWN]))}")
         missing = (
             sorted(set(range(numbers[0], numbers[-1] + 1)[: len(numbers) + _SHOWN]) - set(numbers)) if texts else []
         )
@@ -139,6 +154,9 @@ def encode_truth(column: Column, names: Sequence[str]) -> tuple[Labels, int]:
     """Class numbers (N,) of true labels, and how many rows name no class.
 
     No text and negative numbers are UNKNOWN; a text that is no class becomes K: none of the classes is right.
+
+    Raises:
+        UserError: a number that no set of classes has.
     """
     code_of, by_position = _codes(names)
 
@@ -149,7 +167,10 @@ def encode_truth(column: Column, names: Sequence[str]) -> tuple[Labels, int]:
             return UNKNOWN
         return int(text) if by_position and _is_whole(text) else code_of.get(text, len(names))
 
-    labels = np.array([code(text) for text in column.texts], np.int64)[column.codes]
+    codes = [code(text) for text in column.texts]
+    if huge := [text for text, number in zip(column.texts, codes, strict=True) if number >= _LARGEST]:
+        raise column.refuse(huge, f"a true label is not below {_LARGEST}")
+    labels = np.array(codes, np.int64)[column.codes]
     return labels, int((labels >= len(names)).sum())
 
 
@@ -165,6 +186,20 @@ def check_every_class_occurs(labels: Labels, names: Sequence[str], *, place: str
         raise UserError(f"{place}: {len(empty)} of {len(names)} classes have no training sample: {shown}")
 
 
+def look_alikes(names: Sequence[str]) -> tuple[str, ...]:
+    """A note if classes have names that a reader takes for one: by case, spaces, or letters of other scripts."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        visible = "".join(mark for mark in unicodedata.normalize("NFKC", name) if unicodedata.category(mark) != "Cf")
+        key = " ".join(visible.casefold().translate(_LOOKS_LIKE).split())
+        groups.setdefault(key, []).append(name)
+    alike = [group for group in groups.values() if len(group) > 1]
+    if not alike:
+        return ()
+    shown = "; ".join(", ".join(map(ascii, group[:_SHOWN])) for group in alike[:_SHOWN])
+    return (f"{len(alike)} groups of classes have names that look alike, and are classes of their own: {shown}",)
+
+
 def _codes(names: Sequence[str]) -> tuple[dict[str, int], bool]:
     """Class number by text; positions are texts too, unless the names are numbers themselves."""
     by_position = not all(map(_is_whole, names)) or list(names) == [str(i) for i in range(len(names))]
@@ -172,18 +207,27 @@ def _codes(names: Sequence[str]) -> tuple[dict[str, int], bool]:
     return code_of | {name: i for i, name in enumerate(names)}, by_position
 
 
-def _as_texts(values: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _as_texts(values: Sequence[Any] | npt.NDArray[Any], where: Where) -> npt.NDArray[Any]:
+    for i, value in enumerate(values):
+        if value is not None and not isinstance(value, str | bool | int | float | np.generic):
+            raise UserError(f"labels must be names or whole numbers, not {type(value).__name__}: {where(i)}")
+        if isinstance(value, str) and "\0" in value:  # numpy would cut it off
+            raise UserError(f"a label holds a NUL character: {where(i)}: {value!r}")
     texts = ["" if value is None else value if isinstance(value, str) else str(value) for value in values]
     return np.array(texts, dtype=str) if texts else np.empty(0, dtype="U1")
 
 
-def _is_number(text: str) -> bool:
+def _decoded(distinct: npt.NDArray[Any], codes: Labels, where: Where) -> npt.NDArray[Any]:
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        return np.char.decode(distinct, "utf-8")
+    except UnicodeDecodeError as error:
+        row = int(np.flatnonzero(distinct[codes] == error.object)[0])
+        raise UserError(f"a label is not UTF-8: {where(row)}: {error.object!r}") from None
+
+
+def _is_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text) is not None
 
 
 def _is_whole(text: str) -> bool:
-    return text.removeprefix("-").isdecimal()
+    return text.isascii() and text.removeprefix("-").isdecimal()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
@@ -11,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from acto.data.augment import ViewSpec, window
-from acto.data.pictures import BadImage, decode_rgb
+from acto.data.pictures import BadImage, scaled_rgb
+from acto.data.stored_pixels import StoredPixels
+from acto.durable import RunError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Request:
     views: tuple[str, ...]
     draws: npt.NDArray[np.float32]
     """(views, B, WINDOW_DRAWS) in [0, 1)."""
+    places: npt.NDArray[np.int64] | None = None
+    """(B, 4) where the pictures are stored, as open_cache says; None: nowhere."""
 
 
 class Decoder(Dataset[Tensor | BadImage]):
@@ -37,39 +43,52 @@ class Decoder(Dataset[Tensor | BadImage]):
     Args:
         spec: how pictures are seen; its size is given.
         max_pixels: refuse larger pictures; None: Pillow's limit.
+        stored: pictures that need no decoding.
     """
 
-    def __init__(self, spec: ViewSpec, *, max_pixels: int | None) -> None:
+    def __init__(self, spec: ViewSpec, *, max_pixels: int | None, stored: StoredPixels | None = None) -> None:
         assert spec.size is not None
-        self._spec, self._size, self._max_pixels = spec, spec.size, max_pixels
+        self._spec, self._size, self._max_pixels, self._stored = spec, spec.size, max_pixels, stored
 
     def __getitem__(self, request: Request) -> Tensor | BadImage:
         """(views, B, size, size, 3) uint8."""
         shape = (len(request.views), len(request.paths), self._size, self._size, 3)
-        windows = np.empty(shape, np.uint8)
+        windows = torch.empty(shape, dtype=torch.uint8)
         draws = torch.from_numpy(request.draws)
+        places = None if request.places is None else request.places.tolist()
+        known = None if request.places is None else self._windows(request.views, draws, request.places[:, 2:])
         for i, path in enumerate(request.paths):
-            try:
-                picture = self._scaled(path)
-            except BadImage as bad:
-                return bad
-            for k, view in enumerate(request.views):
-                place = window(view, self._spec, draws[k, i], height=picture.height, width=picture.width)
-                top, left, flip = (int(value) for value in place)
-                # Pillow, too, has black beyond the picture.
-                cut = picture.crop((left, top, left + self._size, top + self._size))
-                windows[k, i] = np.asarray(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut)
-        return torch.from_numpy(windows)
+            picture = None if self._stored is None or places is None else self._stored.picture(places[i])
+            if picture is None:
+                try:
+                    scaled = scaled_rgb(path, short=self._spec.resize or self._size, max_pixels=self._max_pixels)
+                except BadImage as bad:
+                    return bad
+                picture = torch.from_numpy(np.array(scaled))
+            size = np.array([picture.shape[:2]])
+            spots = self._windows(request.views, draws[:, i : i + 1], size)[0] if known is None else known[i]
+            for view, (top, left, flip) in zip(windows[:, i], spots, strict=True):
+                _cut(picture, top, left, flip=bool(flip), into=view)
+        return windows
 
-    def _scaled(self, path: str) -> Image.Image:
-        """The picture, its short side scaled to `resize` as torchvision's Resize does."""
-        short = self._spec.resize or self._size
-        picture = decode_rgb(path, max_pixels=self._max_pixels, draft_size=(short, short))
-        least = min(picture.size)
-        if least == short:
-            return picture
-        width, height = (short * side // least for side in picture.size)
-        return picture.resize((width, height), Image.Resampling.BILINEAR)
+    def _windows(
+        self, views: tuple[str, ...], draws: Tensor, sizes: npt.NDArray[np.int64]
+    ) -> list[list[tuple[int, int, int]]]:
+        """For each picture each view's (top, left, flip). `draws` (views, B, WINDOW_DRAWS), `sizes` (B, 2)."""
+        height, width = torch.from_numpy(sizes.astype(np.int64)).unbind(1)
+        found = [window(view, self._spec, draws[k], height=height, width=width) for k, view in enumerate(views)]
+        return torch.stack([torch.stack(spot, 1) for spot in found], 1).tolist() if found else [[]] * len(height)
+
+
+def _cut(picture: Tensor, top: int, left: int, *, flip: bool, into: Tensor) -> None:
+    """Copy a window of (H, W, 3) into (size, size, 3). Beyond the picture all is black."""
+    size = len(into)
+    inside = picture[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)]
+    if inside.shape != into.shape:
+        whole = torch.zeros_like(into)
+        whole[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
+        inside = whole
+    into.copy_(inside.flip(1) if flip else inside)
 
 
 class Workers:
@@ -91,6 +110,7 @@ class Workers:
             persistent_workers=count > 0,
             multiprocessing_context=_context() if count else None,
             pin_memory=pinned,
+            worker_init_fn=_live_with_the_parent,
             generator=torch.Generator(),  # or every pass would draw from the global one
         )
 
@@ -99,12 +119,22 @@ class Workers:
 
         Raises:
             BadImage: a picture cannot be decoded.
+            RunError: one of the processes died.
         """
         self._requests.waiting = requests
-        for windows in self._loader:
-            if isinstance(windows, BadImage):
-                raise windows
-            yield windows
+        try:
+            # Without a name for the iterator: a traceback would keep it, and with it the processes.
+            for windows in self._loader:
+                if isinstance(windows, BadImage):
+                    raise windows
+                yield windows
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise RunError(
+                f"a process that decodes pictures died ({error}). Most often the system has killed it because "
+                "memory, or the shared memory in /dev/shm, ran out: try fewer --workers; 0 does without"
+            ) from error
 
     def close(self) -> None:
         """End the processes and wait for them. A traceback may keep this object alive, but not the loader."""
@@ -119,6 +149,24 @@ class _Requests:
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self.waiting)
+
+
+def _live_with_the_parent(worker: int) -> None:
+    """End this worker when the process that it serves dies, and only then.
+
+    A killed process cannot end its workers, and torch's own watch looks at the process that forked them: here the fork
+    server, which lives as long as they do.
+    """
+    # A Ctrl-C in a terminal reaches the workers too, but their end is the main process's affair.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is not a worker"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _context() -> BaseContext:

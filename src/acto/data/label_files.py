@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.data.archives import missing_column, read_arrays
+from acto.data.text_files import check_titles, read_text, rows_of
 from acto.data.unpickle import load_torch_arrays
 from acto.errors import UserError, choose, closest
 
@@ -68,21 +68,23 @@ def read_label_file(path: Path, *, name: str | None = None) -> LabelFile:
         if array.ndim != 1:
             raise UserError(f"labels must be one row of numbers, but {path} has an array of shape {array.shape}")
         return LabelFile(path=path, values=array)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            if path.suffix == ".txt":
-                return LabelFile(path=path, values=[line.strip() for line in stream])
-            header, *rows = list(csv.reader(stream, strict=True)) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"label file {path} cannot be read: {error}") from error
-    if len(header) == 1 and header[0].strip().isdigit():
-        rows, header = [header, *rows], ["label"]  # one column of numbers without a heading
-    header = [title.strip() for title in header]
-    if short := [i for i, row in enumerate(rows) if len(row) != len(header)]:
-        raise UserError(f"{path} row {short[0] + 2} has {len(rows[short[0]])} cells, the heading {len(header)}")
-    column = header.index(_pick(path, name, [title for title in header if title != "id"]))
-    ids = tuple(row[header.index("id")].strip() for row in rows) if "id" in header else None
-    return LabelFile(path=path, values=[row[column].strip() for row in rows], ids=ids)
+    text = read_text(path, what="label file")
+    if path.suffix == ".txt":
+        return LabelFile(path=path, values=[line.strip() for line in text.splitlines()])
+    rows = list(rows_of(text, f"label file {path}"))
+    header = [title.strip() for title in rows[0][1]] if rows else []
+    if len(header) == 1 and header[0].isdigit():
+        header = ["label"]  # one column of numbers without a heading
+    else:
+        rows = rows[1:]
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise UserError(f"{path} row {line} has {len(cells)} cells, the heading {len(header)}")
+    chosen = _pick(path, name, [title for title in header if title != "id"])
+    check_titles(header, [chosen, "id"], str(path))
+    column = header.index(chosen)
+    ids = tuple(cells[header.index("id")].strip() for _, cells in rows) if "id" in header else None
+    return LabelFile(path=path, values=[cells[column].strip() for _, cells in rows], ids=ids)
 
 
 def read_human_labels(
@@ -134,7 +136,10 @@ def _pick(path: Path, name: str | None, choices: Sequence[str]) -> str:
 
 
 def _checked(values: Any, what: str, count: int, num_classes: int) -> npt.NDArray[np.int64]:
-    labels = np.asarray(values)
+    try:
+        labels = np.asarray(values)
+    except (ValueError, OverflowError):
+        raise UserError(f"{what} must hold {count} whole numbers, but it is no array") from None
     if labels.shape != (count,):
         raise UserError(f"{what} has shape {labels.shape}, but there are {count} samples")
     if labels.dtype.kind not in "iu":

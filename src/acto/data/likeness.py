@@ -81,12 +81,19 @@ def _near_pairs(vectors: Vectors, limit: float | None) -> Iterator[tuple[int, in
     if len(values) < 2:
         return
     centred = values - values.mean(0)
+    allowed = (
+        np.full(len(values), limit) if limit is not None else MAX_FEATURE_DIFFERENCE * np.linalg.norm(centred, axis=1)
+    )
     random = np.random.default_rng(0)
     for _ in range(BANDS):
         directions = random.standard_normal((values.shape[1], BITS)).astype(np.float32)
-        codes = (centred @ directions > 0) @ (1 << np.arange(BITS))
+        # No difference grows by more than this when projected: what is farther apart there need not be looked at in
+        # full. A hundredth is for rounding.
+        reach = 1.01 * np.linalg.norm(directions, 2)
+        projected = centred @ directions
+        codes = (projected > 0) @ (1 << np.arange(BITS))
         # Equal codes side by side, and within them an order in which close vectors are close.
-        order = np.lexsort((centred @ directions[:, 0], codes))
+        order = np.lexsort((projected[:, 0], codes))
         for step in range(1, min(WINDOW, len(order) - 1) + 1):
             first, second = order[:-step], order[step:]
             same = codes[first] == codes[second]
@@ -95,9 +102,9 @@ def _near_pairs(vectors: Vectors, limit: float | None) -> Iterator[tuple[int, in
             first, second = first[same], second[same]
             for start in range(0, len(first), 65536):
                 a, b = first[start : start + 65536], second[start : start + 65536]
-                distance = np.linalg.norm(values[a] - values[b], axis=1)
-                allowed = limit if limit is not None else MAX_FEATURE_DIFFERENCE * np.linalg.norm(centred[a], axis=1)
-                close = distance <= allowed
+                close = np.linalg.norm(projected[a] - projected[b], axis=1) <= reach * allowed[a]
+                a, b = a[close], b[close]
+                close = np.linalg.norm(values[a] - values[b], axis=1) <= allowed[a]
                 yield from zip(usable[a[close]].tolist(), usable[b[close]].tolist(), strict=True)
 
 

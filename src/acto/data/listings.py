@@ -5,8 +5,6 @@ Nothing is decoded here: the result names files, their labels as text, and where
 
 from __future__ import annotations
 
-import csv
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from acto.data.archives import missing_column, read_parquet
+from acto.data.file_tree import folders_in, links_out, walk
 from acto.data.pictures import SUFFIXES
+from acto.data.text_files import check_titles, read_text, rows_of
 from acto.errors import UserError, choose
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -63,23 +63,24 @@ class Listings:
 def read_folder(root: Path) -> Listings:
     """ROOT/CLASS/pictures, or ROOT/train/CLASS/pictures with ROOT/test or ROOT/val beside it.
 
-    Classes are sorted by name (by number, where all are numbers). Folders inside a class are searched too. Files and
-    folders whose name starts with a dot, and files that are no pictures, are left out.
+    Classes are sorted by name (by number, where all are numbers). Folders inside a class are searched too. Links are
+    followed; where they lead out of ROOT, a note says so. Files and folders whose name starts with a dot, and files
+    that are no pictures, are left out.
 
     Raises:
-        UserError: no classes, or a class without a picture.
+        UserError: no classes, a class without a picture, or a link to a folder that it lies in.
     """
     notes: list[str] = []
     tests = []
     folder = root
-    if _classes_in(root / "train"):
+    if folders_in(root / "train"):
         folder = root / "train"
-        tests = [name for name in TEST_FOLDERS if _classes_in(root / name)]
+        tests = [name for name in TEST_FOLDERS if folders_in(root / name)]
         if left_out := [name for name in TEST_FOLDERS if (root / name).is_dir() and name not in tests[:1]]:
             notes.append(
                 f"the folders {', '.join(left_out)} are left out" + (f": {tests[0]} is tested on" if tests else "")
             )
-    classes = _classes_in(folder)
+    classes = folders_in(folder)
     if len(classes) < 2:
         raise UserError(
             f"{folder} has {len(classes)} class folders, but at least two are needed: "
@@ -88,19 +89,12 @@ def read_folder(root: Path) -> Listings:
     train = _listing(root, folder, classes, notes)
     test = None
     if tests:
-        test_classes = _classes_in(root / tests[0])
+        test_classes = folders_in(root / tests[0])
         if strangers := [name for name in test_classes if name not in classes]:
             shown = ", ".join(map(repr, strangers[:_SHOWN]))
             raise UserError(f"{root / tests[0]} has classes that {folder} has not: {shown}")
         test = _listing(root, root / tests[0], test_classes, notes, may_be_empty=True)
     return Listings(train=train, test=test, class_names=tuple(classes), notes=tuple(notes))
-
-
-def _classes_in(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 
 def _listing(
@@ -124,15 +118,9 @@ def _listing(
             )
     if others:
         notes.append(f"{len(others)} files are no pictures and were left out, the first: {others[0]}")
+    notes.extend(links_out(paths, root))
     ids = tuple(path.relative_to(root).as_posix() for path in paths)
     return Listing(ids=ids, paths=tuple(paths), labels=tuple(labels))
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Every file below `folder`, sorted; hidden files and folders are left out."""
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +153,8 @@ def read_manifest(manifest: Path, columns: ManifestColumns) -> Listings:
     ids, files = ids_and_files(table, rows, manifest, path_column=columns.path)
     own = ID_COLUMN in table
     splits = [_split(value, manifest, row) for value, row in zip(table.get(columns.split, ()), rows, strict=False)]
-    labels, truths = _texts(table[columns.label]), _texts(table.get(columns.true_label, ()))
+    labels = _texts(table[columns.label], columns.label, manifest, rows)
+    truths = _texts(table.get(columns.true_label, ()), columns.true_label, manifest, rows)
     if own:
         labels, truths = ([text.removeprefix("'") for text in texts] for texts in (labels, truths))
 
@@ -183,7 +172,7 @@ def read_manifest(manifest: Path, columns: ManifestColumns) -> Listings:
     if splits and "train" not in splits:
         raise UserError(f"{manifest}: no row has the split 'train'")
     test_split = next((split for split in ("test", "val", HELD_OUT) if split in splits), None)
-    notes = []
+    notes = links_out([manifest.parent / file for file in files], manifest.parent)
     if test_split == "test" and "val" in splits:
         notes.append(f"{splits.count('val')} rows of {manifest.name} have the split val and were left out")
     return Listings(
@@ -222,7 +211,9 @@ def ids_and_files(
     """
     files = ids = [_confined(value, path, row) for value, row in zip(table[path_column], rows, strict=True)]
     if ID_COLUMN in table:  # a manifest of `acto apply`
-        ids = [text.removeprefix("'") for text in _texts(table[ID_COLUMN])]
+        ids = [text.removeprefix("'") for text in _texts(table[ID_COLUMN], ID_COLUMN, path, rows)]
+        if "" in ids:
+            raise UserError(f"{path} row {rows[ids.index('')]} has no {ID_COLUMN}")
     name, times = Counter(ids).most_common(1)[0]
     if times > 1:
         twice = [str(row) for each, row in zip(ids, rows, strict=True) if each == name]
@@ -230,44 +221,42 @@ def ids_and_files(
     return ids, files
 
 
-def _texts(values: Sequence[object]) -> list[str]:
+def _texts(values: Sequence[object], column: str, path: Path, rows: Sequence[int]) -> list[str]:
+    for value, row in zip(values, rows, strict=False):
+        if value is not None and not isinstance(value, str | bool | int | float):
+            raise UserError(f"{path} row {row}: {column} is {type(value).__name__}, no text and no number")
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"{path} row {row}: {column} holds a NUL character: {value!r}")
     return ["" if value is None else str(value) for value in values]
 
 
 def _read_csv(manifest: Path, needed: Sequence[str], optional: Sequence[str]) -> tuple[dict[str, list[str]], list[int]]:
     """The columns of a CSV or TSV file by name, and the line on which each row ends."""
     delimiter = "\t" if manifest.suffix.lower() == ".tsv" else ","
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter=delimiter, strict=True)
-            header = [title.strip() for title in next(reader, [])]
-            for column in needed:
-                if column not in header:
-                    raise UserError(missing_column(manifest, column, header))
-            wanted = {column: header.index(column) for column in (*needed, *optional) if column in header}
-            table: dict[str, list[str]] = {column: [] for column in wanted}
-            lines = []
-            for cells in reader:
-                if not cells:
-                    continue  # an empty line
-                if len(cells) != len(header):
-                    raise UserError(
-                        f"{manifest} row {reader.line_num} has {len(cells)} cells, the heading {len(header)}"
-                    )
-                lines.append(reader.line_num)
-                for column, position in wanted.items():
-                    table[column].append(cells[position].strip())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{manifest} cannot be read as a table: {error}") from error
+    reader = rows_of(read_text(manifest), str(manifest), delimiter=delimiter)
+    header = [title.strip() for title in next(reader, (0, []))[1]]
+    check_titles(header, [*needed, *optional], str(manifest))
+    for column in needed:
+        if column not in header:
+            raise UserError(missing_column(manifest, column, header))
+    wanted = {column: header.index(column) for column in (*needed, *optional) if column in header}
+    table: dict[str, list[str]] = {column: [] for column in wanted}
+    lines = []
+    for line, cells in reader:
+        if len(cells) != len(header):
+            raise UserError(f"{manifest} row {line} has {len(cells)} cells, the heading {len(header)}")
+        lines.append(line)
+        for column, position in wanted.items():
+            table[column].append(cells[position].strip())
     return table, lines
 
 
 def _confined(value: object, manifest: Path, row: int) -> str:
     """A path of the manifest as id, refused if it could lead out of the manifest's folder."""
-    text = "" if value is None else str(value)
+    text = "" if value is None else value if isinstance(value, str) else repr(value)
     path = PurePosixPath(text)
     leaves = path.is_absolute() or ".." in path.parts or PureWindowsPath(text).drive
-    if leaves or not text or "\\" in text or "\0" in text:
+    if leaves or not path.name or not isinstance(value, str) or "\\" in text or "\0" in text:
         raise UserError(
             f"{manifest} row {row}: {text!r} is no path inside {manifest.parent}: "
             "paths are relative to the manifest, with forward slashes and without '..'"
@@ -286,12 +275,13 @@ def read_food101n(root: Path) -> Listings:
     """Food101N with the Food-101 test split nested in it, as the public code lays them out.
 
     ROOT/meta/classes.txt, ROOT/meta/imagelist.tsv (class/file a line), ROOT/images; ROOT/food-101/meta/classes.txt,
-    ROOT/food-101/meta/test.txt (class/id a line) and ROOT/food-101/images. A first line that names no class is a
-    heading. ROOT/meta/verified_train.tsv and verified_val.tsv, where they are, tell of some labels whether they are
-    right: a right one is the true label, of a wrong one no more is known than that it is NONE_OF_THESE.
+    ROOT/food-101/meta/test.txt (class/id a line) and ROOT/food-101/images. A first line that begins with class_name is
+    a heading. ROOT/meta/verified_train.tsv and verified_val.tsv, where they are, tell of some labels whether they are
+    right (1) or wrong (0): a right one is the true label; of a wrong one no more is known than that the true label is
+    NONE_OF_THESE.
 
     Raises:
-        UserError: a list is missing, or a line names no class.
+        UserError: a list is missing, or a line names no class, names one twice, or has another verdict.
     """
     nested = root / "food-101"
     classes = _classes_of(root / "meta" / "classes.txt")
@@ -303,7 +293,7 @@ def read_food101n(root: Path) -> Listings:
     verdicts: dict[str, str] = {}
     for name in ("verified_train.tsv", "verified_val.tsv"):
         if (root / "meta" / name).is_file():
-            verdicts |= _keys(root / "meta" / name, classes)
+            verdicts |= _keys(root / "meta" / name, classes, values=("0", "1"))
     if strangers := verdicts.keys() - keys.keys():
         notes.append(
             f"{len(strangers)} verdicts are for pictures that imagelist.tsv does not have, e.g. {min(strangers)}"
@@ -328,26 +318,44 @@ def read_food101n(root: Path) -> Listings:
     return Listings(train=train, test=test, class_names=tuple(classes), notes=tuple(notes))
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Food101N: {path} cannot be read: {error}") from None
+_HEADING = "class_name"
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers, without a heading and empty ones."""
+    for number, line in enumerate(read_text(path, what="Food101N:").split("\n"), start=1):
+        if line.strip() and not (number == 1 and line.startswith(_HEADING)):
+            yield number, line.strip()
 
 
 def _classes_of(path: Path) -> list[str]:
-    return [line for line in _lines(path) if line and line != "class_name"]
+    names: list[str] = []
+    for number, name in _lines(path):
+        if not _is_file_name(name):
+            raise UserError(f"{path} line {number}: {name!r} is the name of no folder of pictures")
+        if name in names:
+            raise UserError(f"{path} line {number} names the class {name!r} a second time")
+        names.append(name)
+    return names
 
 
-def _keys(path: Path, classes: Sequence[str]) -> dict[str, str]:
-    """The lines of a list: class/file, and what stands after a tab."""
+def _keys(path: Path, classes: Sequence[str], *, values: Sequence[str] = ("",)) -> dict[str, str]:
+    """The lines of a list: class/file, and what stands after a tab, one of `values`."""
     known = set(classes)
-    keys = {}
-    for number, line in enumerate(_lines(path), start=1):
-        key, _, value = line.partition("\t")
-        label, slash, file = key.partition("/")
-        if label in known and slash and file and "/" not in file and file != "..":
-            keys[key] = value.strip()
-        elif number > 1 and line:
+    keys: dict[str, str] = {}
+    for number, line in _lines(path):
+        key, _, value = (part.strip() for part in line.partition("\t"))
+        label, _, file = key.partition("/")
+        if label not in known or not _is_file_name(file):
             raise UserError(f"{path} line {number} names no class and picture: {line!r}")
+        if key in keys:
+            raise UserError(f"{path} line {number} names {key} a second time")
+        if value not in values:
+            wanted = " or ".join(values) or "nothing"
+            raise UserError(f"{path} line {number}: after {key} stands {value!r}, not {wanted}")
+        keys[key] = value
     return keys
+
+
+def _is_file_name(name: str) -> bool:
+    return bool(name) and name not in (".", "..") and not any(mark in name for mark in "/\\\0")

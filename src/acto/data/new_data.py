@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.data.archives import read_arrays
-from acto.data.listings import ID_COLUMN, MANIFEST_SUFFIXES, ids_and_files, read_table, walk
+from acto.data.file_tree import links_out, walk
+from acto.data.listings import ID_COLUMN, MANIFEST_SUFFIXES, ids_and_files, read_table
 from acto.data.pictures import SUFFIXES
 from acto.data.readers import CONTENT_KEYS, DATA_ROOT_VARIABLE, array_ids
 from acto.data.samples import DataSpec, Raw, Samples, join
@@ -131,6 +132,8 @@ def array_samples(array: npt.NDArray[Any], *, name: str) -> Samples:
     Raises:
         UserError: another shape or type; `name` says of what.
     """
+    if 0 in array.shape[1:]:
+        raise UserError(f"{name} has samples without any content: its shape is {array.shape}")
     is_pixels = array.dtype == np.uint8 and array.ndim in (3, 4)
     if not is_pixels and (array.ndim != 2 or array.dtype.kind not in "fiub"):
         raise UserError(
@@ -176,6 +179,7 @@ def _folder(folder: Path) -> NewData:
     notes = []
     if others:
         notes.append(f"{len(others)} files are no pictures and were left out, the first: {others[0].name}")
+    notes.extend(links_out(paths, folder))
     ids = [path.relative_to(folder).as_posix() for path in paths]
     return NewData(samples=_files(ids, paths), notes=tuple(notes))
 
@@ -184,12 +188,13 @@ def _table(path: Path, path_column: str) -> NewData:
     """The files in a table's column of paths. Every row counts, whatever its split."""
     table, rows = read_table(path, (path_column,), (ID_COLUMN,))
     ids, files = ids_and_files(table, rows, path, path_column=path_column)
-    return NewData(samples=_files(ids, [path.parent / name for name in files]))
+    paths = [path.parent / name for name in files]
+    return NewData(samples=_files(ids, paths), notes=tuple(links_out(paths, path.parent)))
 
 
 def _arrays(path: Path) -> NewData:
     arrays = read_arrays(path)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return NewData(samples=array_samples(arrays[path.stem], name=str(path)))
     found = [next((prefix + key for key in CONTENT_KEYS if prefix + key in arrays), None) for prefix in ("", "test_")]
     keys = [key for key in found if key is not None]

@@ -53,8 +53,11 @@ def with_noise(train: Samples, noise: NoiseSpec, raw: Raw, *, kept: Labels) -> t
             assert noise.path is not None
             file = read_label_file(Path(noise.path).expanduser(), name=noise.name)
             of_train_alone = len(file.values) == len(train)  # as a run saves them, after the hold-out
-            values = file.in_order(train.ids if of_train_alone else raw.train.ids)
-            labels = encode(read_column(values, where=lambda i: f"{file.path} label {i}"), names)
+            ids = train.ids if of_train_alone else raw.train.ids
+            values = file.in_order(ids)
+            by_name = file.ids is not None
+            where = (lambda i: f"{file.path}, sample {ids[i]}") if by_name else (lambda i: f"{file.path} label {i}")
+            labels = encode(read_column(values, where=where), names)
             labels = labels if of_train_alone else labels[kept]
             generator = f"file {file.path.name}"
         case "human":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ MAX_PIXELS = 89_478_485
 """Pixels that a picture may have unless told otherwise: where Pillow starts to warn of decompression bombs."""
 HARD_MAX_PIXELS = 2 * MAX_PIXELS
 """Above this Pillow itself refuses."""
+MAX_ASPECT = 400
+"""Times that a picture may be longer than wide, or wider than long. Scaled by its short side, a narrower strip of few
+pixels would become a picture of very many."""
 
 Image.init()
 _FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN)
@@ -97,6 +101,30 @@ def decode_rgb(
         turn = _TURNS.get(_orientation(image))
         upright = _to_rgb(image, name)
         return upright if turn is None else upright.transpose(turn)
+
+
+def scaled_rgb(path: str | Path, *, short: int, max_pixels: int | None = None) -> Image.Image:
+    """Decode a file as decode_rgb does, its short side scaled to `short` pixels as torchvision's Resize does.
+
+    A JPEG that is at least twice as large is decoded at a half, a quarter or an eighth of its size.
+
+    Raises:
+        BadImage: as decode_rgb; or the picture is so long that it would have too many pixels once scaled.
+    """
+    picture = decode_rgb(path, max_pixels=max_pixels, draft_size=(short, short))
+    if min(picture.size) == short:
+        return picture
+    width, height = scaled_size(*picture.size, short=short)
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > max(limit, picture.width * picture.height):
+        raise BadImage(str(path), f"scaled to {width}x{height} pixels it has more than the limit of {limit}")
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def scaled_size(width: int, height: int, *, short: int) -> tuple[int, int]:
+    """Width and height in pixels once the short side is scaled to `short`."""
+    least = min(width, height)
+    return short * width // least, short * height // least
 
 
 def inspect(path: str | Path, *, max_pixels: int | None = None, thorough: bool = False) -> PictureFacts:
@@ -181,6 +209,8 @@ def _opened(source: str | Path | bytes, name: str, max_pixels: int | None) -> It
     """An opened picture within its size limit; whatever goes wrong with it inside becomes a BadImage."""
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     try:
+        if not isinstance(source, bytes) and stat.S_ISFIFO(os.stat(source).st_mode):
+            raise BadImage(name, "a pipe, not a file")  # to open it would wait for a writer
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
             if not stream.read(1):
                 raise BadImage(name, "the file is empty (0 bytes)")
@@ -189,6 +219,8 @@ def _opened(source: str | Path | bytes, name: str, max_pixels: int | None) -> It
                 width, height = image.size
                 if width * height > limit:
                     raise BadImage(name, f"{width}x{height} pixels are more than the limit of {limit}")
+                if max(width, height) > MAX_ASPECT * min(width, height):
+                    raise BadImage(name, f"{width}x{height} pixels: one side is over {MAX_ASPECT} times the other")
                 yield image
     except BadImage:
         raise

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.data.archives import CifarForm, read_arrays, read_cifar, read_idx
-from acto.data.classes import Column, encode, encode_truth, exact_column, infer_classes, read_column
+from acto.data.classes import Column, encode, encode_truth, exact_column, infer_classes, look_alikes, read_column
 from acto.data.download import download as fetch
 from acto.data.listings import (
     MANIFEST_SUFFIXES,
@@ -151,7 +151,9 @@ def fashion_mnist(spec: DataSpec, root: Path | None, download: bool) -> Raw:
         if images is None or labels is None:
             raise UserError(f"fashion-mnist: {place} has no {name}(.gz) with its labels")
         pixels, numbers = read_idx(images), read_idx(labels)
-        if pixels.ndim != 3 or numbers.shape != (len(pixels),) or (len(numbers) and numbers.max() > 9):
+        if len(wrong := np.flatnonzero(numbers.reshape(-1) > 9)):
+            raise UserError(f"{labels}: {len(wrong)} labels are not in 0..9, the first in row {wrong[0]}")
+        if pixels.ndim != 3 or numbers.shape != (len(pixels),) or 0 in pixels.shape:
             raise UserError(f"{images} and {labels} are no pictures with their labels: {pixels.shape}, {numbers.shape}")
         return _clean_pixels(pixels[..., None], numbers.astype(np.int64))
 
@@ -207,7 +209,7 @@ def read_path(spec: DataSpec, path: Path, *, known_classes: tuple[str, ...] = ()
     """A folder, manifest or arrays, recognised by what it is; `known_classes` as in acto.data.sources.read."""
     if path.is_dir():
         return _from_listings(path.resolve().name, read_folder(path), spec)
-    if path.suffix in MANIFEST_SUFFIXES:
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
         columns = ManifestColumns(
             path=spec.path_column,
             label=spec.label_column,
@@ -215,7 +217,7 @@ def read_path(spec: DataSpec, path: Path, *, known_classes: tuple[str, ...] = ()
             true_label=spec.true_label_column,
         )
         return _from_listings(path.stem, read_manifest(path, columns), spec, known_classes)
-    if path.suffix in (".npz", ".npy"):
+    if path.suffix.lower() in (".npz", ".npy"):
         return _from_arrays(path, spec, known_classes)
     raise UserError(f"{path} is no image folder, manifest ({', '.join(MANIFEST_SUFFIXES)}) or array file (.npz, .npy)")
 
@@ -225,7 +227,7 @@ def _from_listings(name: str, listings: Listings, spec: DataSpec, known_classes:
     read_labels = exact_column if listings.class_names else read_column
     train_column = read_labels(listings.train.labels, where=listings.train.where)
     names = spec.classes or listings.class_names or known_classes or infer_classes(train_column)
-    notes = list(listings.notes)
+    notes = [*listings.notes, *look_alikes(names)]
 
     def samples(listing: Listing) -> Samples:
         truth = None
@@ -258,8 +260,9 @@ def _from_listings(name: str, listings: Listings, spec: DataSpec, known_classes:
 
 def _from_arrays(path: Path, spec: DataSpec, known_classes: tuple[str, ...]) -> Raw:
     arrays = read_arrays(path)
-    content_keys = (path.stem,) if path.suffix == ".npy" else CONTENT_KEYS
-    if path.suffix == ".npy":  # its labels and test set are files of their own beside it
+    is_npy = path.suffix.lower() == ".npy"
+    content_keys = (path.stem,) if is_npy else CONTENT_KEYS
+    if is_npy:  # its labels and test set are files of their own beside it
         for sibling in sorted(path.parent.glob("*.npy")):
             if sibling.stem.startswith("test_") or sibling.stem in (*_LABEL_KEYS, *_CLASSES_KEYS, "true_labels"):
                 arrays |= read_arrays(sibling)
@@ -268,16 +271,42 @@ def _from_arrays(path: Path, spec: DataSpec, known_classes: tuple[str, ...]) -> 
     test = _ArraySplit(arrays, path, "test_", CONTENT_KEYS) if has_test else None
     if test is not None and test.content.shape[1:] != train.content.shape[1:]:
         raise UserError(f"{path}: a test sample has shape {test.content.shape[1:]}, others {train.content.shape[1:]}")
-    stated = next((arrays[key] for key in _CLASSES_KEYS if key in arrays), np.empty(0))
-    names = spec.classes or tuple(map(str, stated.tolist())) or known_classes or infer_classes(train.labels)
+    stated = next((_stated_classes(arrays[key], f"{path}: {key}") for key in _CLASSES_KEYS if key in arrays), ())
+    names = spec.classes or stated or known_classes or infer_classes(train.labels)
+    held_out = arrays.get("test_is_held_out", np.False_)
+    if np.shape(held_out) != () or held_out.dtype.kind not in "biu":
+        raise UserError(f"{path}: test_is_held_out must be true or false, not {held_out.dtype} of {np.shape(held_out)}")
     return Raw(
         name=path.stem,
         train=train.samples(names),
         test=None if test is None else test.samples(names),
-        test_is_held_out=bool(arrays.get("test_is_held_out", np.False_)),
+        test_is_held_out=bool(held_out),
         class_names=names,
         pipeline=choose(f"pipeline of {path}", str(arrays["pipeline"]), _PIPELINES) if "pipeline" in arrays else None,
+        notes=look_alikes(names),
     )
+
+
+def _stated_classes(array: npt.NDArray[Any], what: str) -> tuple[str, ...]:
+    """The class list of an array file; empty if the array is.
+
+    Raises:
+        UserError: it is no list of different texts or whole numbers; `what` names it.
+    """
+    if array.ndim != 1 or array.dtype.kind not in "USiu" or array.size == 1:
+        raise UserError(f"{what} must be a row of at least two class names, but it is {array.dtype} of {array.shape}")
+    names = _as_names(array, what)
+    if len(set(names)) < len(names) or "" in names:
+        odd = next(name for name in names if not name or names.count(name) > 1)
+        raise UserError(f"{what} must be different names, but {odd!r} is {'twice' if odd else 'empty'} among them")
+    return names
+
+
+def _as_names(array: npt.NDArray[Any], what: str) -> tuple[str, ...]:
+    try:
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in array.tolist())
+    except UnicodeDecodeError:
+        raise UserError(f"{what} has a text that is not UTF-8") from None
 
 
 class _ArraySplit:
@@ -326,9 +355,9 @@ def array_ids(array: npt.NDArray[Any], count: int, what: str) -> tuple[str, ...]
     Raises:
         UserError: another number of them, or one twice; `what` names the array.
     """
-    ids = tuple(map(str, array.tolist())) if array.ndim == 1 else ()
+    ids = _as_names(array, what) if array.ndim == 1 and array.dtype.kind in "USiu" else ()
     if len(ids) != count or len(set(ids)) < count:
-        raise UserError(f"{what} must name each of the {count} samples differently")
+        raise UserError(f"{what} must name each of the {count} samples differently, with a text or a whole number")
     return ids
 
 
@@ -338,8 +367,11 @@ def array_content(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
     Raises:
         UserError: another shape or type, or a value that is not finite, with its row.
     """
+    if 0 in array.shape[1:]:
+        raise UserError(f"{what} has samples without any content: its shape is {array.shape}")
     if array.ndim == 2 and array.dtype.kind in "fiub":
-        features = array.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what is too large for float32 is reported with its row
+            features = array.astype(np.float32, copy=False)
         if (bad := np.flatnonzero(~np.isfinite(features).all(1))).size:
             rows = ", ".join(map(str, bad[:5].tolist()))
             raise UserError(f"{what} has values that are not finite in {len(bad)} rows, the first {rows}")

@@ -142,12 +142,17 @@ class DataSpec:
     """What to do with a picture that cannot be decoded: error, or drop (the other samples keep their ids)."""
     max_image_pixels: int = MAX_PIXELS
     """Larger pictures count as bad before they are decoded."""
+    cache: str | None = None
+    """Keep picture files decoded: in this folder (runs share it), or in "memory"; none: decode them every time. The
+    result is the same."""
 
     def __post_init__(self) -> None:
         check_range("holdout_share", self.holdout_share, low=0.0, high=0.9, open_low=True)
         check_range("holdout_seed", self.holdout_seed, low=0, high=2**32 - 1)
         check_range("max_image_pixels", self.max_image_pixels, low=1, high=HARD_MAX_PIXELS)
         choose("on_bad_image", self.on_bad_image, ("error", "drop"))
+        if self.cache in ("", "none"):
+            object.__setattr__(self, "cache", None)
         for name in ("subset", "size", "resize"):
             if getattr(self, name) is not None:
                 check_range(name, getattr(self, name), low=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,28 +19,59 @@ import numpy as np
 
 from acto.errors import UserError
 
-_MAX_PICKLE_BYTES = 2**30
+_MAX_PICKLE_BYTES = 2**28
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First value of a file written by torch before its zip format."""
+_NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|[SU][0-9]{1,6})")
+"""Types of arrays that are let through, as numpy writes them."""
+
+
+class _Kind:
+    """Stands for a numpy.dtype while a pickle is read.
+
+    A real one takes its flags from the pickle. Without the flag "holds objects" numpy fills an array of objects with
+    the file's bytes as addresses, and touching it runs into whatever lies there. Here only the byte order is taken.
+    """
+
+    def __init__(self, text: object, *_: object) -> None:
+        if not isinstance(text, str) or not _NUMBERS.fullmatch(text):
+            raise pickle.UnpicklingError(f"an array of {text!r}, not of numbers, booleans or texts")
+        self.dtype = np.dtype(text)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError(f"byte order {state[1]!r}")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray[Any, Any]):
+    """An array that a pickle fills: its type comes as a _Kind."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        version, shape, kind, is_fortran, data = state
+        if not isinstance(kind, _Kind):
+            raise pickle.UnpicklingError("an array without a type")
+        if isinstance(data, str):  # Python 2 wrote bytes as text
+            data = data.encode("latin1")
+        checked: Any = (version, shape, kind.dtype, bool(is_fortran), data)
+        super().__setstate__(checked)
 
 
 def _reconstruct(subtype: type, shape: tuple[int, ...], kind: Any) -> np.ndarray[Any, Any]:
     """An empty array that the pickle then fills: how numpy writes an array before protocol 5."""
-    if subtype is not np.ndarray:
+    if subtype is not _Array:
         raise pickle.UnpicklingError("an array of another type than numpy.ndarray")
-    return np.ndarray.__new__(np.ndarray, shape, kind)
+    return _Array((0,), np.uint8)  # its shape and type come with its content
 
 
-def _frombuffer(
-    buffer: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any, *_: Any
-) -> np.ndarray[Any, Any]:
+def _frombuffer(buffer: bytes, kind: _Kind, shape: tuple[int, ...], order: Any, *_: Any) -> np.ndarray[Any, Any]:
     """A pickled array of protocol 5."""
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+    return np.frombuffer(buffer, kind.dtype).reshape(shape, order=order)
 
 
-def _scalar(dtype: np.dtype[Any], data: bytes) -> Any:
+def _scalar(kind: _Kind, data: bytes) -> Any:
     """A pickled numpy number."""
-    return np.frombuffer(data, dtype)[0]
+    return np.frombuffer(data, kind.dtype)[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -51,8 +83,8 @@ def _encode(text: str, encoding: str) -> bytes:
 
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _encode,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Kind,
     **{
         (f"numpy.{core}.{module}", name): function
         for core in ("core", "_core")  # numpy 1 and numpy 2
@@ -99,15 +131,18 @@ def load_torch_arrays(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file holds anything else (torch tensors too) or is broken.
     """
-    with path.open("rb") as stream:
-        if zipfile.is_zipfile(stream):
-            content = load_plain(_pickle_in_zip(stream, path), name=str(path))
-        else:
-            stream.seek(0)
-            content = load_plain(stream, name=str(path))
-            if content == _LEGACY_MAGIC:  # then come the version of the form, facts about the system, and the object
-                for _ in range(3):
-                    content = load_plain(stream, name=str(path))
+    try:
+        with path.open("rb") as stream:
+            if zipfile.is_zipfile(stream):
+                content = load_plain(_pickle_in_zip(stream, path), name=str(path))
+            else:
+                stream.seek(0)
+                content = load_plain(stream, name=str(path))
+                if isinstance(content, int) and content == _LEGACY_MAGIC:
+                    for _ in range(3):  # the version of the form, facts about the system, and the object
+                        content = load_plain(stream, name=str(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of label arrays")
     return {str(key): value for key, value in content.items()}
@@ -119,6 +154,6 @@ def _pickle_in_zip(stream: BinaryIO, path: Path) -> BinaryIO:
             for member in archive.infolist():
                 if member.filename.endswith("data.pkl") and member.file_size <= _MAX_PICKLE_BYTES:
                     return io.BytesIO(archive.read(member))
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # a broken archive raises anything: zlib.error, struct.error, NotImplementedError, ...
         raise UserError(f"{path} is a damaged archive: {error}") from error
     raise UserError(f"{path} holds no data.pkl of up to {_MAX_PICKLE_BYTES} bytes: torch.save did not write it")

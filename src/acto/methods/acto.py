@@ -35,6 +35,7 @@ from acto.distributed import total, world
 from acto.errors import check_range, choose
 from acto.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
 from acto.methods.base import Method, observed
+from acto.soft_labels import SoftLabels, check_memory
 from acto.types import Batch, BuildNet, Clock, Scan, Step, Task
 
 SELECTIONS = ("both", "robust", "everything")
@@ -67,6 +68,9 @@ class ACTO(Method):
             consistency: RTM's strong view must give the sample's pseudo label.
             consistency_weight: share of that term in RTM's loss, in [0, 1].
             memory_momentum: share of the old q_i in its update, in [0, 1).
+            memory_classes: how many classes of q_i are kept, the likeliest, with the rest spread evenly over the
+                others; None: all. docs/performance.md tells how many are enough.
+            memory_dtype: in which q_i is kept: float32, float16 or bfloat16; None: float32.
             entropy_weight: of the term that keeps RTM's predictions soft during the warm-up, >= 0.
             entropy_clamp: treat negative logits as 0 in that term, as the public code does.
             label_smoothing: of every cross-entropy, in [0, 1); 0.35 on the web data sets.
@@ -80,6 +84,8 @@ class ACTO(Method):
         consistency: bool = True
         consistency_weight: float = 0.2
         memory_momentum: float = 0.8
+        memory_classes: int | None = None
+        memory_dtype: Literal["float32", "float16", "bfloat16"] | None = None
         entropy_weight: float = 1.0
         entropy_clamp: bool = True
         label_smoothing: float = 0.0
@@ -91,6 +97,7 @@ class ACTO(Method):
             choose("selection", self.selection, SELECTIONS)
             check_range("consistency_weight", self.consistency_weight, low=0, high=1)
             check_range("memory_momentum", self.memory_momentum, low=0, high=0.999)
+            check_memory(self.memory_classes, self.memory_dtype)
             check_range("entropy_weight", self.entropy_weight, low=0)
             check_range("label_smoothing", self.label_smoothing, low=0, high=0.999)
 
@@ -99,10 +106,11 @@ class ACTO(Method):
     def __init__(self, config: Config, task: Task, build_net: BuildNet) -> None:
         super().__init__(config, task, build_net)
         self.remember("times_selected", torch.zeros(task.num_samples, dtype=torch.int64))
-        self.remember("soft_label", F.one_hot(task.labels, task.num_classes).float())
+        self._form = SoftLabels(task.num_classes, classes=config.memory_classes, dtype=config.memory_dtype)
+        self._soft_labels = self._form.name("soft_label")
+        self.remember(self._soft_labels, self._form.one_hot(task.labels))
         self.remember("robust_epochs", torch.zeros((), dtype=torch.int64), per_sample=False)
         self.times_selected: Tensor
-        self.soft_label: Tensor
         self.robust_epochs: Tensor
 
     def on_turn(self, clock: Clock, scan: Scan) -> None:
@@ -144,8 +152,8 @@ class ACTO(Method):
         weight = times_selected / (clock.epoch + 1) if config.reweighting else torch.ones_like(robust[:, 0])
 
         probs = F.softmax(robust.detach(), dim=1)
-        soft_label = config.memory_momentum * self.soft_label[index] + (1 - config.memory_momentum) * probs
-        self.soft_label[index] = soft_label
+        memory = getattr(self, self._soft_labels)
+        soft_label = self._form.update(memory, index, probs, momentum=config.memory_momentum)
 
         loss_r = masked_mean(weight * self._ce(robust, label), selected)
         if config.consistency:
@@ -183,7 +191,7 @@ class ACTO(Method):
     def label_quality(self) -> Tensor | None:
         """The soft label's mass on the given label, without the share that the one-hot start put there."""
         start = self.config.memory_momentum ** self.robust_epochs.double()
-        given = self.soft_label.gather(1, self.labels[:, None]).squeeze(1).double()
+        given = self._form.given_and_mass(getattr(self, self._soft_labels), self.labels)[0].double()
         return ((given - start) / (1 - start)).clamp(0, 1).float() if self.robust_epochs > 0 else None
 
     def _ce(self, logits: Tensor, labels: Tensor) -> Tensor:

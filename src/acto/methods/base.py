@@ -35,6 +35,8 @@ class Method(nn.Module):
     num_nets: ClassVar[int] = 1
     fixed_shapes: ClassVar[bool] = True
     """False only with the reason in the card: the step then cannot be captured as one graph."""
+    follows_steps: ClassVar[bool] = False
+    """The loss, or what comes after it, depends on the step's place in the turn, say a ramp that rises every step."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:

@@ -52,6 +52,7 @@ class DivideMix(Method):
     venue = "ICLR 2020"
     views = ("weak", "weak")
     num_nets = 2
+    follows_steps = True  # a ramp rises with every step
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:

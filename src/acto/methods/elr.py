@@ -20,14 +20,15 @@ Result: docs/benchmark.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from acto.errors import check_range
 from acto.losses import batch_mean, cross_entropy
 from acto.methods.base import Method, observed
+from acto.soft_labels import SoftLabels, check_memory
 from acto.types import Batch, BuildNet, Clock, Step, Task
 
 CLAMP = 1e-4
@@ -51,22 +52,29 @@ class ELR(Method):
         Attributes:
             beta: share of the old t_i in its update, in [0, 1).
             weight: lambda, >= 0.
+            memory_classes: how many classes of t_i are kept, the likeliest, with the rest spread evenly over the
+                others; None: all. docs/performance.md tells how many are enough.
+            memory_dtype: in which t_i is kept: float32, float16 or bfloat16; None: float32.
         """
 
         beta: float = 0.7
         weight: float = 3.0
+        memory_classes: int | None = None
+        memory_dtype: Literal["float32", "float16", "bfloat16"] | None = None
 
         def __post_init__(self) -> None:
             """Refuse values out of range."""
             check_range("beta", self.beta, low=0, high=0.9999)
             check_range("weight", self.weight, low=0)
+            check_memory(self.memory_classes, self.memory_dtype)
 
     config: Config
 
     def __init__(self, config: Config, task: Task, build_net: BuildNet) -> None:
         super().__init__(config, task, build_net)
-        self.remember("target", torch.zeros(task.num_samples, self.num_nets, task.num_classes))
-        self.target: Tensor
+        self._form = SoftLabels(task.num_classes, classes=config.memory_classes, dtype=config.memory_dtype)
+        self._targets = self._form.name("target")
+        self.remember(self._targets, self._form.zeros(task.num_samples, self.num_nets))
 
     def loss(self, batches: tuple[Batch, ...], clock: Clock) -> Step:
         """Cross-entropy plus the regularizer, after t_i has taken in this very prediction."""
@@ -87,9 +95,7 @@ class ELR(Method):
             probs: (B, K), without gradient.
             net: which network the targets are for.
         """
-        target = self.config.beta * self.target[index, net] + (1 - self.config.beta) * probs
-        self.target[index, net] = target
-        return target
+        return self._form.update(getattr(self, self._targets), (index, net), probs, momentum=self.config.beta)
 
     @staticmethod
     def regularizer(logits: Tensor, target: Tensor) -> Tensor:
@@ -104,7 +110,6 @@ class ELR(Method):
 
     def label_quality(self) -> Tensor | None:
         """The share of t_i on the given label; None before the first step."""
-        target = self.target.mean(1)
-        mass = target.sum(1)
-        given = target.gather(1, self.labels[:, None]).squeeze(1)
+        by_net = self._form.given_and_mass(getattr(self, self._targets), self.labels)
+        given, mass = (part.mean(1) for part in by_net)
         return (given / mass.clamp(min=CLAMP)).clamp(max=1) if bool((mass > 0).any()) else None

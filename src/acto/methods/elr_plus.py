@@ -47,6 +47,7 @@ class ELRPlus(ELR):
     name = "elr-plus"
     title = "ELR with two networks that teach each other by averaged weights, and mixup"
     num_nets = 2
+    follows_steps = True  # a ramp rises with every step
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(ELR.Config):
@@ -55,6 +56,8 @@ class ELRPlus(ELR):
         Attributes:
             beta: share of the old t_i in its update, in [0, 1).
             weight: lambda, >= 0.
+            memory_classes: as in ELR.
+            memory_dtype: as in ELR.
             weight_ramp_epochs: over which lambda rises as r(s); 0: at once. 114 on CIFAR-100.
             alpha: of mixup's Beta distribution, > 0.
             ema_epochs: how far back the averaged weights reach, > 0; gamma is exp(-1 / (ema_epochs * steps an epoch)).

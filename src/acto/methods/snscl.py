@@ -28,6 +28,7 @@ Departures
     - m is given in epochs: 0.999, applied twice a step, at some 100 steps an epoch reaches back 5 epochs.
     - The public code's classifier learns at ten times the rate, which makes up for class_weight. Here a network has
       one rate.
+    - L_kl is the mean over X and U together; the public code adds the two means, which is twice that.
 Result: docs/benchmark.md.
 
 Above 180 lines: a sampler, a key network and a queue by class, which several processes fill together.

@@ -62,6 +62,7 @@ class UNICON(Method):
     venue = "CVPR 2022"
     views = ("weak", "weak", "strong", "strong")
     num_nets = 2
+    follows_steps = True  # a ramp rises with every step
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config:

@@ -1,0 +1,43 @@
+"""How much of a machine this process may use: cores and memory, where a container allows less than there is."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores(cgroup: Path = CGROUP) -> int:
+    """Cores that this process may run on at once: its affinity, and a container's quota, rounded up. At least 1."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    quota = _quota(cgroup)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def usable_memory(cgroup: Path = CGROUP) -> int:
+    """Bytes that this process may hold: the machine's memory, or a container's limit where that is less."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [_number(cgroup / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
+    return min([there, *(limit for limit in limits if limit is not None)])
+
+
+def _quota(cgroup: Path) -> float | None:
+    """Processor seconds a second, by version 2 of control groups or version 1; None: as many as there are."""
+    try:
+        share, period = (cgroup / "cpu.max").read_text().split()
+        return None if share == "max" else int(share) / int(period)
+    except (OSError, ValueError):
+        pass
+    share_us, period_us = (_number(cgroup / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return share_us / period_us if share_us is not None and period_us and share_us > 0 else None
+
+
+def _number(path: Path) -> int | None:
+    """What a file of the kernel's says; None for "max" and where there is none."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
