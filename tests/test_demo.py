@@ -349,8 +349,10 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(
 
 
 BUSY = """
-import os, sys
+import os, signal, sys
 from acto import cli, demo
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & makes what it starts ignore Ctrl-C
 
 class Telling:  # says so in the worker that receives it
     def __reduce__(self):

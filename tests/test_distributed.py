@@ -34,7 +34,7 @@ from acto.plans import Plan
 from acto.run import Run, prepare
 from acto.selection import small_loss
 from acto.train import Protocol, Training, run_epochs
-from toys import NUM_CLASSES, NUM_FEATURES, TOYS, make_problem, tensors_in
+from toys import NUM_CLASSES, NUM_FEATURES, TOYS, columns_of, make_problem, tensors_in
 
 EPOCHS = 6
 BATCH_SIZE = 60  # of 121 samples: the last one joins the batch before it, where one process has 31 and the other 30
@@ -93,7 +93,7 @@ def train(name: str) -> dict[str, Any]:
         torch.set_default_dtype(torch.float32)
     return {
         "method": method.state_dict(),
-        "history": training.history.state_dict(),
+        "history": columns_of(training.history),
         "rows": rows,
         "accuracy": float((predicted == PROBLEM.test.labels).double().mean()),
     }

@@ -24,7 +24,7 @@ from acto.methods.dividemix import DivideMix, divide
 from acto.selection import min_max, two_mode_mixture
 from acto.train import Training, run_epochs
 from acto.types import Batch, Clock, Task
-from toys import NUM_CLASSES, TOYS, ToyNet, make_method, make_problem, make_training, tensors_in
+from toys import NUM_CLASSES, TOYS, ToyNet, columns_of, make_method, make_problem, make_training, tensors_in
 
 PROBLEM = make_problem()
 K = NUM_CLASSES
@@ -291,7 +291,7 @@ def worker(rank: int, port: int, folder: str) -> None:
     training = make_training("dividemix", PROBLEM.task)
     data = DeviceData(samples, spec, seed=0, rank=rank, world=2)
     metrics = [log.metrics for _, log in zip(range(6), run_epochs(training, data, seed=0), strict=False)]
-    state = {"method": training.method.state_dict(), "history": training.history.state_dict(), "metrics": metrics}
+    state = {"method": training.method.state_dict(), "history": columns_of(training.history), "metrics": metrics}
     torch.save(state, Path(folder) / f"{rank}.pt")
     distributed.stop()
 

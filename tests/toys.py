@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from acto.history import COLUMNS, History
 from acto.methods import METHODS
 from acto.methods.acto import ACTO
 from acto.methods.afm import AFM
@@ -253,3 +254,8 @@ def tensors_in(tree: Any, path: str = "") -> dict[str, Tensor]:
     for key, value in items:
         found |= tensors_in(value, f"{path}/{key}")
     return found
+
+
+def columns_of(history: History) -> dict[str, Tensor]:
+    """What a history holds of every sample, (N,) each, by name."""
+    return {name: getattr(history, name).clone() for name in COLUMNS}

@@ -47,8 +47,8 @@ class SoftLabels:
         num_classes: K.
         classes: k, how many of them are kept for each sample; None: all. All are kept as well where that takes no more
             room than k of them with their numbers.
-        dtype: of the values, a name of DTYPES; None: float32. In bfloat16 a value rests where an update would move it by
-            less than about 0.4 %: with a momentum of 0.9 and more, take float16.
+        dtype: of the values, a name of DTYPES; None: float32. In bfloat16 a value rests where an update would move it
+            by less than about 0.4 %: with a momentum of 0.9 and more, take float16.
 
     Attributes:
         classes: k, or None where all classes are kept.

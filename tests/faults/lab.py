@@ -77,6 +77,8 @@ class Child:
         code = 70
         # A worker of its own would load the program that forked it.
         vars(sys.modules["__main__"]).pop("__file__", None)
+        # A shell lets what it starts with & ignore Ctrl-C, and children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             for descriptor in (1, 2):
                 os.dup2(self._log.fileno(), descriptor)
