@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from acto.decisions import DecisionLog
 from acto.label_report import LabelReport, NoiseEstimate
+from acto.record import RunRecord
+from acto.review import ReviewServer
+from acto.thumbnails import placeholder
 
 NAMES = ("cat", "dog", "owl")
 
@@ -67,3 +73,16 @@ def small(folder: Path | None = None) -> LabelReport:
         ids=["a.png", "b.png", "=1+1.png", "d'.png", 'e,"<b>.png', "f.png"],
         paths=None if folder is None else [str(folder / f"{k}.png") for k in range(6)],
     )
+
+
+@contextmanager
+def served(record: RunRecord, report: LabelReport) -> Iterator[ReviewServer]:
+    """The review server at work in a thread, over the log of the record's folder."""
+    log = DecisionLog(record.path, report)
+    with ReviewServer(record, log, picture_of=lambda row: placeholder()) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+    log.close()

@@ -11,7 +11,6 @@ import os
 import pickle
 import struct
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ import yaml
 from acto.cli import main
 from acto.data.samples import DataSpec
 from acto.data.sources import load
-from acto.decisions import DecisionLog
 from acto.durable import save_checkpoint
 from acto.net_weights import load_weights
 from acto.nets import build
@@ -32,9 +30,8 @@ from acto.record import RunFolder, read_run
 from acto.report_page import render
 from acto.review import ReviewServer
 from acto.run import Run
-from acto.thumbnails import placeholder
 from bad_data import arrays, published
-from label_reports import report_of
+from label_reports import report_of, served
 from test_report_page import record_of
 from trained_runs import finished_run
 
@@ -318,14 +315,8 @@ def test_names_in_tables_are_no_formulas(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ReviewServer]:
-    log = DecisionLog(tmp_path, evil_report())
-    with ReviewServer(record_of(tmp_path), log, picture_of=lambda row: placeholder()) as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
+    with served(record_of(tmp_path), evil_report()) as made:
         yield made
-        made.shutdown()
-        thread.join()
-    log.close()
 
 
 def answer(server: ReviewServer, request: bytes) -> bytes:

@@ -17,24 +17,19 @@ from acto import review as module
 from acto.data.samples import DataSpec
 from acto.decisions import DecisionLog
 from acto.errors import UserError
+from acto.exits import guarded
 from acto.recipes import recipe, setting_for
 from acto.record import RunFolder
 from acto.review import ReviewServer, review
 from acto.thumbnails import placeholder
-from label_reports import small
+from label_reports import served, small
 from test_report_page import data_of, record_of
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ReviewServer]:
-    log = DecisionLog(tmp_path, small())
-    with ReviewServer(record_of(tmp_path), log, picture_of=lambda row: placeholder()) as made:
-        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
+    with served(record_of(tmp_path), small()) as made:
         yield made
-        made.shutdown()
-        thread.join()
-    log.close()
 
 
 def ask(
@@ -200,7 +195,7 @@ def test_sigterm_ends_it_cleanly(run: Path, monkeypatch: pytest.MonkeyPatch, cap
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(ReviewServer, "serve_forever", terminated)
     monkeypatch.setattr(module, "training_data", lambda record, data_root: (_ for _ in ()).throw(UserError("gone")))
-    assert review([str(run), "--no-browser"]) == 143
+    assert guarded(lambda: review([str(run), "--no-browser"])) == 143
     assert "1 sample decided, 1 of them new" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) is before
     DecisionLog(run, small()).close()  # the lock is free again

@@ -9,12 +9,15 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
 from acto.errors import UserError, closest
+
+Handler = Callable[[int, FrameType | None], None]
+"""Of signals, as Python wants it."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,21 +48,25 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Commands that save something first have handlers of their own inside."""
+def on_signals(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
+    """Let `handler` take these signals inside the block.
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
-
+    Only the main thread of a process can: in another one whoever owns that handles the signals.
+    """
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, handler) for number in numbers}
     except ValueError:  # not in the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -69,7 +76,7 @@ def guarded(command: Callable[[], int]) -> int:
     """
     debug = os.environ.get("ACTO_DEBUG") == "1"
     try:
-        with _sigterm_raises():
+        with on_signals([signal.SIGTERM], _terminate):
             code = command()
         sys.stdout.flush()
         return code

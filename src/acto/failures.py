@@ -12,6 +12,7 @@ import torch
 
 from acto.distributed import lost_another, world
 from acto.durable import RunError
+from acto.exits import on_signals
 from acto.train import DivergedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -46,16 +47,8 @@ def signals_raise() -> Iterator[Stop]:
         stop.signum = signum
         stop.check()
 
-    try:
-        previous = {s: signal.signal(s, note_and_raise) for s in SIGNALS}
-    except ValueError:  # not in the main thread: whoever owns it handles the signals
+    with on_signals(SIGNALS, note_and_raise):
         yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ number; no path ever comes from outside.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import json
 import secrets
@@ -15,7 +14,7 @@ import shlex
 import signal
 import threading
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -26,7 +25,7 @@ from acto.data.readers import DATA_ROOT_VARIABLE
 from acto.decisions import DecisionLog
 from acto.durable import RunError
 from acto.errors import UserError
-from acto.exits import Parser
+from acto.exits import Parser, Terminated
 from acto.label_report import LabelReport, read_report
 from acto.record import RunRecord, read_run
 from acto.report_page import Served, render
@@ -67,12 +66,11 @@ def review(tokens: Sequence[str]) -> int:
             if not getattr(given, "no_browser", False):
                 webbrowser.open(server.address)
             try:
-                with _sigterm_raises():
-                    server.serve_forever()
+                server.serve_forever()
+            except Terminated:
+                code = 128 + signal.SIGTERM
             except KeyboardInterrupt:
                 pass
-            except _Terminated:
-                code = 128 + signal.SIGTERM
     finally:
         log.close()
     done = _num_decided(log)
@@ -80,22 +78,6 @@ def review(tokens: Sequence[str]) -> int:
     if done:
         print(f"next: acto apply {shlex.quote(str(log.path))} --run {shlex.quote(str(record.path))}")
     return code
-
-
-class _Terminated(BaseException):
-    """SIGTERM reached the server."""
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def stop(signum: int, frame: object) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _num_decided(log: DecisionLog) -> int:

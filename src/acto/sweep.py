@@ -18,7 +18,7 @@ from acto.collect import collect
 from acto.console import counted
 from acto.durable import FolderLock, RunError, disk_errors
 from acto.errors import UserError, check_range
-from acto.exits import Parser
+from acto.exits import Parser, on_signals
 from acto.record import RunRecord, read_run
 from acto.records import Found, read_records
 from acto.sweep_jobs import Block, jobs_of, parse_methods, parse_noise, read_study
@@ -214,16 +214,8 @@ def _signals() -> Iterator[list[int]]:
     def note(signum: int, frame: FrameType | None) -> None:
         arrived.append(signum)
 
-    try:
-        previous = {s: signal.signal(s, note) for s in SIGNALS}
-    except ValueError:  # not in the main thread: whoever owns it handles the signals
+    with on_signals(SIGNALS, note):
         yield arrived
-        return
-    try:
-        yield arrived
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
 
 
 def _look(item: Item) -> None:
