@@ -543,6 +543,17 @@ def test_newest_two_checkpoints_stay(run: RunFolder) -> None:
         run.save_checkpoint(epoch, of_epoch(epoch))
         assert_whole(run, epoch)
     assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == ["000003-epoch2", "000004-epoch3"]
+
+
+def test_what_a_last_save_left_goes_when_the_run_is_opened_again(run: RunFolder) -> None:
+    """No save follows that could clear it away."""
+    run.save_checkpoint(0, of_epoch(0))
+    (run.path / "checkpoints" / ".old-000001-epoch0").mkdir()
+    (run.path / ".summary.json.draft").write_bytes(b"half")
+    run.close()
+    with RunFolder.open(run.path):
+        pass
+    assert "leftover" not in states(run.path).values()
     checkpoint = last_checkpoint(run.path)
     assert checkpoint is not None and checkpoint.note is None
     with pytest.raises(KeyError, match="has no file 'other'"):

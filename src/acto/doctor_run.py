@@ -126,7 +126,8 @@ class _Folder:
             yield Finding(state, check.name, f"{check.state}{detail}", self._mend(check, spare=spare))
         leftovers = [check.name for check in self.checks if check.state == "leftover"]
         if leftovers:
-            text = f"{', '.join(leftovers)}: what an interrupted save left; harmless, and the next save clears it away"
+            names = ", ".join(leftovers)
+            text = f"{names}: what an interrupted save left; harmless, and the next save or --resume clears it away"
             yield Finding("ok", "leftovers", text)
 
     def _mend(self, check: FileCheck, *, spare: bool) -> str:

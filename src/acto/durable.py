@@ -39,7 +39,7 @@ class FileCheck:
 
     name: str
     state: Literal["ok", "missing", "damaged", "leftover"]
-    """leftover: an interrupted save or deletion left it; the next save clears it away."""
+    """leftover: an interrupted save or deletion left it; the next save or `--resume` clears it away."""
     detail: str = ""
 
 
@@ -258,7 +258,7 @@ def save_checkpoint(
     assert files and all(_FILE.fullmatch(name) and name != MANIFEST for name in files), f"file names {list(files)}"
     with disk_errors(f"save the checkpoint of epoch {epoch} in {folder}", "The checkpoints before it are untouched."):
         folder.mkdir(exist_ok=True)
-        _clear_leftovers(folder)
+        clear_leftovers(folder)
         _require_space(folder, epoch, 2 * sum(map(len, files.values())))
         older = _checkpoint_names(folder)
         serial = int(older[-1][:6]) + 1 if older else 1
@@ -288,7 +288,7 @@ def save_checkpoint(
                 # Renamed first: half a deletion must not look like a damaged checkpoint.
                 with contextlib.suppress(OSError):
                     os.rename(folder / old, folder / f".old-{old}")
-        _clear_leftovers(folder)
+        clear_leftovers(folder)
         on_point("older deleted")
     return name
 
@@ -338,8 +338,11 @@ def _leftovers(folder: Path) -> list[Path]:
     return sorted([*folder.glob(".draft-*"), *folder.glob(".old-*")])
 
 
-def _clear_leftovers(folder: Path) -> None:
-    """Errors are left to the next save: an undeletable old checkpoint is no reason to lose a run."""
+def clear_leftovers(folder: Path) -> None:
+    """Delete what interrupted saves and deletions left among the checkpoints.
+
+    Errors are left to the next time: an undeletable old checkpoint is no reason to lose a run.
+    """
     for path in _leftovers(folder):
         shutil.rmtree(path, ignore_errors=True)
 

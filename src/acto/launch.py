@@ -184,6 +184,8 @@ def _say_what_is_kept(path: str, reporter: Reporter) -> None:
         return
     if saved is not None and saved.epoch >= 0:
         reporter.say(f"kept up to the end of epoch {saved.epoch}; go on with: {_resume_command(path)}")
+    else:
+        reporter.say(f"no epoch was finished, so there is nothing to keep; begin again with: {_resume_command(path)}")
 
 
 def _resume_command(path: str) -> str:

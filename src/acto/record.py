@@ -30,6 +30,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -45,6 +46,7 @@ from acto.durable import (
     OnPoint,
     RunError,
     check_checkpoints,
+    clear_leftovers,
     disk_errors,
     is_locked,
     newest_checkpoint,
@@ -147,6 +149,10 @@ class RunFolder:
         except BaseException:
             lock.release()
             raise
+        clear_leftovers(path / "checkpoints")
+        for draft in path.glob(".*.draft"):
+            with suppress(OSError):
+                draft.unlink()
         return folder
 
     def close(self) -> None:
