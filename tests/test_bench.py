@@ -26,8 +26,8 @@ from acto.bench_parts import (
     smooth_pictures,
     write_jpegs,
 )
+from acto.data.passes import suitable_batch
 from acto.errors import UserError
-from acto.evaluate import suitable_batch
 
 CPU = torch.device("cpu")
 # Of cnn7 for 32x32: (channels in, channels out, side) of each convolution, and the two linear layers.

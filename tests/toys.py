@@ -175,9 +175,11 @@ class ToyData:
             views = tuple(self._view(rows, name, generator) for name in stream.views)
             yield Batch(rows, views, self.labels[rows])
 
-    def scan(self, *, view: str = "none", batch_size: int = 1024, epoch: int = 0, turn: int = 0) -> Iterator[Batch]:
+    def scan(
+        self, *, view: str = "none", batch_size: int | None = None, epoch: int = 0, turn: int = 0
+    ) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(epoch * 97 + turn)
-        for rows in torch.arange(self.num_samples).split(batch_size):
+        for rows in torch.arange(self.num_samples).split(batch_size or 1024):
             yield Batch(rows, (self._view(rows, view, generator),), self.labels[rows])
 
     def _slices(self, stream: Stream) -> list[slice]:

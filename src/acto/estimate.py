@@ -119,7 +119,9 @@ class _FirstSteps:
             self.steps_done += self.num_steps(stream)
         yield from self.data.batches(self._cut(stream), epoch=epoch, turn=turn, number=number)
 
-    def scan(self, *, view: str = "none", batch_size: int = 1024, epoch: int = 0, turn: int = 0) -> Iterator[Batch]:
+    def scan(
+        self, *, view: str = "none", batch_size: int | None = None, epoch: int = 0, turn: int = 0
+    ) -> Iterator[Batch]:
         started = time.monotonic()
         yield from self.data.scan(view=view, batch_size=batch_size, epoch=epoch, turn=turn)
         self.scan_seconds += time.monotonic() - started

@@ -14,21 +14,6 @@ from acto.train import Training
 from acto.types import Batch, TrainingData
 
 LAST_EPOCHS = 10
-_LARGEST_BATCH = 1024
-
-
-def suitable_batch(input_shape: tuple[int, ...], device: torch.device) -> int:
-    """Samples that are best looked at together, 32 to 1024: fewer the larger they are.
-
-    On a processor what the layers hand on should not outgrow its caches by much: for CIFAR and cnn7, 341 samples took
-    three quarters of the time a sample that 1,000 took. A GPU wants much work for each kernel, but has to hold it.
-
-    Args:
-        input_shape: of one sample, (C, H, W) or (D,).
-        device: where the networks are.
-    """
-    values, least = (2**20, 32) if device.type == "cpu" else (2**24, 64)
-    return min(max(values // math.prod(input_shape), least), _LARGEST_BATCH)
 
 
 @torch.no_grad()
@@ -45,10 +30,8 @@ def predictions(
     method = training.method
     mode = method.training
     method.eval()
-    # Data that are no loader's do not say how large a sample is.
-    size = batch_size or suitable_batch(getattr(data, "input_shape", ()), training.device)
     try:
-        for batch in data.scan(batch_size=size):
+        for batch in data.scan(batch_size=batch_size):
             with training.autocast():
                 probs = method.predict(batch.views[0])
             yield batch, probs

@@ -112,8 +112,10 @@ class TrainingData(Protocol):
         """
         ...
 
-    def scan(self, *, view: str = "none", batch_size: int = 1024, epoch: int = 0, turn: int = 0) -> Iterator[Batch]:
-        """Every sample once, in sample order, in one view."""
+    def scan(
+        self, *, view: str = "none", batch_size: int | None = None, epoch: int = 0, turn: int = 0
+    ) -> Iterator[Batch]:
+        """Every sample once, in sample order, in one view; without a `batch_size` it is what suits the data."""
         ...
 
 

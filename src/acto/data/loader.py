@@ -57,11 +57,11 @@ class DeviceData(Passes):
     ) -> None:
         device = torch.device(device)
         super().__init__(_as_tensor(samples.labels).to(device), seed=seed, rank=rank, world=world)
-        self._spec, self._dtype = spec, dtype
+        self._spec, self._dtype, self._device = spec, dtype, device
         _check_pipeline(spec, vectors=samples.features is not None)
         if samples.features is not None:
             self._values = _as_tensor(samples.features).to(device)
-            self.input_shape: tuple[int, ...] = (self._values.shape[1],)
+            self.input_shape = (self._values.shape[1],)
         else:
             assert samples.pixels is not None, "picture files are for DiskData"
             _, height, width, channels = samples.pixels.shape
@@ -135,7 +135,7 @@ class DiskData(Passes):
         _check_pipeline(spec, vectors=False)
         if spec.size is None:
             raise UserError("picture files have many sizes: the views must be given one")
-        self.input_shape: tuple[int, ...] = (3, spec.size, spec.size)
+        self.input_shape = (3, spec.size, spec.size)
         self._paths = samples.paths
         self._spec, self._dtype, self._device = spec, dtype, torch.device(device)
         self._places = stored = None

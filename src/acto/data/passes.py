@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from acto.errors import UserError, choose
 from acto.types import Batch, Stream
 
 _SCAN = -1  # the number of no stream
+_LARGEST_BATCH = 1024  # to be looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Passes(ABC):
         rank: this process's number.
         world: the number of processes. Each takes every world-th row of a shuffled batch; nothing is padded.
     """
+
+    input_shape: tuple[int, ...]
+    """Of a view."""
+    _device: torch.device
+    """Where the views are finished."""
 
     def __init__(self, labels: Tensor, *, seed: int, rank: int, world: int) -> None:
         assert 0 <= rank < world
@@ -70,15 +77,20 @@ class Passes(ABC):
             index, sizes = _rows_of(index, sizes, rank=self._rank, world=self._world)
         yield from self._walk(Pass(index, sizes, views, occasion))
 
-    def scan(self, *, view: str = "none", batch_size: int = 1024, epoch: int = 0, turn: int = 0) -> Iterator[Batch]:
+    def scan(
+        self, *, view: str = "none", batch_size: int | None = None, epoch: int = 0, turn: int = 0
+    ) -> Iterator[Batch]:
         """Every sample once, in sample order, in one view; all of them in every process.
+
+        Without a `batch_size` it is what suits the samples and the device.
 
         Raises:
             UserError: for an unknown view.
         """
         views = (choose("view", view, VIEWS),)
         occasion = Occasion(seed=self._seed, epoch=epoch, turn=turn, number=_SCAN)
-        sizes = _batch_sizes(self.num_samples, batch_size, drop_last=False, smallest=2)
+        size = batch_size or suitable_batch(self.input_shape, self._device)
+        sizes = _batch_sizes(self.num_samples, size, drop_last=False, smallest=2)
         yield from self._walk(Pass(self._everything(), sizes, views, occasion))
 
     @abstractmethod
@@ -107,6 +119,20 @@ def _batch_sizes(count: int, batch_size: int, *, drop_last: bool, smallest: int)
         else:
             sizes.append(rest)
     return sizes
+
+
+def suitable_batch(input_shape: tuple[int, ...], device: torch.device) -> int:
+    """Samples that are best looked at together, 32 to 1024: fewer the larger they are.
+
+    On a processor what the layers hand on should not outgrow its caches by much: for CIFAR and cnn7, 341 samples took
+    three quarters of the time a sample that 1,000 took. A GPU wants much work for each kernel, but has to hold it.
+
+    Args:
+        input_shape: of one sample, (C, H, W) or (D,).
+        device: where the networks are.
+    """
+    values, least = (2**20, 32) if device.type == "cpu" else (2**24, 64)
+    return min(max(values // math.prod(input_shape), least), _LARGEST_BATCH)
 
 
 def _rows_of(index: Tensor, sizes: list[int], *, rank: int, world: int) -> tuple[Tensor, list[int]]:
