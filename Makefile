@@ -10,7 +10,7 @@ SOURCES := src tests benchmarks main.py main_web.py main_food101n.py
 help:
 	@echo "make demo    set up, then watch ACTO beat plain training on wrong labels (about 3 minutes of training)"
 	@echo "make test    set up, then run every check: style, types, tests, the wheel in a clean environment"
-	@echo "make soak    disturb runs and damage data in every way for half an hour, and count what is lost"
+	@echo "make soak    disturb runs and damage data in every way for a quarter of an hour, and count what is lost"
 	@echo "make setup   only create $(VENV) with everything installed"
 	@echo "make check   style and types; make format mends the style"
 

@@ -18,12 +18,13 @@ import toys
 from acto.audit_command import audit_at_the_end
 from acto.data.noise import NoiseSpec
 from acto.data.sources import DataSpec
+from acto.execution import execute
 from acto.label_report import COLUMNS, read_report
 from acto.methods import METHODS
 from acto.methods.acto import ACTO
 from acto.plans import Plan
 from acto.record import RunFolder, read_run
-from acto.run import Run, execute, prepare
+from acto.run import Run, prepare
 from acto.train import Protocol
 
 ROOT = Path(__file__).parents[1]

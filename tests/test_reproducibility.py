@@ -21,9 +21,10 @@ import torch
 from PIL import Image
 
 from acto import evaluate
+from acto.execution import fit
 from acto.flags import parse, resolve
 from acto.record import read_run
-from acto.run import Run, fit
+from acto.run import Run
 
 SAME = ("metrics.csv", "samples.csv", "pred_probs.npy", "noisy_labels.npy", "net0.safetensors", "net1.safetensors")
 TINY = [

@@ -31,13 +31,14 @@ from acto.data.sources import DataSpec, NoiseSpec
 from acto.data.sources import load as load_data
 from acto.durable import RunError
 from acto.errors import UserError
+from acto.execution import fit
 from acto.methods import METHODS
 from acto.methods.standard import Standard
 from acto.nets import build
 from acto.plans import Plan
 from acto.predict import predict
 from acto.record import RunFolder, read_run
-from acto.run import Run, fit
+from acto.run import Run
 from acto.train import Protocol
 from acto.trained import Headline, load
 from toys import TOYS, make_problem

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from acto import run as runs
+from acto import execution
 from acto.api import fit
 from acto.arrays import as_dataset
 from acto.cli import main
@@ -134,7 +134,7 @@ def test_other_methods_go_on(tmp_path: Path) -> None:
 def test_a_resumed_warm_start_ends_with_the_same_bytes(before: Path, tmp_path: Path, moment: str) -> None:
     run, now = planned(before), dataset(0)
     calm, broken = tmp_path / "calm", tmp_path / "broken"
-    runs.fit(run, calm, dataset=now)
+    execution.fit(run, calm, dataset=now)
 
     class Killed(BaseException):
         pass
@@ -148,7 +148,7 @@ def test_a_resumed_warm_start_ends_with_the_same_bytes(before: Path, tmp_path: P
     moved = replace(run, init_from=str(copy))
     if moment != "before the first save":
         with pytest.raises(Killed):
-            runs.fit(moved, broken, dataset=now, report=kill)
+            execution.fit(moved, broken, dataset=now, report=kill)
         shutil.rmtree(copy)  # nothing of it is needed any more
     else:
         prepared = prepare(moved, dataset=now)
@@ -156,7 +156,7 @@ def test_a_resumed_warm_start_ends_with_the_same_bytes(before: Path, tmp_path: P
             assert prepared.warm_start is not None
             prepared.warm_start.begin(folder)  # and here it dies: rows and facts are there, no checkpoint is
         prepared.close()
-    runs.fit(moved, broken, dataset=now, resume=True)
+    execution.fit(moved, broken, dataset=now, resume=True)
     for name in SAME:
         here, there = ((folder / name).read_text(errors="replace") for folder in (calm, broken))
         assert here == there.replace(str(copy), str(before)), name

@@ -14,16 +14,17 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from acto import run as runs
+from acto import execution
 from acto.arrays import NAME, gather_dataset
 from acto.containers import gather
 from acto.data.samples import Dataset
 from acto.errors import UserError, choose, closest
+from acto.execution import Report
 from acto.flags import SHORT, known_fields, run_of, section
 from acto.label_report import LabelReport
 from acto.methods import METHODS
 from acto.recipes import BY_PIPELINE, Setting
-from acto.run import Report, Run
+from acto.run import Run
 from acto.run_audit import audit_run
 from acto.settings import merged
 from acto.trained import TrainedModel, load
@@ -179,7 +180,7 @@ def fit(
         init_from: folder of a finished run to go on from, see acto.warm_start.
         resume: go on with the run in `out`.
         overwrite: delete a run that is in `out`.
-        report: told what happens, see acto.run.
+        report: told what happens, see acto.execution.
         **settings: any other setting of `acto train` by its name: batch_size=64, lr=0.01, warmup_epochs=5, tau=0.05;
             dotted names as **{"protocol.plans.net1.lr": 0.1}.
 
@@ -195,7 +196,7 @@ def fit(
             raise UserError(f"{wrong[0]} belongs into the Run: fit(run, folder) takes dataset, resume and overwrite")
         if not isinstance(labels, str | Path):
             raise UserError("fit(run, folder) needs the folder that the run is written to")
-        return runs.fit(data, labels, dataset=dataset, resume=resume, overwrite=overwrite, report=report)
+        return execution.fit(data, labels, dataset=dataset, resume=resume, overwrite=overwrite, report=report)
     if dataset is not None:
         raise UserError("dataset goes with a Run; without one, pass it as data")
     if resume and out is None:
@@ -230,7 +231,7 @@ def fit(
         planned = Run.from_dict(asked, trust_net=net is not None)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="acto-"))
     try:
-        summary = runs.fit(planned, folder, dataset=held, resume=resume, overwrite=overwrite, report=report)
+        summary = execution.fit(planned, folder, dataset=held, resume=resume, overwrite=overwrite, report=report)
     except BaseException:
         if out is None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -17,7 +17,7 @@ HEARTBEAT_SECONDS = 30.0
 
 
 class Reporter:
-    """Tells what happens in a run, as an `acto.run.Report`.
+    """Tells what happens in a run, as an `acto.execution.Report`.
 
     Events: ``start``, ``step``, ``epoch``, ``note``, ``finish``. Leave the context to put the terminal back as it was.
     """

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from acto import evaluate
-from acto.run import Prepared, checkpoint
+from acto.execution import checkpoint
+from acto.run import Prepared
 from acto.train import Training, run_epochs
 from acto.types import Batch, Stream, TrainingData
 

@@ -18,9 +18,10 @@ from acto.data.sources import Dataset, load
 from acto.device import resolve_device
 from acto.errors import UserError
 from acto.estimate import Estimate, estimate
+from acto.execution import execute
 from acto.failures import Interrupted
 from acto.record import RunError, RunFolder, default_run_name, last_checkpoint, read_run
-from acto.run import Prepared, Run, execute, prepare
+from acto.run import Prepared, Run, prepare
 from acto.run_audit import training_data
 
 MAY_DIFFER = ("device", "step", "workers", "data.root", "data.cache")
