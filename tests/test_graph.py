@@ -13,7 +13,7 @@ from torch import Tensor
 
 from acto.graph import WARM_UP, CudaRecorder, RecordedStep, recorder_for
 from acto.methods import METHODS
-from acto.train import Training, run_epochs
+from acto.train import Training, _Watch, run_epochs
 from acto.types import Batch, Clock
 from toys import BATCH_SIZE, TOYS, make_method, make_problem, make_training, tensors_in
 
@@ -154,3 +154,12 @@ def test_a_cuda_graph_trains_as_the_plain_loop(name: str) -> None:
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-5, equal_nan=True, msg=f"{name}: {key}")
     assert len(here.labels) > 3 * BATCH_SIZE
+
+
+def test_the_first_bad_step_and_its_samples_are_kept_on_the_device() -> None:
+    watch = _Watch(4, torch.device("cpu"))
+    for step, loss in enumerate((1.0, float("nan"), 2.0, float("inf"))):
+        watch.update(torch.tensor(loss), torch.arange(2 + step) + 10 * step)
+    assert int(watch.first_bad) == 1
+    assert watch.bad_rows.tolist() == [10, 11, 12, -1, -1, -1, -1, -1]
+    assert watch.last_rows.tolist() == [30, 31, 32, 33, 34, -1, -1, -1]

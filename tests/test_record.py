@@ -142,6 +142,14 @@ def test_open_lists_every_setting_that_differs(run: RunFolder) -> None:
     RunFolder.open(run.path).close()
 
 
+def test_a_setting_that_an_older_version_lacked_is_null(run: RunFolder) -> None:
+    run.close()
+    with RunFolder.open(run.path, config={**CONFIG, "step": None}):
+        pass
+    with pytest.raises(UserError, match="step: None there, 'graph' now"):
+        RunFolder.open(run.path, config={**CONFIG, "step": "graph"})
+
+
 def test_open_takes_over_what_may_differ(run: RunFolder) -> None:
     run.close()
     asked = {**CONFIG, "device": "cuda", "method": {"name": "acto", "tau": 0.03}}
