@@ -472,6 +472,8 @@ def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert sweep(tokens) == 0  # nothing is left to do
     assert json.loads(capsys.readouterr().out)[0]["seconds"] == facts["seconds"]
     shutil.rmtree(tmp_path / "runs")
+    assert sweep([*tokens, "--dry-run"]) == 0
+    assert "1 run, 1 of them finished" in capsys.readouterr().out
     assert sweep(tokens) == 0  # the collected record is enough
     (again,) = json.loads(capsys.readouterr().out)
     assert (again["outcome"], again["seconds"]) == ("finished", facts["seconds"]) and not folder.exists()

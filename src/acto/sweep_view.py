@@ -136,7 +136,8 @@ def plan_lines(items: Sequence[Item]) -> Iterator[str]:
     words = {"new": "to do", "redo": "to do again", "resume": "interrupted: to go on", "foreign": "holds no run"}
     rows = []
     for item in items:
-        state, _ = state_of(item.place.folder)
+        # Of a run that was collected elsewhere there is no folder here.
+        state = "finished" if item.before else state_of(item.place.folder)[0]
         rows.append((item.place.name, item.job.label, words.get(state, state)))
     yield from columns(rows)
     finished = sum(row[2] == "finished" for row in rows)
