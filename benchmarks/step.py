@@ -1,14 +1,14 @@
 """One full ACTO step with its data against a literal baseline in the manner of the public code.
 
-    python benchmarks/step.py [--rounds 20] [--steps 6] [--threads 2]
+    python benchmarks/step.py [--rounds 20] [--steps 6] [--threads 2] [--workers 2] [--device cuda --step compiled]
 
 Both train two seven-layer CNNs at batch 128 in the robust phase, weak and strong view included, on the same pictures
 (CIFAR-100's where the data root has it, else random ones; the cost does not depend on it). They alternate in one run,
 so that a noisy machine disturbs both alike, and each block reads exactly its own samples, so that no worker prepares
 batches for it while the other one is being timed.
 
-The baseline: torchvision views per picture with PIL in 2 workers, float32, contiguous, two optimizers, memories on the
-CPU, boolean indexing. It does nothing that the method does not need.
+The baseline: torchvision views per picture with PIL in worker processes, float32, contiguous, two optimizers, memories
+on the CPU, boolean indexing. It does nothing that the method does not need.
 
 Ours: the package's own loader, method and loop, with the number format that `--precision auto` picks. "of floor" is the
 share of its time that the convolutions alone would take: three times the summed best times of the six, forward and
@@ -48,6 +48,7 @@ from acto.bench_parts import (
 from acto.data.sources import DataSpec, load
 from acto.device import resolve_precision
 from acto.errors import UserError
+from acto.steps import STEPS
 
 TAU = 0.025
 SLOWEST_FAIR_BASELINE = 45.0
@@ -84,9 +85,13 @@ class Pictures(Dataset[tuple[torch.Tensor, torch.Tensor, int, int]]):
 class Literal:
     """The step as the paper's pseudocode reads, in plain PyTorch."""
 
-    def __init__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], device: torch.device) -> None:
+    def __init__(
+        self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], device: torch.device, workers: int
+    ) -> None:
         self.device, self.epoch = device, 0
-        self.loader = DataLoader(Pictures(images, labels), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+        self.loader = DataLoader(
+            Pictures(images, labels), BATCH, shuffle=True, num_workers=workers, persistent_workers=True
+        )
         self.robust, self.non_robust = cnn7().to(device), cnn7().to(device)
         sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=5e-4)
         self.optimizer_r = sgd(self.robust.parameters(), lr=0.01)
@@ -131,18 +136,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=6, help="steps in a block")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes of the baseline that make views")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--step", default="eager", choices=STEPS, help="how our steps are taken")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
     images, labels, origin = pictures(args.steps * BATCH)
     precision = resolve_precision("auto", device)
-    ours = ActoSteps(in_memory(images, labels), device=device, precision=precision)
-    rates = alternate({"ours": ours, "literal": Literal(images, labels, device)}, rounds=args.rounds, device=device)
+    ours = ActoSteps(in_memory(images, labels), device=device, precision=precision, step=args.step)
+    literal = Literal(images, labels, device, args.workers)
+    rates = alternate({"ours": ours, "literal": literal}, rounds=args.rounds, device=device)
     floor = convolution_seconds(device, precision)
-    print(f"torch {torch.__version__}, {platform.machine()}, {args.threads} threads, {device}, pictures: {origin}")
-    print(f"ours in {str(precision).removeprefix('torch.')}, {args.rounds} rounds of {args.steps} steps each")
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device
+    print(f"torch {torch.__version__}, {platform.machine()}, {args.threads} threads, {where}, pictures: {origin}")
+    print(
+        f"ours in {str(precision).removeprefix('torch.')}, --step {args.step}; the baseline with {args.workers} "
+        f"workers; {args.rounds} rounds of {args.steps} steps each"
+    )
     rows = {
         "ours": (rates["ours"], " images/s"),
         "literal": (rates["literal"], " images/s"),
@@ -152,7 +164,7 @@ def main() -> None:
     for name, (values, unit) in rows.items():
         low, median, high = quartiles(values)
         print(f"{name:8} median {median:8.2f}{unit}   quartiles {low:.2f} .. {high:.2f}")
-    print(f"the floor is {1000 * floor:.0f} ms a step: the convolutions alone")
+    print(f"the floor is {1000 * floor:.3g} ms a step: the convolutions alone")
     if np.median(rates["literal"]) < SLOWEST_FAIR_BASELINE and device.type == "cpu":
         print(f"VOID: the baseline is under {SLOWEST_FAIR_BASELINE:g} images/s, so the machine is too busy or too slow")
 

@@ -186,7 +186,7 @@ def test_the_examples_for_reading_run(
         assert values["samples"]["id"][row] in printed
     state = torch.load(values["checkpoint"].path("training.pt"), weights_only=True)
     assert all(
-        torch.equal(value, state["method"][f"nets.0.{key}"])
+        torch.equal(value.cpu(), state["method"][f"nets.0.{key}"].cpu())
         for key, value in values["model"].nets[0].state_dict().items()
     )
 

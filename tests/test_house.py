@@ -36,6 +36,7 @@ FLOORS = [
         "net_base",
         "findings",
         "soft_labels",
+        "streams",
         "data.file_tree",
         "data.text_files",
     },
@@ -65,6 +66,7 @@ FLOORS = [
         "data.listings",
         "data.passes",
         "data.samples",
+        "compiled",
         "graph",
         "nets",
         "record",
@@ -80,7 +82,7 @@ FLOORS = [
         "report_curves",
         "thumbnails",
     },
-    {"data.sources", "train", "label_audit", "decisions", "collect", "tables", "calibrate"},
+    {"data.sources", "steps", "train", "label_audit", "decisions", "collect", "tables", "calibrate"},
     {
         "data.check",
         "data.new_data",
@@ -116,7 +118,7 @@ NO_TORCH = {
     "record", "records", "report_curves", "report_page", "table_command", "table_text", "tables", "usable",
 }  # fmt: skip
 METHOD_IMPORTS = {
-    "types", "errors", "losses", "selection", "mixing", "soft_labels", "distributed", "nets", "methods.base",
+    "types", "errors", "losses", "selection", "mixing", "soft_labels", "distributed", "nets", "streams", "methods.base",
 }  # fmt: skip
 LAZY = {"cli", ""}
 """These may import inside functions, so that `acto --help` needs no torch."""

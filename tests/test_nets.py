@@ -57,19 +57,19 @@ def conv(i: int, o: int, k: int, *, bias: bool = False) -> int:
 
 
 def test_cnn7_has_the_papers_parameter_count() -> None:
-    assert num_parameters(build("cnn7", input_shape=(3, 32, 32), num_classes=100)) == 699_488
+    assert num_parameters(build("cnn7", input_shape=(3, 32, 32), num_classes=100)) == 698_892
 
 
 def test_cnn7_layers() -> None:
     net = small("cnn7")
     convs = [(m.in_channels, m.out_channels, m.bias is not None) for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert convs == [
-        (3, 64, True),
-        (64, 64, True),
-        (64, 128, True),
-        (128, 128, True),
-        (128, 196, True),
-        (196, 16, True),
+        (3, 64, False),
+        (64, 64, False),
+        (64, 128, False),
+        (128, 128, False),
+        (128, 196, False),
+        (196, 16, False),
     ]
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
     assert len(norms) == 7 and {m.momentum for m in norms} == {0.1}

@@ -171,7 +171,7 @@ class ToyData:
         index = torch.arange(self.num_samples) if stream.index is None else stream.index
         index = index[torch.randperm(len(index), generator=generator)]
         for part in self._slices(stream):
-            rows = index[part]
+            rows = index[part].to(self.labels.device)
             views = tuple(self._view(rows, name, generator) for name in stream.views)
             yield Batch(rows, views, self.labels[rows])
 
@@ -179,7 +179,7 @@ class ToyData:
         self, *, view: str = "none", batch_size: int | None = None, epoch: int = 0, turn: int = 0
     ) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(epoch * 97 + turn)
-        for rows in torch.arange(self.num_samples).split(batch_size or 1024):
+        for rows in torch.arange(self.num_samples, device=self.labels.device).split(batch_size or 1024):
             yield Batch(rows, (self._view(rows, view, generator),), self.labels[rows])
 
     def _slices(self, stream: Stream) -> list[slice]:
@@ -195,8 +195,8 @@ class ToyData:
         features = self.features[rows]
         if name == "none":
             return features
-        noisy = features + 0.1 * torch.randn(features.shape, generator=generator)
-        kept = torch.rand(features.shape, generator=generator) >= 0.2
+        noisy = features + 0.1 * torch.randn(features.shape, generator=generator).to(features.device)
+        kept = (torch.rand(features.shape, generator=generator) >= 0.2).to(features.device)
         return noisy if name == "weak" else torch.where(kept, noisy, 0.0)
 
 

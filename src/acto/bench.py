@@ -31,7 +31,7 @@ from acto.bench_parts import (
 from acto.console import columns, duration, size
 from acto.device import resolve_device, resolve_precision
 from acto.exits import Parser
-from acto.graph import CudaRecorder, Recorder
+from acto.steps import STEPS
 from acto.usable import usable_cores
 
 TRAIN_PICTURES, TEST_PICTURES = 50_000, 10_000
@@ -137,15 +137,17 @@ def measure(device: torch.device, precision: torch.dtype, *, quick: bool = False
         },
     }
     if gpu:
-        figures["epoch"] = {
-            "eager": whole_epoch(device, precision),
-            "graph": whole_epoch(device, precision, recorder=CudaRecorder(device)),
-        }
+        figures["epoch"] = {step: whole_epoch(device, precision, step=step) for step in STEPS}
     return figures
 
 
-def whole_epoch(device: torch.device, precision: torch.dtype, *, recorder: Recorder | None = None) -> dict[str, float]:
+def whole_epoch(device: torch.device, precision: torch.dtype, *, step: str = "graph") -> dict[str, float]:
     """An epoch of ACTO on as many random pictures as CIFAR-100 has, after one that warms up.
+
+    Args:
+        device: a CUDA device.
+        precision: of the networks' bodies.
+        step: one of acto.steps.STEPS.
 
     Returns:
         "seconds", and "peak_bytes" of the device's memory, data included.
@@ -154,7 +156,7 @@ def whole_epoch(device: torch.device, precision: torch.dtype, *, recorder: Recor
     # A few thousand different pictures are enough; the loader does not know.
     some = smooth_pictures(5_000, seed=3)
     pixels = some.repeat(TRAIN_PICTURES // len(some), axis=0)
-    steps = ActoSteps(in_memory(pixels), device=device, precision=precision, recorder=recorder)
+    steps = ActoSteps(in_memory(pixels), device=device, precision=precision, step=step)
     rate(steps, device)
     seconds = TRAIN_PICTURES / rate(steps, device)
     return {"seconds": seconds, "peak_bytes": float(torch.cuda.max_memory_allocated(device))}

@@ -21,9 +21,9 @@ from acto import evaluate, nets
 from acto.data.augment import ViewSpec
 from acto.data.loader import DeviceData, DiskData
 from acto.data.samples import Samples
-from acto.graph import Recorder
 from acto.methods.acto import ACTO
 from acto.plans import Plan
+from acto.steps import prepare_steps
 from acto.train import Protocol as TrainingProtocol
 from acto.train import Training, run_epochs
 from acto.types import Stream, Task
@@ -71,18 +71,17 @@ class ActoSteps:
         samples: pictures of 32x32 in memory.
         device: where all of it happens.
         precision: of the networks' bodies.
-        recorder: records the steps, see acto.graph.
+        step: one of acto.steps.STEPS.
     """
 
-    def __init__(
-        self, samples: Samples, *, device: torch.device, precision: torch.dtype, recorder: Recorder | None = None
-    ) -> None:
+    def __init__(self, samples: Samples, *, device: torch.device, precision: torch.dtype, step: str = "eager") -> None:
         self.data = DeviceData(
             samples, ViewSpec(pipeline="cifar", size=SIDE, mean=MEAN, std=STD), seed=0, device=device
         )
         task = Task(torch.from_numpy(samples.labels), NUM_CLASSES)
         method = ACTO(ACTO.Config(warmup_epochs=0), task, cnn7).to(device).to(memory_format=torch.channels_last)
         protocol = TrainingProtocol(epochs=10_000, batch_size=BATCH, plan=Plan(lr=0.01), plans={"net1": Plan(lr=0.08)})
+        recorder = prepare_steps(step, method, device=device, precision=precision, batch_size=BATCH)
         self.training = Training(method, protocol, precision=precision, recorder=recorder)
         self._epochs = run_epochs(self.training, self.data, seed=0)
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -111,7 +112,9 @@ def export(
     model = load(run, trust=trust)
     folder = Path(out) if out is not None else record.path / "exported"
     _refuse_foreign(folder, model)
-    files, predictor = FORMATS[format](model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporters warn of what they call in torch itself
+        files, predictor = FORMATS[format](model)
     random, real = _random_inputs(model), _real_inputs(model, record)
     difference = _largest_difference(model.headline, predictor, [random[:1], random, *([real] if len(real) else [])])
     if not difference <= TOLERANCE:

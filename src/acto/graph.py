@@ -38,7 +38,7 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records CUDA graphs, on a stream of its own.
+    """Records CUDA graphs, on a stream of its own. Only the last recording may be replayed: all share one memory.
 
     `torch.cuda.graph` would collect garbage and empty the allocator's cache before each recording, of which an epoch
     of half a second needs one.
@@ -46,6 +46,10 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
+        self._memory = torch.cuda.graph_pool_handle()
+        # Kept until the next one is made: memory that no recording holds is given up, and would have to be asked for
+        # anew every epoch.
+        self._last: torch.cuda.CUDAGraph | None = None
 
     @contextmanager
     def beside(self) -> Iterator[None]:
@@ -61,12 +65,13 @@ class CudaRecorder:
         torch.cuda.synchronize(self._stream.device)
         with torch.cuda.stream(self._stream):
             # Another thread may pin a loader's pictures meanwhile.
-            graph.capture_begin(capture_error_mode="thread_local")
+            graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
             try:
                 logged = run()
                 graph.capture_end()
             except RuntimeError as error:
-                raise RunError(f"the step cannot be recorded here: {error}. Leave out --step graph") from error
+                raise RunError(f"the step cannot be recorded here: {error}. --step eager goes without") from error
+        self._last = graph
         return graph.replay, logged
 
 

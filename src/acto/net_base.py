@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,6 +50,8 @@ class Net(nn.Module):
         self.backbone = backbone
         self.head = Head(feature_dim, num_classes)
         he_normal(self.head)
+        self.compiled_batch: int | None = None
+        """Training batches of this many samples go through torch.compile, see acto.compiled."""
 
     def features(self, images: Tensor) -> Tensor:
         """(B, *input_shape) -> (B, D), what the head sees.
@@ -61,7 +66,9 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, *input_shape) -> (B, K) float32 logits."""
-        return self.head(self.features(images))
+        if self.training and len(images) == self.compiled_batch and torch.is_grad_enabled():
+            return _compiled()(self, images)
+        return _logits(self, images)
 
     def plain_state_dict(self) -> dict[str, Tensor]:
         """The weights under the keys of the backbone's own library: a plain torchvision or timm model loads them.
@@ -78,6 +85,16 @@ class Net(nn.Module):
             part, _, rest = key.partition(".")
             plain[f"{self.head_key}.{rest}" if part == "head" else rest] = value
         return plain
+
+
+def _logits(net: Net, images: Tensor) -> Tensor:
+    return net.head(net.features(images))
+
+
+@cache
+def _compiled() -> Callable[[Net, Tensor], Tensor]:
+    """Shared by all networks: those of one kind are compiled once."""
+    return torch.compile(_logits, dynamic=False)
 
 
 def he_normal(linear: nn.Linear) -> nn.Linear:

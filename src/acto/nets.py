@@ -24,19 +24,20 @@ CIFAR_STEM_UP_TO = 64
 """Pixels a side up to which a ResNet starts with a 3x3 convolution of stride 1 and without pooling."""
 
 
-def _conv_bn_relu(channels_in: int, channels_out: int, *, bias: bool) -> list[nn.Module]:
+def _conv_bn_relu(channels_in: int, channels_out: int) -> list[nn.Module]:
     return [
-        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=bias),
+        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
         nn.BatchNorm2d(channels_out, momentum=0.1),
         nn.ReLU(inplace=True),
     ]
 
 
 def cnn7(input_shape: Shape, num_classes: int) -> Net:
-    """The seven-layer CNN of the ACTO, JoCoR and Jo-SRC papers, for 3x32x32: 699,488 parameters at 100 classes.
+    """The seven-layer CNN of the ACTO, JoCoR and Jo-SRC papers, for 3x32x32: 698,892 parameters at 100 classes.
 
     Convolutions 64-64, 128-128, 196-16, each pair followed by a 2x2 maximum, then 256 -> 512 -> K. The features are
-    the 512. The public code's projector feeds no loss and is left out.
+    the 512. The public code's projector feeds no loss and is left out, as are the 596 biases of its convolutions: batch
+    norm subtracts them again, so that nothing depends on them, and on a GPU they take an eighth of an epoch's time.
 
     Raises:
         UserError: an input_shape other than (3, 32, 32).
@@ -49,7 +50,7 @@ def cnn7(input_shape: Shape, num_classes: int) -> Net:
     layers: list[nn.Module] = []
     width = 3
     for first, second in ((64, 64), (128, 128), (196, 16)):
-        layers += _conv_bn_relu(width, first, bias=True) + _conv_bn_relu(first, second, bias=True)
+        layers += _conv_bn_relu(width, first) + _conv_bn_relu(first, second)
         layers.append(nn.MaxPool2d(2))
         width = second
     layers += [nn.Flatten(), he_normal(nn.Linear(256, 512)), nn.BatchNorm1d(512), nn.ReLU(inplace=True)]
@@ -64,7 +65,7 @@ def cnn_small(input_shape: Shape, num_classes: int) -> Net:
     channels, _, _ = check_picture("cnn_small", input_shape)
     layers: list[nn.Module] = []
     for width in (16, 32, 64):
-        layers += _conv_bn_relu(channels, width, bias=False) + _conv_bn_relu(width, width, bias=False)
+        layers += _conv_bn_relu(channels, width) + _conv_bn_relu(width, width)
         layers.append(nn.MaxPool2d(2) if width < 64 else nn.AdaptiveAvgPool2d(1))
         channels = width
     layers.append(nn.Flatten())
@@ -80,11 +81,11 @@ def cnn_tiny(input_shape: Shape, num_classes: int) -> Net:
     """
     channels, _, _ = check_picture("cnn_tiny", input_shape)
     layers = [
-        *_conv_bn_relu(channels, 16, bias=False),
+        *_conv_bn_relu(channels, 16),
         nn.MaxPool2d(2),
-        *_conv_bn_relu(16, 32, bias=False),
+        *_conv_bn_relu(16, 32),
         nn.MaxPool2d(2),
-        *_conv_bn_relu(32, 64, bias=False),
+        *_conv_bn_relu(32, 64),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     ]
@@ -119,7 +120,7 @@ def preact_resnet18(input_shape: Shape, num_classes: int) -> Net:
     initialisation, as theirs does.
     """
     channels, _, _ = check_picture("preact_resnet18", input_shape)
-    layers = _conv_bn_relu(channels, 64, bias=False)
+    layers = _conv_bn_relu(channels, 64)
     width = 64
     for planes, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
         layers += [_PreActBlock(width, planes, stride=stride), _PreActBlock(planes, planes, stride=1)]

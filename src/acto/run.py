@@ -18,14 +18,12 @@ from acto.data.sources import Dataset, DataSpec, load
 from acto.device import resolve_device, resolve_precision
 from acto.errors import UserError, check_range, choose
 from acto.failures import in_words
-from acto.graph import Recorder, recorder_for
 from acto.methods import METHODS
 from acto.settings import build
+from acto.steps import STEPS, prepare_steps
 from acto.train import Protocol, Training
 from acto.types import Task
 from acto.warm_start import WarmStart, plan
-
-STEPS = ("eager", "graph")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +40,8 @@ class Run:
         seed: of initialisation, order and views.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
-        step: "graph" records the step as one CUDA graph where that can be done, "eager" does not; None: "eager".
+        step: "graph" records the step as one CUDA graph where that can be done, "compiled" moreover has the networks
+            compiled by torch.compile, "eager" does neither; None: "graph" on a CUDA device, "eager" elsewhere.
         sync_batchnorm: batch statistics over the whole batch, not over each process's part; several CUDA devices.
         eval_every: epochs between two evaluations; the last ten are always evaluated.
         workers: processes that decode pictures from disk.
@@ -218,13 +217,10 @@ def _prepare(
         if device.type != "cuda":
             raise UserError(f"sync_batchnorm needs CUDA devices, and this process trains on {device}")
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    recorder: Recorder | None = None
-    if run.step == "graph":
-        made = recorder_for(method, device=device, precision=precision, world=distributed.world())
-        if isinstance(made, str):
-            say(made)
-        else:
-            recorder = made
+    recorder = prepare_steps(
+        run.step, method, device=device, precision=precision, batch_size=run.protocol.batch_size,
+        world=distributed.world(), say=say,
+    )  # fmt: skip
     training = Training(method, run.protocol, precision=precision, recorder=recorder)
     if begun is not None:
         begun.hand_over(training)

@@ -240,9 +240,16 @@ def _as_tensor(array: npt.NDArray[Any]) -> Tensor:
 
 
 def _suitable_chunk(input_shape: tuple[int, ...], device: torch.device) -> int:
-    """Samples a chunk: on the CPU a view should stay in the cache, a GPU wants much work for each kernel."""
-    view_bytes = 4 * prod(input_shape)
-    return max(1, (16 if device.type == "cpu" else 64) * 2**20 // view_bytes)
+    """Samples a chunk. On the CPU a view should stay in the cache; on a GPU asking for it takes as long as making it.
+
+    There 512 MiB are nearly an epoch of CIFAR; a 64th of a small GPU leaves room for what comes between.
+    """
+    room = 16 * 2**20
+    if device.type == "cuda":
+        room = min(512 * 2**20, torch.cuda.get_device_properties(device).total_memory // 64)
+    elif device.type != "cpu":
+        room = 64 * 2**20
+    return max(1, room // (4 * prod(input_shape)))
 
 
 def _whole_batches(sizes: list[int], chunk: int) -> Iterator[list[int]]:

@@ -36,6 +36,7 @@ from acto.errors import check_range, choose
 from acto.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
 from acto.methods.base import Method, observed
 from acto.soft_labels import SoftLabels, check_memory
+from acto.streams import at_once
 from acto.types import Batch, BuildNet, Clock, Scan, Step, Task
 
 SELECTIONS = ("both", "robust", "everything")
@@ -124,7 +125,8 @@ class ACTO(Method):
 
     def _warm_up(self, batch: Batch) -> Step:
         config, label = self.config, batch.label
-        robust, non_robust = (net(batch.views[0]) for net in self.nets)
+        view = batch.views[0]
+        robust, non_robust = at_once(lambda: self.nets[0](view), lambda: self.nets[1](view), device=view.device)
         penalty = batch_mean(negative_entropy(robust, clamp_logits=config.entropy_clamp))
         loss_r = self._ce_mean(robust, label) + config.entropy_weight * penalty
         loss_n = self._ce_mean(non_robust, label)
@@ -141,7 +143,10 @@ class ACTO(Method):
     def _robust(self, batch: Batch, clock: Clock) -> Step:
         config, label, index = self.config, batch.label, batch.index
         weak, strong = batch.views
-        robust, non_robust = self.nets[0](weak), self.nets[1](weak)
+        seen = (weak, strong) if config.consistency else (weak,)
+        (robust, *robust_strong), non_robust = at_once(
+            lambda: [self.nets[0](view) for view in seen], lambda: self.nets[1](weak), device=weak.device
+        )
 
         right_r, right_n = robust.argmax(1) == label, non_robust.argmax(1) == label
         selected, mined, is_open = select(
@@ -158,7 +163,7 @@ class ACTO(Method):
         loss_r = masked_mean(weight * self._ce(robust, label), selected)
         if config.consistency:
             pseudo_label = torch.where(selected, label, soft_label.argmax(1))
-            consistency = self._ce_mean(self.nets[0](strong), pseudo_label)
+            consistency = self._ce_mean(robust_strong[0], pseudo_label)
             loss_r = (1 - config.consistency_weight) * loss_r + config.consistency_weight * consistency
         loss_n = self._ce_mean(non_robust, label)
 
