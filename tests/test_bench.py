@@ -51,7 +51,7 @@ def test_the_work_of_a_step_is_that_of_the_layers(steps: ActoSteps) -> None:
         total = 0
         for number, (cin, cout, side) in enumerate(CONVOLUTIONS):
             x, y, weight = batch * cin * side**2, batch * cout * side**2, 9 * cin * cout
-            total += x + weight + cout + y  # forward: picture, weight, bias, result
+            total += x + weight + y  # forward: picture, weight, result
             total += y + x + weight + weight + (x if number else 0)  # backward: gradient of the weight, and of x
         for a, b in LINEAR:
             x, y, weight = batch * a, batch * b, a * b

@@ -31,7 +31,7 @@ def compile_nets(method: Method, *, device: torch.device, precision: torch.dtype
         return f"networks are compiled for a CUDA device only, and this is {device}"
     nets = [module for module in method.modules() if isinstance(module, Net)]
     # Networks of one kind share what was compiled: a copy of each kind does, and keeps the statistics of the others.
-    kinds = {(net.name, net.input_shape): net for net in nets}
+    kinds = {(net.name, *(weights.shape for weights in net.parameters())): net for net in nets}
     for net in kinds.values():
         try:
             _try(copy.deepcopy(net), device=device, precision=precision, batch_size=batch_size)

@@ -38,6 +38,11 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_in_words(device: torch.device) -> str:
+    """Its name for a record: ``cpu``, or ``cuda:0 (NVIDIA H100 80GB HBM3)``."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """The format that the networks' bodies compute in; losses, memories and statistics stay float32.
 

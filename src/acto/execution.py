@@ -20,6 +20,7 @@ import torch
 from acto import calibrate, distributed, evaluate
 from acto.data.noise import sha256_of_labels
 from acto.data.sources import Dataset
+from acto.device import device_in_words
 from acto.failures import Interrupted, Stop, signals_raise
 from acto.net_weights import read_state
 from acto.record import Checkpoint, RunError, RunFolder, State, last_checkpoint, read_run
@@ -129,7 +130,7 @@ def _follow(prepared: Prepared, path: Path, stop: Stop) -> dict[str, Any]:
 
 def _train(prepared: Prepared, folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
     run, dataset, training = prepared.run, prepared.dataset, prepared.training
-    device = str(training.device)
+    device = device_in_words(training.device)
     start = folder.last_checkpoint()
     if start is None and prepared.warm_start is not None:
         prepared.warm_start.begin(folder)
