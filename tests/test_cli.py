@@ -132,6 +132,15 @@ def test_another_number_of_epochs_scales_the_recipe() -> None:
     assert (run.config.warmup_epochs, run.protocol.plan.warmup_epochs) == (3, 3)
 
 
+def test_dashes_are_underscores_in_every_flag() -> None:
+    run = run_of(
+        "--data", "digits", "--assumed-noise-rate", "0.3", "--acto.memory-momentum=0.7", "--data.holdout-seed", "4"
+    )
+    assert (run.assumed_noise_rate, run.config.memory_momentum, run.data.holdout_seed) == (0.3, 0.7, 4)
+    with pytest.raises(UserError, match="unknown flag '--assumed-noise'"):
+        run_of("--data", "digits", "--assumed-noise", "0.3")
+
+
 def test_every_field_of_a_run_has_a_flag() -> None:
     hidden = {"trust_net"}
     for method in METHODS.values():

@@ -28,6 +28,7 @@ from acto.run import Run, prepare
 from acto.train import Protocol
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 RUN_FOLDER = "runs/digits"
 """The folder that the examples in docs/reading-a-run.md read."""
 
@@ -203,18 +204,29 @@ def test_the_examples_for_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for name in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "docs/decisions.md",
-        "docs/labels.md",
-        "docs/reading-a-run.md",
-    ):
-        page = ROOT / name
+    linked = set()
+    for page in DOCUMENTS:
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
-        for link in re.findall(r"\]\(([^)#]+)\)", prose):
-            assert link.startswith("https://") or (page.parent / link).exists(), f"{name}: {link}"
+        for link, part in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", prose):
+            target = (page.parent / link if link else page).resolve()
+            assert link.startswith("https://") or target.exists(), f"{page.name}: {link}"
+            if part and target.suffix == ".md":
+                assert part in anchors(target), f"{page.name}: {link}#{part}"
+            linked.add(target)
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if page not in linked]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of `page` may say after its #, as GitHub names it."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_a_document_has_a_heading_text_and_no_gap(page: Path) -> None:
+    text = page.read_text()
+    assert text.startswith("# ") and len(text.split()) > 100
+    assert not re.search(r"@[A-Z]+@|\bTODO\b|\bTBD\b", text)
 
 
 def test_the_diagram_is_plain_svg() -> None:

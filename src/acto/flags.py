@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -180,7 +180,7 @@ def parse(tokens: Sequence[str]) -> Asked:
     short = dict(SHORT)
     if f"{section(method.name)}.warmup_epochs" in known:
         short["--warmup-epochs"] = f"--{section(method.name)}.warmup_epochs"
-    tokens = [_long_form(token, short) for token in tokens]
+    tokens = [_long_form(token, short, known) for token in tokens]
     asks_for_help = bool({"-h", "--help"} & set(tokens))
     source = _value_of("--data.source", tokens)
     parser = _parser(method, known, short, defaults=_defaults(source, method) if asks_for_help else {})
@@ -223,12 +223,19 @@ def _value_of(flag: str, tokens: Sequence[str]) -> str | None:
     return value
 
 
-def _long_form(token: str, short: Mapping[str, str]) -> str:
+def _long_form(token: str, short: Mapping[str, str], known: Collection[str]) -> str:
+    """The flag that a token means: dashes and underscores are the same in a name, and some names have a short form."""
     name, equals, value = token.partition("=")
-    with_dashes = name.replace("_", "-")
-    if not name.startswith("--") or "." in name:
+    if not name.startswith("--"):
         return token
-    return f"{short.get(with_dashes, with_dashes if with_dashes in ACTIONS else name)}{equals}{value}"
+    with_dashes, key = name.replace("_", "-"), name[2:].replace("-", "_")
+    if with_dashes in short:
+        name = short[with_dashes]
+    elif with_dashes in ACTIONS:
+        name = with_dashes
+    elif key in known:
+        name = f"--{key}"
+    return f"{name}{equals}{value}"
 
 
 def _check_flags(tokens: Sequence[str], flags: Sequence[str], short: Mapping[str, str], method: type[Method]) -> None:
