@@ -1,7 +1,7 @@
 """ACTO on a file of frozen features, from the open file to the written report: where the time goes.
 
-    python benchmarks/vectors.py [--samples 1000000] [--features 512] [--classes 100] [--epochs 10] [--batch 1024]
-        [--precision bfloat16] [--threads 2] [--warmup-epochs 1]
+    python benchmarks/vectors.py [--samples 1000000] [--features 512] [--classes 100] [--epochs 10] [--batch 128]
+        [--precision float32] [--threads 2]
 
 Writes an .npz of random clusters with 30 % wrong labels into a temporary folder, and goes the way of `acto train --data
 FILE.npz` on it: open, train, evaluate, write. The floor is the matrix products of a step alone: for each of its passes
@@ -27,7 +27,7 @@ from acto.data.sources import DataSpec, load
 from acto.device import resolve_precision
 from acto.execution import execute
 from acto.label_report import LabelReport
-from acto.recipes import recipe, setting_for
+from acto.recipes import recipe, setting_of_kind
 from acto.record import RunFolder, read_run
 from acto.run import Run, prepare
 from acto.run_audit import audit_run
@@ -75,7 +75,6 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=512)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--warmup-epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, help="samples a step; without it the recipe's")
     parser.add_argument("--precision", help="float32 or bfloat16; without it the recipe's")
     parser.add_argument("--threads", type=int, default=2)
@@ -93,10 +92,9 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     source = folder / "features.npz"
     write_features(source, args.samples, args.features, args.classes)
     spec = DataSpec(source=str(source))
-    setting = setting_for(spec.source, pipeline="vectors").lasting(args.epochs)
+    setting = setting_of_kind("vectors", args.samples).lasting(args.epochs)
     setting = replace(
         setting,
-        warmup_epochs=args.warmup_epochs,
         batch_size=args.batch or setting.batch_size,
         precision=args.precision or setting.precision,
     )

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 import acto
-from acto import launch
+from acto import launch, recipes
 from acto.cli import COMMANDS, USAGE, main
 from acto.console import Reporter
 from acto.durable import RunError
@@ -29,6 +29,7 @@ from acto.plans import Plan
 from acto.record import read_run
 from acto.run import Run
 from acto.settings import plain
+from acto.sweep_jobs import Block, Variant, jobs_of
 from acto.train import Protocol
 
 TINY = [
@@ -111,6 +112,19 @@ def test_recipes_give_what_is_not_said() -> None:
     assert run.protocol.plans == {"net1": Plan(lr=0.08, schedule="baseline")}
     assert run.config == METHODS["acto"].Config(warmup_epochs=50)
     assert (run.data.noise.kind, run.data.noise.rate) == ("asymmetric", 0.4)
+
+
+def test_the_recipe_for_features_depends_on_how_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).normal(size=(100, 3)), y=np.arange(100) % 2)
+    source = ("--data", str(tmp_path / "rows.npz"))
+    assert run_of(*source).protocol.batch_size == 128
+    monkeypatch.setattr(recipes, "MANY_VECTORS", 90)  # a tenth is held out
+    assert run_of(*source).protocol.batch_size == 1024
+    block = Block(variants=(Variant(method="acto"),), sources=(source[1],), noises=(("none", 0.0),), seeds=(0,))
+    (job,) = jobs_of([block])
+    assert (job.run.protocol.batch_size, job.run.protocol.plan.lr) == (1024, 0.16)
+    monkeypatch.setattr(recipes, "MANY_VECTORS", 91)
+    assert run_of(*source).protocol.batch_size == 128
 
 
 def test_explicit_flags_win_over_the_recipe() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from acto.data import decoding
+from acto.data import decoding, loader
 from acto.data.augment import ViewSpec, make_vector_view, make_view
 from acto.data.counter import Occasion, order, uniform
 from acto.data.loader import DeviceData, DiskData, open_data
@@ -103,6 +104,15 @@ def test_a_batch_that_not_every_process_can_share_is_refused() -> None:
     for count, batch_size in ((3, 128), (100, 3)):
         with pytest.raises(UserError, match="a batch of 3 samples cannot be shared by 4 processes"):
             device_data(count, world=4).num_steps(Stream(views=BOTH, batch_size=batch_size))
+
+
+@pytest.mark.parametrize(("memory", "samples"), [(80 * 2**30, 43_690), (8 * 2**30, 10_922), (2**20, 1)])
+def test_a_gpu_makes_views_of_as_many_samples_as_it_has_room_for(
+    memory: int, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
+    assert loader._suitable_chunk((3, 32, 32), torch.device("cuda")) == samples
+    assert loader._suitable_chunk((3, 32, 32), torch.device("cpu")) == 1365
 
 
 @pytest.mark.parametrize("chunk", [1, 20, 33, 40, 64, 10_000])

@@ -8,7 +8,7 @@ import torch
 
 from acto.errors import UserError
 from acto.plans import Plan
-from acto.recipes import VECTORS
+from acto.recipes import BY_PIPELINE, MANY_VECTORS, VECTORS, VECTORS_IN_BULK, setting_for, setting_of_kind
 
 
 def rates(plan: Plan, epochs: int) -> list[float]:
@@ -104,3 +104,12 @@ def test_a_short_run_keeps_a_warm_up_and_a_run_without_one_gets_none() -> None:
     assert VECTORS.warmup_epochs == 2 and VECTORS.epochs == 60
     assert [VECTORS.lasting(epochs).warmup_epochs for epochs in (5, 12, 30, 120)] == [1, 1, 1, 4]
     assert replace(VECTORS, warmup_epochs=0).lasting(12).warmup_epochs == 0
+
+
+def test_many_rows_of_features_are_taken_in_large_batches_at_rates_that_fit() -> None:
+    assert setting_of_kind("vectors", MANY_VECTORS - 1) is VECTORS
+    assert setting_for("mine.npz", pipeline="vectors", num_samples=MANY_VECTORS) is VECTORS_IN_BULK
+    assert setting_of_kind("photo", 10**7) is BY_PIPELINE["photo"]
+    times = VECTORS_IN_BULK.batch_size / VECTORS.batch_size
+    for name in ("lr", "warmup_lr", "lr1"):
+        assert getattr(VECTORS_IN_BULK, name) == pytest.approx(times * getattr(VECTORS, name))

@@ -23,7 +23,7 @@ from acto.execution import Report
 from acto.flags import SHORT, known_fields, run_of, section
 from acto.label_report import LabelReport
 from acto.methods import METHODS
-from acto.recipes import BY_PIPELINE, Setting
+from acto.recipes import Setting, setting_of_kind
 from acto.run import Run
 from acto.run_audit import audit_run
 from acto.settings import merged
@@ -225,7 +225,7 @@ def fit(
             seed=seed or 0, ids=ids,
         )  # fmt: skip
     if init_from is None:
-        setting = _for_size(BY_PIPELINE[held.views.pipeline], len(held.train))
+        setting = _for_size(setting_of_kind(held.views.pipeline, len(held.train)), len(held.train))
         planned = run_of(asked, setting, trust_net=net is not None)
     else:
         planned = Run.from_dict(asked, trust_net=net is not None)

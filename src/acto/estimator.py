@@ -28,7 +28,7 @@ from acto.flags import run_of, section
 from acto.label_audit import report_on
 from acto.methods import METHODS
 from acto.methods.standard import Standard
-from acto.recipes import VECTORS
+from acto.recipes import setting_of_kind
 from acto.run import Run, prepare
 from acto.sample_table import label_quality
 from acto.settings import merged
@@ -165,7 +165,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """The settings: the recipe's for vectors, and what was said."""
         if not isinstance(self.net, str) or not (self.net == "mlp" or self.net.startswith("mlp:")):
             raise UserError(f"net must be 'mlp' or 'mlp:WIDTH', not {self.net!r}")
-        size = batch_size_for(num_samples, most=VECTORS.batch_size)
+        setting = setting_of_kind("vectors", num_samples)
+        size = batch_size_for(num_samples, most=setting.batch_size)
         protocol: dict[str, Any] = {
             "epochs": self.epochs,
             "batch_size": self.batch_size if self.batch_size is not None else size,
@@ -182,7 +183,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         }
         if self.warmup_epochs is not None:
             asked = merged(asked, {section(self.method): {"warmup_epochs": self.warmup_epochs}})
-        return run_of(asked, VECTORS)
+        return run_of(asked, setting)
 
 
 def _dataset(features: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, num_classes: int) -> Dataset:

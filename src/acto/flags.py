@@ -133,7 +133,8 @@ def resolve(
     if len(refusals) == len(BY_PIPELINE):  # whatever the data are
         raise refusals[-1]
     dataset = load(spec, data_root=spec.root, download=download)
-    return run_with(setting_for(spec.source, pipeline=dataset.views.pipeline)), dataset
+    kind, count = dataset.views.pipeline, len(dataset.train)
+    return run_with(setting_for(spec.source, pipeline=kind, num_samples=count)), dataset
 
 
 def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = False) -> Run:

@@ -152,6 +152,9 @@ PHOTOS = replace(
 # Chosen on 3,000 pictures each of MNIST and of the first half of Fashion-MNIST as rows of pixels, 30 epochs, one seed,
 # symmetric, asymmetric and instance-dependent noise: of warm-ups of 1, 2, 3 and 7 epochs 1 found the wrong labels best.
 VECTORS = replace(SMALL_PICTURES, net="mlp", batch_size=128, warmup_epochs=2)
+# Steps of 128 rows are spent on asking for small products. @CHOICE@
+VECTORS_IN_BULK = replace(VECTORS, batch_size=1024, lr=0.16, warmup_lr=0.16, lr1=0.32, precision="auto")
+MANY_VECTORS = 50_000
 
 SETTINGS: dict[str, Setting] = {
     "cifar100nc": CIFAR_NUST,
@@ -177,9 +180,21 @@ BY_PIPELINE: dict[str, Setting] = {
 }
 
 
-def setting_for(source: str, *, pipeline: str | None = None) -> Setting:
-    """The setting of a named source, or of the kind of data that a path turned out to be (ViewSpec.pipeline)."""
-    return SETTINGS.get(source) or BY_PIPELINE[pipeline or "small"]
+def setting_for(source: str, *, pipeline: str | None = None, num_samples: int = 0) -> Setting:
+    """The setting of a named source, or of data that a path turned out to be.
+
+    Args:
+        source: as in acto.data.samples.DataSpec.
+        pipeline: kind of the data, see ViewSpec.pipeline.
+        num_samples: to train on, 0 where it is not known.
+    """
+    return SETTINGS.get(source) or setting_of_kind(pipeline or "small", num_samples)
+
+
+def setting_of_kind(pipeline: str, num_samples: int) -> Setting:
+    """The setting of `num_samples` training samples that nobody has named."""
+    many = pipeline == "vectors" and num_samples >= MANY_VECTORS
+    return VECTORS_IN_BULK if many else BY_PIPELINE[pipeline]
 
 
 def _acto(setting: Setting, noise: NoiseSpec) -> ACTO.Config:

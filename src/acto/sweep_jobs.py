@@ -16,7 +16,7 @@ from acto.data.sources import DataSpec, load
 from acto.errors import UserError, choose, closest
 from acto.flags import ACTIONS, SHORT, Asked, known_fields, parse, resolve, section
 from acto.methods import METHODS
-from acto.recipes import BY_PIPELINE, SETTINGS, Setting, recipe
+from acto.recipes import SETTINGS, Setting, recipe, setting_of_kind
 from acto.records import config_hash
 from acto.run import Run
 from acto.settings import build, flatten, merged
@@ -178,18 +178,18 @@ def jobs_of(blocks: Sequence[Block]) -> list[Job]:
     Raises:
         UserError: for a setting that cannot be used. Only data that are no named data set are read for it.
     """
-    pipelines: dict[str, str] = {}
+    found: dict[str, Setting] = {}
     jobs: dict[str, Job] = {}
     for block in blocks:
         try:
-            for job in _jobs(block, pipelines):
+            for job in _jobs(block, found):
                 jobs.setdefault(job.name, job)
         except UserError as error:
             raise UserError(f"{block.where}{error}") from error
     return list(jobs.values())
 
 
-def _jobs(block: Block, pipelines: dict[str, str]) -> Iterator[Job]:
+def _jobs(block: Block, found: dict[str, Setting]) -> Iterator[Job]:
     flags = {variant.method: _flags(variant.method) for variant in block.variants}
     known = set().union(*flags.values())
     for variant in block.variants:
@@ -206,7 +206,7 @@ def _jobs(block: Block, pipelines: dict[str, str]) -> Iterator[Job]:
                         asked.settings,
                         {"method": variant.method, "seed": seed, "data": {"source": source, "noise": noise}},
                     )
-                    run = _resolved(settings, pipelines, trust_net=trust_net, download=download)
+                    run = _resolved(settings, found, trust_net=trust_net, download=download)
                     yield Job(
                         name=folder_name(run),
                         label=variant.label or variant.method,
@@ -248,14 +248,15 @@ def _refuse_own(asked: Asked) -> None:
         raise UserError(f"--{min(others)} is for a single run, not for a sweep")
 
 
-def _resolved(settings: Mapping[str, Any], pipelines: dict[str, str], *, trust_net: bool, download: bool) -> Run:
-    """As flags.resolve, but data of one's own are read once for all runs."""
+def _resolved(settings: Mapping[str, Any], found: dict[str, Setting], *, trust_net: bool, download: bool) -> Run:
+    """As flags.resolve, but data of one's own are read once for all runs: `found` keeps what they turned out to be."""
     spec = build(DataSpec, settings["data"])
     if spec.source in SETTINGS:
         return resolve(settings, trust_net=trust_net)[0]
-    if spec.source not in pipelines:
-        pipelines[spec.source] = load(spec, data_root=spec.root, download=download).views.pipeline
-    setting: Setting = BY_PIPELINE[pipelines[spec.source]]
+    if spec.source not in found:
+        dataset = load(spec, data_root=spec.root, download=download)
+        found[spec.source] = setting_of_kind(dataset.views.pipeline, len(dataset.train))
+    setting = found[spec.source]
     if (epochs := settings.get("protocol", {}).get("epochs")) is not None and epochs > 0:
         setting = setting.lasting(epochs)
     if (warmup := settings.get(section(settings["method"]), {}).get("warmup_epochs")) is not None:
