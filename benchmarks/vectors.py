@@ -134,7 +134,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     samples = len(prepared.dataset.train)
     rates = [samples / seconds for seconds in train_seconds]
     steps = samples / run.protocol.batch_size
-    passes = 2 * args.warmup_epochs + 3 * (args.epochs - args.warmup_epochs)
+    passes = 2 * setting.warmup_epochs + 3 * (args.epochs - setting.warmup_epochs)
     bare = passes * steps * floor
     print(
         f"{samples:,} x {args.features} features, {args.classes} classes, {args.epochs} epochs, "
@@ -144,7 +144,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     for name, seconds in parts.items():
         print(f"{name:<32} {seconds:>8.1f} s")
     print(f"{'all of it':<32} {sum(parts.values()):>8.1f} s")
-    robust = sorted(rates[args.warmup_epochs :] or rates)
+    robust = sorted(rates[setting.warmup_epochs :] or rates)
     print(f"training: {robust[len(robust) // 2]:,.0f} samples/s (median of the robust epochs)")
     print(f"matrix products alone: {bare:.1f} s; training takes {parts['train'] / bare:.2f} times as long")
     print(f"{args.epochs} epochs of training over 10^6 samples at this rate: {10**6 / samples * parts['train']:.0f} s")
