@@ -123,6 +123,9 @@ def test_the_recipe_for_features_depends_on_how_many_there_are(tmp_path: Path, m
     block = Block(variants=(Variant(method="acto"),), sources=(source[1],), noises=(("none", 0.0),), seeds=(0,))
     (job,) = jobs_of([block])
     assert (job.run.protocol.batch_size, job.run.protocol.plan.lr) == (1024, 0.16)
+    asked = run_of(*source, "--batch-size", "256").protocol
+    assert (asked.batch_size, asked.plan.lr, asked.plans["net1"].lr) == (256, 0.04, 0.08)
+    assert run_of(*source, "--batch-size", "256", "--lr", "0.5").protocol.plan.lr == 0.5
     monkeypatch.setattr(recipes, "MANY_VECTORS", 91)
     assert run_of(*source).protocol.batch_size == 128
 

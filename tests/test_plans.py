@@ -8,7 +8,7 @@ import torch
 
 from acto.errors import UserError
 from acto.plans import Plan
-from acto.recipes import BY_PIPELINE, MANY_VECTORS, VECTORS, VECTORS_IN_BULK, setting_for, setting_of_kind
+from acto.recipes import BY_PIPELINE, MANY_VECTORS, VECTORS, VECTORS_IN_BULK, setting_for, setting_of_kind, with_batch
 
 
 def rates(plan: Plan, epochs: int) -> list[float]:
@@ -111,5 +111,12 @@ def test_many_rows_of_features_are_taken_in_large_batches_at_rates_that_fit() ->
     assert setting_for("mine.npz", pipeline="vectors", num_samples=MANY_VECTORS) is VECTORS_IN_BULK
     assert setting_of_kind("photo", 10**7) is BY_PIPELINE["photo"]
     times = VECTORS_IN_BULK.batch_size / VECTORS.batch_size
+    as_small, larger = with_batch(VECTORS_IN_BULK, VECTORS.batch_size), with_batch(VECTORS_IN_BULK, 4096)
     for name in ("lr", "warmup_lr", "lr1"):
         assert getattr(VECTORS_IN_BULK, name) == pytest.approx(times * getattr(VECTORS, name))
+        assert getattr(as_small, name) == pytest.approx(getattr(VECTORS, name))
+        assert getattr(larger, name) == getattr(VECTORS_IN_BULK, name)  # nothing was measured beyond
+    assert (as_small.batch_size, larger.batch_size) == (128, 4096)
+    for size in (None, "many", 0, 1.5):
+        assert with_batch(VECTORS_IN_BULK, size) is VECTORS_IN_BULK
+    assert with_batch(VECTORS, 1024) is VECTORS

@@ -23,7 +23,7 @@ from acto.launch import Launch, read_settings, resume, start
 from acto.methods import METHODS
 from acto.methods.base import Method
 from acto.plans import Plan
-from acto.recipes import BY_PIPELINE, SETTINGS, Setting, recipe, setting_for
+from acto.recipes import BY_PIPELINE, SETTINGS, Setting, recipe, setting_for, with_batch
 from acto.run import Run
 from acto.settings import Field, build, fields_of, flatten, merged, plain
 from acto.train import Protocol
@@ -145,7 +145,9 @@ def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = F
     """
     spec = build(DataSpec, settings.get("data", {}))
     method = choose("method", settings.get("method", "acto"), METHODS)
-    epochs = settings.get("protocol", {}).get("epochs")
+    protocol = settings.get("protocol", {})
+    setting = with_batch(setting, protocol.get("batch_size"))
+    epochs = protocol.get("epochs")
     warmup = settings.get(section(method), {}).get("warmup_epochs")
     if epochs is not None and epochs > 0:
         setting = setting.lasting(epochs)

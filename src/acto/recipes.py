@@ -198,6 +198,18 @@ def setting_of_kind(pipeline: str, num_samples: int) -> Setting:
     return VECTORS_IN_BULK if many else BY_PIPELINE[pipeline]
 
 
+def with_batch(setting: Setting, size: object) -> Setting:
+    """`setting` for batches of a `size` that was asked for: large tables of features get rates to match.
+
+    Whoever takes the batch size refuses what is none.
+    """
+    if setting is not VECTORS_IN_BULK or not isinstance(size, int) or size < 2:
+        return setting
+    share = min(1.0, size / setting.batch_size)
+    rates = {name: share * getattr(setting, name) for name in ("lr", "warmup_lr", "lr1")}
+    return replace(setting, batch_size=size, **rates)
+
+
 def _acto(setting: Setting, noise: NoiseSpec) -> ACTO.Config:
     return ACTO.Config(
         warmup_epochs=setting.warmup_epochs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import yaml
 from acto.ablation import ABLATION
 from acto.data.sources import DataSpec, load
 from acto.errors import UserError, choose, closest
-from acto.flags import ACTIONS, SHORT, Asked, known_fields, parse, resolve, section
+from acto.flags import ACTIONS, SHORT, Asked, known_fields, parse, resolve, run_of, section
 from acto.methods import METHODS
-from acto.recipes import SETTINGS, Setting, recipe, setting_of_kind
+from acto.recipes import SETTINGS, Setting, setting_of_kind
 from acto.records import config_hash
 from acto.run import Run
 from acto.settings import build, flatten, merged
@@ -256,16 +256,9 @@ def _resolved(settings: Mapping[str, Any], found: dict[str, Setting], *, trust_n
     if spec.source not in found:
         dataset = load(spec, data_root=spec.root, download=download)
         found[spec.source] = setting_of_kind(dataset.views.pipeline, len(dataset.train))
-    setting = found[spec.source]
-    if (epochs := settings.get("protocol", {}).get("epochs")) is not None and epochs > 0:
-        setting = setting.lasting(epochs)
-    if (warmup := settings.get(section(settings["method"]), {}).get("warmup_epochs")) is not None:
-        setting = replace(setting, warmup_epochs=warmup)
     if (path := Path(spec.source).expanduser()).exists():
         settings = merged(settings, {"data": {"source": str(path.absolute())}})
-        spec = replace(spec, source=str(path.absolute()))
-    base = recipe(spec, setting, method=settings["method"]).to_dict()
-    return Run.from_dict(merged(base, settings), trust_net=trust_net)
+    return run_of(settings, found[spec.source], trust_net=trust_net)
 
 
 def folder_name(run: Run) -> str:
