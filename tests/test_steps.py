@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from acto import compiled, net_base, nets
+from acto import compiled, net_base, nets, steps
 from acto.bench_parts import ActoSteps, in_memory, smooth_pictures
 from acto.compiled import compile_nets
 from acto.device import device_in_words
@@ -133,6 +133,19 @@ def test_by_default_what_cannot_be_recorded_is_not_worth_a_word() -> None:
     for step in (None, "graph"):
         assert not prepare_steps(step, method, device=CUDA, precision=torch.float32, batch_size=8, say=said.append)
     assert said == ["a step of dividemix depends on its place in the epoch and cannot be recorded"]
+
+
+@pytest.mark.parametrize(
+    ("step", "device", "recorded"), [(None, CUDA, True), ("eager", CUDA, False), (None, CPU, False)]
+)
+def test_steps_are_recorded_by_default_where_they_can_be(
+    step: str | None, device: torch.device, recorded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "recorder_for", lambda method, **where: "stand-in" if where["world"] > 1 else object())
+    method = make_method("acto", PROBLEM.task)
+    made = prepare_steps(step, method, device=device, precision=torch.float32, batch_size=8)
+    assert (made is not None) == recorded
+    assert prepare_steps(step, method, device=device, precision=torch.float32, batch_size=8, world=2) is None
 
 
 def test_a_processor_has_its_name() -> None:
