@@ -23,12 +23,10 @@ def compile_nets(method: Method, *, device: torch.device, precision: torch.dtype
 
     Args:
         method: on its device.
-        device: of the training; only CUDA gains from it.
+        device: of the training. Only CUDA gains from it.
         precision: of the training.
         batch_size: of one process.
     """
-    if device.type != "cuda":
-        return f"networks are compiled for a CUDA device only, and this is {device}"
     nets = [module for module in method.modules() if isinstance(module, Net)]
     # Networks of one kind share what was compiled: a copy of each kind does, and keeps the statistics of the others.
     kinds = {(net.name, *(weights.shape for weights in net.parameters())): net for net in nets}

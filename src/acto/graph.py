@@ -80,12 +80,10 @@ def recorder_for(method: Method, *, device: torch.device, precision: torch.dtype
 
     Args:
         method: on its device.
-        device: of the training.
+        device: of the training, a CUDA device.
         precision: of the training.
         world: number of processes.
     """
-    if device.type != "cuda":
-        return f"a step is recorded on a CUDA device only, and this is {device}"
     if not method.fixed_shapes or method.follows_steps:
         return f"a step of {method.name} depends on its place in the epoch and cannot be recorded"
     if precision == torch.float16:

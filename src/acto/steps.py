@@ -36,6 +36,9 @@ def prepare_steps(
     """
     if step == "eager" or (step is None and device.type != "cuda"):
         return None
+    if device.type != "cuda":
+        say(f"--step {step} is for a CUDA device, and this is {device}: steps are taken one by one")
+        return None
     if step == "compiled" and (
         refused := compile_nets(method, device=device, precision=precision, batch_size=batch_size // world)
     ):
