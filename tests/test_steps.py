@@ -14,6 +14,7 @@ from acto.compiled import compile_nets
 from acto.device import device_in_words
 from acto.graph import CudaRecorder
 from acto.net_base import Net
+from acto.run import Run, step_of
 from acto.steps import STEPS, prepare_steps
 from acto.streams import at_once
 from toys import make_method, make_problem
@@ -133,6 +134,22 @@ def test_steps_are_recorded_by_default_where_they_can_be(
     made = prepare_steps(step, method, device=device, precision=torch.float32, batch_size=8)
     assert (made is not None) == recorded
     assert prepare_steps(step, method, device=device, precision=torch.float32, batch_size=8, world=2) is None
+
+
+@pytest.mark.parametrize(
+    ("net", "asked", "step"),
+    [
+        ("cnn7", None, None),
+        ("mlp:8", None, None),
+        ("torchvision:resnet18", None, None),
+        ("timm:resnet18", None, "eager"),
+        ("mine.nets:make", None, "eager"),
+        ("mine.nets:make", "graph", "graph"),
+        ("cnn7", "compiled", "compiled"),
+    ],
+)
+def test_foreign_networks_are_recorded_on_request_only(net: str, asked: str | None, step: str | None) -> None:
+    assert step_of(Run(net=net, step=asked, trust_net=True)) == step
 
 
 def test_a_processor_has_its_name() -> None:

@@ -41,7 +41,8 @@ class Run:
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
         step: "graph" records the step as one CUDA graph where that can be done, "compiled" moreover has the networks
-            compiled by torch.compile, "eager" does neither; None: "graph" on a CUDA device, "eager" elsewhere.
+            compiled by torch.compile, "eager" does neither; None: "graph" on a CUDA device if the network is ours
+            or torchvision's, else "eager".
         sync_batchnorm: batch statistics over the whole batch, not over each process's part; several CUDA devices.
         eval_every: epochs between two evaluations; the last ten are always evaluated.
         workers: processes that decode pictures from disk.
@@ -218,7 +219,7 @@ def _prepare(
             raise UserError(f"sync_batchnorm needs CUDA devices, and this process trains on {device}")
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     recorder = prepare_steps(
-        run.step, method, device=device, precision=precision, batch_size=run.protocol.batch_size,
+        step_of(run), method, device=device, precision=precision, batch_size=run.protocol.batch_size,
         world=distributed.world(), say=say,
     )  # fmt: skip
     training = Training(method, run.protocol, precision=precision, recorder=recorder)
@@ -227,6 +228,16 @@ def _prepare(
     return Prepared(
         run=run, dataset=dataset, training=training, train_data=train_data, test_data=test_data, warm_start=begun
     )
+
+
+def step_of(run: Run) -> str | None:
+    """How its steps are to be taken, see acto.steps.
+
+    A network that others have written may wait for the device in its forward pass, which no recording can hold and no
+    process survives: it is recorded on request only.
+    """
+    foreign = ":" in run.net and not run.net.startswith(("mlp:", "torchvision:"))
+    return "eager" if run.step is None and foreign else run.step
 
 
 def _known_noise_rate(run: Run, dataset: Dataset) -> tuple[float | None, Any]:
