@@ -6,6 +6,7 @@ In other files: SIGKILL and resume (faults/), SIGTERM and resume (test_cli.py), 
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -24,7 +25,9 @@ from acto import evaluate
 from acto.execution import fit
 from acto.flags import parse, resolve
 from acto.record import read_run
-from acto.run import Run
+from acto.run import Run, prepare
+from acto.train import run_epochs
+from acto.types import Clock, Stream
 
 SAME = ("metrics.csv", "samples.csv", "pred_probs.npy", "noisy_labels.npy", "net0.safetensors", "net1.safetensors")
 TINY = [
@@ -148,3 +151,25 @@ def test_workers_change_nothing(pictures: Path, tmp_path: Path) -> None:
         with threads(1):
             fit(replace(run, workers=workers), tmp_path / str(workers))
     assert differing(tmp_path / "0", tmp_path / "2") == []
+
+
+def test_bfloat16_selects_what_float32_selects() -> None:
+    """One step from one state, on a batch of pictures, in both formats."""
+    run = resolve(parse(["--data", "digits", "--noise", "symmetric", "--noise-rate", "0.4", "--epochs", "5"]).settings)[
+        0
+    ]
+    ready = prepare(replace(run, device="cpu", precision="float32"))
+    for _ in run_epochs(ready.training, ready.train_data, seed=0):
+        pass
+    method = ready.training.method
+    batch = next(iter(ready.train_data.batches(Stream(views=method.views, batch_size=1024), epoch=9)))
+    selected, losses = [], []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            step = copy.deepcopy(method).loss((batch,), Clock(4, 5))
+        selected.append(step.per_sample["selected"])
+        losses.append(step.loss.item())
+    share = selected[0].float().mean().item()
+    assert 0.3 < share < 0.9, "a selection that could differ"
+    assert (selected[0] == selected[1]).float().mean() > 0.99
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
