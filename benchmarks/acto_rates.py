@@ -31,8 +31,9 @@ from acto import evaluate
 from acto.data.noise import NoiseSpec
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load
+from acto.data_settings import CIFAR_NUST
 from acto.plans import Plan
-from acto.recipes import CIFAR_NUST, recipe
+from acto.recipes import recipe
 from acto.run import prepare
 from acto.train import run_epochs
 

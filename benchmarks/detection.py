@@ -56,10 +56,11 @@ from acto.data.moments import moments
 from acto.data.noise import draw_labels, instance_dependent, transition_matrix
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import load
+from acto.data_settings import Setting, setting_for
 from acto.demo_trials import SmallMLP, processes
 from acto.errors import UserError
 from acto.label_audit import find_issues
-from acto.recipes import Setting, recipe, setting_for
+from acto.recipes import recipe
 from acto.run import Prepared, prepare
 from acto.sample_table import sample_table
 from acto.train import run_epochs
@@ -82,7 +83,7 @@ class Source:
     """Of these are the open-set samples."""
     num_train: int
     setting: str
-    """A name of acto.recipes.SETTINGS, or a pipeline."""
+    """A name of acto.data_settings.SETTINGS, or a pipeline."""
     epochs: int
     place: str = ""
 

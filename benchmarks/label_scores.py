@@ -24,8 +24,9 @@ from acto import evaluate
 from acto.data.augment import ViewSpec
 from acto.data.moments import moments
 from acto.data.samples import Dataset, DataSpec, Samples
+from acto.data_settings import Setting
 from acto.label_audit import find_issues
-from acto.recipes import Setting, recipe
+from acto.recipes import recipe
 from acto.run import prepare
 from acto.train import Training, run_epochs
 from detection import NOISES, Problem, dataset, setting_of, sources

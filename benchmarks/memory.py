@@ -32,10 +32,11 @@ from torch import Tensor
 
 from acto.data.noise import NoiseSpec
 from acto.data.sources import DataSpec, load
+from acto.data_settings import setting_for
 from acto.evaluate import accuracy
 from acto.history import History
 from acto.methods.elr import ELR
-from acto.recipes import recipe, setting_for
+from acto.recipes import recipe
 from acto.run import prepare
 from acto.soft_labels import SoftLabels
 from acto.train import run_epochs

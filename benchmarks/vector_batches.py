@@ -1,4 +1,4 @@
-"""The batches and rates for large tables of features: what `acto.recipes.VECTORS_IN_BULK` was chosen by.
+"""The batches and rates for large tables of features: what `acto.data_settings.VECTORS_IN_BULK` was chosen by.
 
     python benchmarks/vector_batches.py rows.npz [--seeds 3] [--epochs 10]
 
@@ -30,7 +30,8 @@ import torch
 from acto import evaluate
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
-from acto.recipes import VECTORS, Setting, recipe
+from acto.data_settings import VECTORS, Setting
+from acto.recipes import recipe
 from acto.run import prepare
 from acto.sample_table import label_quality
 from acto.train import run_epochs

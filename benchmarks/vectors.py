@@ -24,10 +24,11 @@ import torch
 
 from acto import evaluate
 from acto.data.sources import DataSpec, load
+from acto.data_settings import setting_of_kind
 from acto.device import resolve_precision
 from acto.execution import execute
 from acto.label_report import LabelReport
-from acto.recipes import recipe, setting_of_kind
+from acto.recipes import recipe
 from acto.record import RunFolder, read_run
 from acto.run import Run, prepare
 from acto.run_audit import audit_run

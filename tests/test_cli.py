@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 import acto
-from acto import launch, recipes
+from acto import data_settings, launch
 from acto.cli import COMMANDS, USAGE, main
 from acto.console import Reporter
 from acto.durable import RunError
@@ -118,7 +118,7 @@ def test_the_recipe_for_features_depends_on_how_many_there_are(tmp_path: Path, m
     np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).normal(size=(100, 3)), y=np.arange(100) % 2)
     source = ("--data", str(tmp_path / "rows.npz"))
     assert run_of(*source).protocol.batch_size == 128
-    monkeypatch.setattr(recipes, "MANY_VECTORS", 90)  # a tenth is held out
+    monkeypatch.setattr(data_settings, "MANY_VECTORS", 90)  # a tenth is held out
     assert run_of(*source).protocol.batch_size == 1024
     block = Block(variants=(Variant(method="acto"),), sources=(source[1],), noises=(("none", 0.0),), seeds=(0,))
     (job,) = jobs_of([block])
@@ -126,7 +126,7 @@ def test_the_recipe_for_features_depends_on_how_many_there_are(tmp_path: Path, m
     asked = run_of(*source, "--batch-size", "256").protocol
     assert (asked.batch_size, asked.plan.lr, asked.plans["net1"].lr) == (256, 0.04, 0.08)
     assert run_of(*source, "--batch-size", "256", "--lr", "0.5").protocol.plan.lr == 0.5
-    monkeypatch.setattr(recipes, "MANY_VECTORS", 91)
+    monkeypatch.setattr(data_settings, "MANY_VECTORS", 91)
     assert run_of(*source).protocol.batch_size == 128
 
 

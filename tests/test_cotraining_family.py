@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
+from acto.method_settings import CONFIGS
 from acto.methods import METHODS, decoupling
 from acto.methods.base import Method
 from acto.methods.co_teaching import CoTeaching
 from acto.methods.co_teaching_plus import CoTeachingPlus
 from acto.methods.decoupling import Decoupling, disagreement_mean
 from acto.methods.jocor import JoCoR
-from acto.recipes import CONFIGS, SETTINGS
 from acto.selection import forget_rate, small_loss
 from acto.types import Batch, Clock, Step, Task
 

@@ -13,12 +13,13 @@ from acto.corrections import apply, apply_decisions
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
 from acto.data.sources import load
+from acto.data_settings import setting_for
 from acto.decisions import DecisionLog, corrected, read_decisions, to_csv
 from acto.durable import RunError
 from acto.errors import UserError
 from acto.flags import parse
 from acto.label_report import read_report
-from acto.recipes import recipe, setting_for
+from acto.recipes import recipe
 from acto.record import RunFolder
 from acto.settings import build
 from label_reports import report_of, small

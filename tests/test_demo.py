@@ -23,9 +23,9 @@ from acto import demo, demo_report, demo_trials
 from acto.cli import main
 from acto.data.augment import ViewSpec
 from acto.data.samples import Dataset, Samples
+from acto.data_settings import setting_for
 from acto.demo_report import Curve, Suspect, draw
 from acto.demo_trials import Outcome, Outcomes, SmallMLP, Trial, learn_confidently, train
-from acto.recipes import setting_for
 
 QUICK = replace(setting_for("digits"), epochs=3, warmup_epochs=1)
 QUICK_MLP = SmallMLP(width=8, epochs=2, folds=2)

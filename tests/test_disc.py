@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
+from acto.method_settings import CONFIGS
 from acto.methods.disc import (
     CLEAN,
     DISC,
@@ -24,7 +26,6 @@ from acto.methods.disc import (
     mixup_among,
     sort_samples,
 )
-from acto.recipes import CONFIGS, SETTINGS
 from acto.types import Batch, Clock, Task
 
 K = 3

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
+from acto.method_settings import CONFIGS
 from acto.methods import elr_plus
 from acto.methods.elr import ELR
 from acto.methods.elr_plus import ELRPlus, ramp_up
 from acto.plans import Plan
-from acto.recipes import CONFIGS, SETTINGS
 from acto.train import Protocol, Training, run_epochs
 from acto.types import Batch, Clock, Task
 from toys import make_method, make_problem, make_training

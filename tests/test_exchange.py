@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from acto.data.samples import DataSpec
+from acto.data_settings import setting_for
 from acto.errors import UserError
 from acto.exchange import REMOVE, exchange, export_report, import_decisions
-from acto.recipes import recipe, setting_for
+from acto.recipes import recipe
 from acto.record import RunFolder
 from label_reports import NAMES, report_of, small
 

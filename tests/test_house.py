@@ -21,6 +21,7 @@ FLOORS = [
         "ablation",
         "published",
         "usable",
+        "data_settings",
         "data.stored_pixels",
     },
     {
@@ -82,7 +83,7 @@ FLOORS = [
         "report_curves",
         "thumbnails",
     },
-    {"data.sources", "steps", "train", "label_audit", "decisions", "collect", "tables", "calibrate"},
+    {"data.sources", "method_settings", "steps", "train", "label_audit", "decisions", "collect", "tables", "calibrate"},
     {
         "data.check",
         "data.new_data",
@@ -113,9 +114,10 @@ FLOORS = [
 ]
 """From the ground up. A file imports only from floors below its own."""
 NO_TORCH = {
-    "ablation", "charts", "collect", "csv_tables", "data.noise", "data.pictures", "decisions", "doctor", "doctor_run",
-    "durable", "errors", "exchange", "feature_file", "findings", "label_audit", "label_report", "plots", "published",
-    "record", "records", "report_curves", "report_page", "table_command", "table_text", "tables", "usable",
+    "ablation", "charts", "collect", "csv_tables", "data.noise", "data.pictures", "data_settings", "decisions",
+    "doctor", "doctor_run", "durable", "errors", "exchange", "feature_file", "findings", "label_audit",
+    "label_report", "plots", "published", "record", "records", "report_curves", "report_page", "table_command",
+    "table_text", "tables", "usable",
 }  # fmt: skip
 METHOD_IMPORTS = {
     "types", "errors", "losses", "selection", "mixing", "soft_labels", "distributed", "nets", "streams", "methods.base",

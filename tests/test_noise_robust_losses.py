@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
+from acto.method_settings import CONFIGS
 from acto.methods.agce import AGCE, asymmetric_cross_entropy, normalized_cross_entropy
 from acto.methods.anl import ANL, active_negative
 from acto.methods.sop import SOP, absorb, balance, label_error
-from acto.recipes import CONFIGS, SETTINGS
 from acto.types import Batch, Clock, Step, Task
 
 K = 3

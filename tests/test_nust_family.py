@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
 from acto.losses import jensen_shannon
+from acto.method_settings import CONFIGS
 from acto.methods.ca2c import CA2C, weighted_partial_label
 from acto.methods.co_ldl import CoLDL, distribution_divergence, published_divergence, random_partners
 from acto.methods.jo_src import JoSRC
@@ -21,7 +23,6 @@ from acto.methods.npn import NPN
 from acto.methods.pnp import PNP
 from acto.methods.sed import SED, class_thresholds, confidence_by_class, trust_in_confidence
 from acto.mixing import smoothed
-from acto.recipes import CONFIGS, SETTINGS
 from acto.types import Batch, Clock, Step, Task
 
 K = 3

@@ -6,9 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from acto.data_settings import (
+    BY_PIPELINE,
+    MANY_VECTORS,
+    VECTORS,
+    VECTORS_IN_BULK,
+    setting_for,
+    setting_of_kind,
+    with_batch,
+)
 from acto.errors import UserError
 from acto.plans import Plan
-from acto.recipes import BY_PIPELINE, MANY_VECTORS, VECTORS, VECTORS_IN_BULK, setting_for, setting_of_kind, with_batch
 
 
 def rates(plan: Plan, epochs: int) -> list[float]:

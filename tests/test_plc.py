@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
+from acto.method_settings import CONFIGS
 from acto.methods.plc import PLC, correct, likelihood_ratio
-from acto.recipes import CONFIGS, SETTINGS
 from acto.types import Batch, Clock, Task
 
 K = 3

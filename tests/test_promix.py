@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
+from acto.method_settings import CONFIGS
 from acto.methods import promix
 from acto.methods.promix import ProMix, agreement, fill_up, fmix_mask, mix_among, small_loss_by_class
-from acto.recipes import CONFIGS, SETTINGS
 from acto.types import Batch, Clock, Task
 
 K = 3

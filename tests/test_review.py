@@ -15,10 +15,11 @@ import pytest
 
 from acto import review as module
 from acto.data.samples import DataSpec
+from acto.data_settings import setting_for
 from acto.decisions import DecisionLog
 from acto.errors import UserError
 from acto.exits import guarded
-from acto.recipes import recipe, setting_for
+from acto.recipes import recipe
 from acto.record import RunFolder
 from acto.review import ReviewServer, review
 from acto.thumbnails import placeholder

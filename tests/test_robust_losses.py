@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
+from acto.method_settings import CONFIGS
 from acto.methods import METHODS, mixup
 from acto.methods.gce import GCE, generalized_cross_entropy
 from acto.methods.mixup import Mixup
 from acto.methods.sce import SCE, reverse_cross_entropy
 from acto.mixing import one_hot
-from acto.recipes import CONFIGS, SETTINGS
 from acto.types import Batch, Clock, Task
 
 K = 3

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
+from acto.method_settings import CONFIGS
 from acto.methods import snscl
 from acto.methods.dividemix import DivideMix
 from acto.methods.snscl import SNSCL, Sampler, class_contrast, enqueue
-from acto.recipes import CONFIGS, SETTINGS
 from acto.types import Batch, Clock
 from toys import NUM_CLASSES, ToyNet, make_problem
 

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from acto import published
 from acto.data.noise import NoiseSpec
 from acto.data.sources import DataSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
 from acto.methods import METHODS
 from acto.plots import plot
-from acto.recipes import SETTINGS, recipe
+from acto.recipes import recipe
 from acto.records import Found, read_records
 from acto.table_command import table
 from acto.table_text import as_json, comma_separated, latex, markdown

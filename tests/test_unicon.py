@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 
 from acto.data.noise import NoiseSpec
+from acto.data_settings import SETTINGS
 from acto.errors import UserError
+from acto.method_settings import CONFIGS
 from acto.methods.unicon import (
     UNICON,
     label_divergence,
@@ -22,7 +24,6 @@ from acto.methods.unicon import (
     share_below_cut,
     view_contrast,
 )
-from acto.recipes import CONFIGS, SETTINGS
 from acto.types import Batch, Clock
 from toys import NUM_CLASSES, ToyNet, make_problem
 

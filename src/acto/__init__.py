@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from acto.data.noise import NoiseSpec as NoiseSpec
     from acto.data.sources import DataSpec as DataSpec
     from acto.data.sources import load as load_data
+    from acto.data_settings import setting_for as setting_for
     from acto.errors import UserError as UserError
     from acto.estimator import NoisyLabelClassifier as NoisyLabelClassifier
     from acto.label_audit import audit as audit
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from acto.methods import METHODS as METHODS
     from acto.plans import Plan as Plan
     from acto.recipes import recipe as recipe
-    from acto.recipes import setting_for as setting_for
     from acto.record import RunFolder as RunFolder
     from acto.record import read_run as read_run
     from acto.run import Run as Run
@@ -54,7 +54,7 @@ _PUBLIC = {
     "read_report": ("acto.label_report", "read_report"),
     "read_run": ("acto.record", "read_run"),
     "recipe": ("acto.recipes", "recipe"),
-    "setting_for": ("acto.recipes", "setting_for"),
+    "setting_for": ("acto.data_settings", "setting_for"),
 }
 
 __all__ = [  # noqa: RUF022 - written out for type checkers, checked against _PUBLIC in the tests

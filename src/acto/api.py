@@ -18,12 +18,12 @@ from acto import execution
 from acto.arrays import NAME, gather_dataset
 from acto.containers import gather
 from acto.data.samples import Dataset
+from acto.data_settings import Setting, setting_of_kind
 from acto.errors import UserError, choose, closest
 from acto.execution import Report
 from acto.flags import SHORT, known_fields, run_of, section
 from acto.label_report import LabelReport
 from acto.methods import METHODS
-from acto.recipes import Setting, setting_of_kind
 from acto.run import Run
 from acto.run_audit import audit_run
 from acto.settings import merged

@@ -2,7 +2,7 @@
 
 Symmetric noise is put on scikit-learn's digits, and every method gets the same splits and the same labels. What counts
 is the paired difference between two methods over the seeds: its 95 % interval says whether one is ahead. The settings
-stand in acto.recipes; they were chosen on Fashion-MNIST, as benchmarks/demo_settings.py tells.
+stand in acto.data_settings; they were chosen on Fashion-MNIST, as benchmarks/demo_settings.py tells.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from scipy.special import stdtrit
 from acto import demo_report, evaluate
 from acto.console import duration
 from acto.data.samples import Dataset
+from acto.data_settings import Setting, setting_for
 from acto.demo_report import Curve, Suspect, draw
 from acto.demo_trials import RATES, Outcome, Outcomes, SmallMLP, Trial, digits, measure_all, trials_of
 from acto.errors import UserError, check_range
 from acto.exits import Parser
-from acto.recipes import Setting, setting_for
 
 MLP = SmallMLP()
 NUM_SEEDS = 10

@@ -20,8 +20,9 @@ from acto import evaluate
 from acto.data.noise import NoiseSpec, sha256_of_labels
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load
+from acto.data_settings import Setting
 from acto.methods.standard import Standard
-from acto.recipes import Setting, recipe
+from acto.recipes import recipe
 from acto.run import prepare
 from acto.sample_table import label_quality
 from acto.train import run_epochs

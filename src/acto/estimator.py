@@ -22,13 +22,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from acto.api import batch_size_for
 from acto.data.augment import ViewSpec
 from acto.data.samples import Dataset, Samples
+from acto.data_settings import setting_of_kind
 from acto.device import resolve_device
 from acto.errors import UserError, choose
 from acto.flags import run_of, section
 from acto.label_audit import report_on
 from acto.methods import METHODS
 from acto.methods.standard import Standard
-from acto.recipes import setting_of_kind
 from acto.run import Run, prepare
 from acto.sample_table import label_quality
 from acto.settings import merged

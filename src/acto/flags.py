@@ -18,12 +18,13 @@ from jsonargparse import ArgumentParser
 
 from acto.data.picture_cache import MEMORY
 from acto.data.sources import SOURCES, Dataset, DataSpec, load
+from acto.data_settings import BY_PIPELINE, SETTINGS, Setting, setting_for, with_batch
 from acto.errors import UserError, choose, closest
 from acto.launch import Launch, read_settings, resume, start
 from acto.methods import METHODS
 from acto.methods.base import Method
 from acto.plans import Plan
-from acto.recipes import BY_PIPELINE, SETTINGS, Setting, recipe, setting_for, with_batch
+from acto.recipes import recipe
 from acto.run import Run
 from acto.settings import Field, build, fields_of, flatten, merged, plain
 from acto.train import Protocol

@@ -1,7 +1,7 @@
 """The commands of ACTO's papers: main.py, main_web.py and main_food101n.py with the flags of the public scripts.
 
-A data set brings the PAPER's settings (acto.recipes), not the scripts' own defaults, which do not reach the published
-numbers. Explicit flags win.
+A data set brings the PAPER's settings (acto.data_settings), not the scripts' own defaults, which do not reach the
+published numbers. Explicit flags win.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 from acto.data.noise import NoiseSpec
 from acto.data.readers import DATA_ROOT_VARIABLE
 from acto.data.sources import SOURCES, DataSpec
+from acto.data_settings import SETTINGS, Setting
 from acto.device import available_devices
 from acto.errors import UserError, choose
 from acto.exits import Parser, guarded
 from acto.launch import Launch, read_settings, resume, start
-from acto.recipes import SETTINGS, Setting, recipe
+from acto.recipes import recipe
 from acto.run import Run
 
 DATASETS = ("cifar100nc", "cifar80no", "web-aircraft", "web-bird", "web-car", "food101n")

@@ -13,10 +13,10 @@ import yaml
 
 from acto.ablation import ABLATION
 from acto.data.sources import DataSpec, load
+from acto.data_settings import SETTINGS, Setting, setting_of_kind
 from acto.errors import UserError, choose, closest
 from acto.flags import ACTIONS, SHORT, Asked, known_fields, parse, resolve, run_of, section
 from acto.methods import METHODS
-from acto.recipes import SETTINGS, Setting, setting_of_kind
 from acto.records import config_hash
 from acto.run import Run
 from acto.settings import build, flatten, merged

@@ -23,7 +23,7 @@ Departures
       statistics. The public code looks in train mode over shuffled batches; here the look goes in the order of the
       data, which may be sorted by class.
     - entropy_clamp: see acto.losses.negative_entropy. No clean sample in a batch: that term is 0 instead of NaN.
-    - The defaults are the paper's one setting. The public script has other momenta for each noise, see recipes.py.
+    - The defaults are the paper's one setting. The public script has momenta for each noise: method_settings.py.
 Result: docs/benchmark.md.
 
 Above 180 lines: selection, correction and weights each have statistics by class, which are carried on.

@@ -19,7 +19,7 @@ Departures
     - project names a difference: the paper's algorithm projects u and v to [-1, 1] after every step; its public code
       only clamps their squares in the loss, where they stay once they have passed 1. The code's form is the default.
     - u and v descend along a mean over the batch, and have the length of the run to grow from 1e-8 to 1. The rates are
-      the paper's for batches of 128 and 120 epochs or more; recipes.py scales them to other sizes and shorter runs.
+      the paper's for batches of 128 and 120 epochs or more; method_settings.py scales them for others.
 Result: docs/benchmark.md.
 """
 
