@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from acto import doctor
+from acto import device, doctor
 from acto.cli import main
 from acto.data.sources import DataSpec
 from acto.doctor import cores, disk, open_files, packages, probe, satisfies, shared_memory
 from acto.doctor_run import examine
 from acto.findings import Finding, as_lines, worst
 from acto.record import MARK, RunFolder
-from acto.usable import usable_cores, usable_memory
+from acto.usable import WAITING, usable_cores, usable_memory
 
 TINY = [
     *("--data", "digits", "--noise", "symmetric", "--noise-rate", "0.4", "--subset", "160", "--batch-size", "64"),
@@ -195,6 +199,25 @@ def test_fewer_threads_than_cores_are_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert (cores().state, "OMP_NUM_THREADS=2" in cores().text) == ("warn", True)
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     assert cores().state == "ok"
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(None, 1), ("2", 2)])
+def test_torch_takes_no_more_threads_than_a_container_gets(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, taken: int
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(device, "usable_cores", lambda: 1)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    try:
+        torch.set_num_threads(2)
+        device.resolve_device("cpu")
+        assert torch.get_num_threads() == taken
+        device.resolve_device("cpu")
+        assert torch.get_num_threads() == taken
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_torch_that_cannot_be_imported_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,3 +448,21 @@ def test_an_empty_run_can_go_on_from_its_first_epoch(tmp_path: Path) -> None:
     assert found(findings, "state").text.startswith("died, no epoch of 2 done")
     assert found(findings, "next").text == "it can go on, from its first epoch"
     assert worst(findings) == "warn"
+
+
+@pytest.mark.parametrize(
+    ("first", "given", "found"),
+    [
+        ("acto", {}, "2000"),
+        ("torch, acto", {}, None),
+        ("acto", {"GOMP_SPINCOUNT": "7"}, "7"),
+        ("acto", {"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_that_wait_sleep_soon_unless_told_otherwise(
+    first: str, given: dict[str, str], found: str | None
+) -> None:
+    code = f"import {first}, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    environment = {key: value for key, value in os.environ.items() if key not in WAITING} | given
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == str(found)

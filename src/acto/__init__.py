@@ -1,12 +1,15 @@
 """Train classifiers on data whose labels are partly wrong, and find out which labels are wrong.
 
-The public names are loaded when they are first used, so that `import acto` alone does not load torch.
+The public names are loaded when they are first used, so that `import acto` alone does not load torch. Importing it sets
+one environment variable, see acto.usable.share_cores.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from acto.usable import share_cores
 
 if TYPE_CHECKING:
     from acto.api import Fitted as Fitted
@@ -62,6 +65,8 @@ __all__ = [  # noqa: RUF022 - written out for type checkers, checked against _PU
     "Run", "RunFolder", "TrainedModel", "UserError", "as_dataset", "audit", "audit_run", "fit", "load_data",
     "load_model", "read_report", "read_run", "recipe", "setting_for",
 ]  # fmt: skip
+
+share_cores()
 
 
 def __getattr__(name: str) -> Any:

@@ -41,6 +41,7 @@ from acto.demo_report import Curve, Suspect, draw
 from acto.demo_trials import RATES, Outcome, Outcomes, SmallMLP, Trial, digits, measure_all, trials_of
 from acto.errors import UserError, check_range
 from acto.exits import Parser
+from acto.usable import usable_cores
 
 MLP = SmallMLP()
 NUM_SEEDS = 10
@@ -177,7 +178,7 @@ def main(tokens: Sequence[str]) -> int:
     parser.add_argument("--workers", type=int, metavar="N", help="processes of one thread each (2, or 1 on one core)")
     given = parser.given(tokens)
     out, num_seeds = Path(getattr(given, "out", "runs/demo")), getattr(given, "seeds", NUM_SEEDS)
-    workers = getattr(given, "workers", min(2, _num_cores()))
+    workers = getattr(given, "workers", min(2, usable_cores()))
     check_range("seeds", num_seeds, low=2)
     check_range("workers", workers, low=1)
     try:
@@ -211,10 +212,6 @@ def main(tokens: Sequence[str]) -> int:
     _report(out, outcomes, rows, setting=setting, facts=facts)
     console.print(f"look next at {out / 'report.html'}", soft_wrap=True)
     return 0
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _has(package: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from acto.errors import UserError, choose
+from acto.usable import usable_cores
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -20,11 +21,12 @@ def available_devices() -> list[str]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    """The device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Takes no more threads than there are cores.
 
     Raises:
         UserError: if this machine does not have it.
     """
+    limit_threads()
     choices = available_devices()
     if name in ("auto", "cuda") and choices[0].startswith("cuda"):
         # torchrun gives each process of a machine a number; without it there is one process.
@@ -36,6 +38,16 @@ def resolve_device(name: str) -> torch.device:
     if name not in choices:
         raise UserError(f"device {name!r} is not on this machine. Choices: auto, {', '.join(choices)}")
     return torch.device(name)
+
+
+def limit_threads() -> None:
+    """Hold torch to the cores that this process may use: torch counts those of the machine, whatever a container gets.
+
+    Threads beyond the quota are stopped in the middle of their share of the work, and all others wait for them.
+    """
+    cores = usable_cores()
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
 
 
 def device_in_words(device: torch.device) -> str:

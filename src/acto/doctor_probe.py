@@ -21,7 +21,7 @@ from acto.console import size
 from acto.data.readers import DATA_ROOT_VARIABLE
 from acto.data.samples import DataSpec, Raw
 from acto.data.sources import SOURCES, read
-from acto.device import available_devices, resolve_precision
+from acto.device import available_devices, limit_threads, resolve_precision
 from acto.errors import UserError
 from acto.findings import Finding
 from acto.usable import usable_cores, usable_memory
@@ -64,10 +64,11 @@ def devices() -> Iterator[Finding]:
         text = f"there is an NVIDIA driver, but torch {torch.__version__} (built {built}) finds no GPU"
         advice = 'python -c "import torch; torch.cuda.init()" says why; pytorch.org/get-started has other builds'
         yield Finding("warn", "GPU", text, advice)
+    limit_threads()
     threads, cores = torch.get_num_threads(), usable_cores()
-    if threads > cores:
+    if threads > cores:  # because somebody asked for them
         text = f"torch takes {threads} threads for {cores} usable cores, and they get in each other's way"
-        yield Finding("warn", "threads", text, f"export OMP_NUM_THREADS={cores}")
+        yield Finding("warn", "threads", text, "unset OMP_NUM_THREADS")
 
 
 def _multiplies(device: torch.device, dtype: torch.dtype) -> bool:

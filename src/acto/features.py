@@ -27,6 +27,7 @@ from acto.extraction import LIKENESS, Extracted, extract
 from acto.feature_file import folder_of
 from acto.flags import SHORT, parse
 from acto.settings import build
+from acto.usable import usable_cores
 
 DTYPES = ("float16", "float32")
 PRECISIONS = ("auto", "bfloat16", "float32")
@@ -71,7 +72,7 @@ def features(tokens: Sequence[str]) -> int:
             dtype=dtype,
             precision=given.get("precision", "auto"),
             batch_size=given.get("batch_size"),
-            workers=given.get("workers", min(4, os.cpu_count() or 1)),
+            workers=given.get("workers", min(4, usable_cores())),
             max_pixels=spec.max_image_pixels,
             overwrite=given.get("overwrite", False),
             say=_say,

@@ -17,6 +17,7 @@ from acto.durable import disk_errors, write_atomically
 from acto.errors import UserError
 from acto.exits import Parser
 from acto.trained import TrainedModel, load
+from acto.usable import usable_cores
 
 SUFFIXES = (".csv", ".parquet")
 MANY = 512
@@ -95,7 +96,7 @@ def predictions(
         data.samples,
         batch_size=batch_size,
         device=device,
-        workers=min(4, os.cpu_count() or 1) if is_large and model.takes_files else 0,
+        workers=min(4, usable_cores()) if is_large and model.takes_files else 0,
     )
     best = found.argmax(1)
     return {

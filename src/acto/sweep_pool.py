@@ -18,6 +18,7 @@ from acto.errors import UserError
 from acto.record import MARK, RunRecord, last_checkpoint, read_run
 from acto.settings import plain
 from acto.sweep_jobs import Job
+from acto.usable import usable_cores
 
 State = Literal["new", "finished", "in use", "resume", "redo", "foreign"]
 CHILD = "import sys; from acto.cli import main; sys.exit(main())"
@@ -140,7 +141,7 @@ class LocalLauncher:
 
     def __init__(self, jobs: int) -> None:
         # The children share the processor; who has set the variable knows better.
-        self.environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), **os.environ}
+        self.environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs)), **os.environ}
 
     def start(self, job: Job, place: Place) -> Handle:
         """Start a child in a session of its own: a Ctrl-C reaches it once, through its parent."""

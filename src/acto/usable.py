@@ -1,12 +1,28 @@
-"""How much of a machine this process may use: cores and memory, where a container allows less than there is."""
+"""How much of a machine this process may use: cores, which others want too, and memory; of a container, its share."""
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+WAITING = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+"""What users set who know how threads should wait."""
+TURNS = "2000"
+"""The fewest at which nothing is lost on a machine that is otherwise idle, see docs/performance.md."""
+
+
+def share_cores() -> None:
+    """Have the threads of torch's operations sleep soon where they wait for each other, if nobody has said otherwise.
+
+    GNU's OpenMP, which torch comes with on Linux, looks only once, when it is loaded: this has to come before. By
+    default a thread that waits turns in a loop 300,000 times before it sleeps, and where other programs want the cores
+    as well, it keeps the one that it waits for from running.
+    """
+    if "torch" not in sys.modules and not WAITING & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = TURNS
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from os import cpu_count
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from acto.data.pictures import BadImage, decode_rgb
 from acto.data.samples import Samples
+from acto.usable import usable_cores
 
 SIDE = 16
 MAX_GREY_DIFFERENCE = 3.0
@@ -135,7 +135,7 @@ def _averaging(length: int) -> npt.NDArray[np.float32]:
 
 
 def _of_files(paths: Iterable[Path], max_pixels: int | None) -> Vectors:
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:  # Pillow decodes without the interpreter's lock
+    with ThreadPoolExecutor(usable_cores()) as pool:  # Pillow decodes without the interpreter's lock
         rows = list(pool.map(partial(_of_file, max_pixels=max_pixels), paths))
     return np.stack(rows) if rows else np.zeros((0, SIDE * SIDE), np.float32)
 

@@ -38,6 +38,7 @@ from acto.data.pictures import BadImage, inspect, scaled_rgb, scaled_size
 from acto.data.stored_pixels import MemoryFile, Pixels, StoredPixels
 from acto.durable import RunError, disk_errors, sha256_of, write_atomically
 from acto.errors import UserError
+from acto.usable import usable_cores
 
 MEMORY = "memory"
 """Instead of a folder."""
@@ -84,7 +85,7 @@ def open_cache(
         UserError: the folder's place is no folder.
         RunError: there is too little space or memory, or the disk refuses. What was stored stays.
     """
-    threads = threads or min(16, os.cpu_count() or 1)
+    threads = threads or min(16, usable_cores())
     job = _Job(paths=paths, short=short, max_pixels=max_pixels, threads=threads, say=say, where=where)
     return _in_memory(job) if where == MEMORY else _in_folder(job)
 

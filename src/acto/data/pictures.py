@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from acto.errors import UserError
+from acto.usable import usable_cores
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 89_478_485
@@ -170,7 +171,7 @@ def inspect_all(
                 found.append(bad)
         return found
 
-    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(16, usable_cores())) as pool:
         return [facts for chunk in pool.map(inspect_chunk, range(0, len(paths), _CHUNK)) for facts in chunk]
 
 
