@@ -1,4 +1,4 @@
-"""ACTO's learning rates on CIFAR-100, of the readings that papers and public code allow: compared without test data.
+"""ACTO on CIFAR-100, in the readings that papers and public code allow and three more: compared without test data.
 
     python benchmarks/acto_rates.py --noise symmetric:0.8 [--data cifar100nc] [--epochs 66] [--jobs 3] [--step compiled]
 
@@ -11,6 +11,8 @@ of the last five epochs. A perfect model reaches the share of right labels. CIFA
     late        NTM: 0.01 in the warm-up, then RTM's cosine from 0.08
     same        NTM: RTM's own rate and plan, as the script main.py has it, whatever --lr1 says
     slow        NTM as in baseline; RTM: 0.01 in the warm-up, then the script's default of 0.001
+    quarter     baseline, and the selected samples' loss is divided by no less than a quarter of the batch
+    batch       baseline, and it is divided by the batch
 
 results/acto_rates_h100.txt holds what it printed for symmetric noise of 80 %.
 """
@@ -46,8 +48,11 @@ CANDIDATES = {
     "late": (SHARED, replace(SHARED, lr=0.08)),
     "same": (SHARED, SHARED),
     "slow": (replace(SHARED, lr=0.001), BASELINE),
+    "quarter": (SHARED, BASELINE),
+    "batch": (SHARED, BASELINE),
 }
 """RTM's and NTM's plan."""
+MIN_SHARES = {"quarter": 0.25, "batch": 1.0}
 
 
 def noisy_split(spec: DataSpec) -> Dataset:
@@ -65,7 +70,9 @@ def train(name: str, source: str, noise: NoiseSpec, epochs: int, step: str | Non
     spec = DataSpec(source=source, noise=noise)
     run = recipe(spec, CIFAR_NUST)
     robust, non_robust = CANDIDATES[name]
-    run = replace(run, step=step, protocol=replace(run.protocol, plan=robust, plans={"net1": non_robust}))
+    config = replace(run.config, min_share=MIN_SHARES.get(name))
+    protocol = replace(run.protocol, plan=robust, plans={"net1": non_robust})
+    run = replace(run, step=step, config=config, protocol=protocol)
     prepared = prepare(run, dataset=noisy_split(spec))
     started, accuracies, log = time.monotonic(), [], {}
     for epoch in run_epochs(prepared.training, prepared.train_data, seed=run.seed):

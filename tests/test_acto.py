@@ -250,7 +250,7 @@ class Literal:
         robust = []
         for i in selected:
             weight = self.w[i] / (e + 1) if config.reweighting else 1.0
-            factor = (1 - share) * weight / len(selected)
+            factor = (1 - share) * weight / max(len(selected), (config.min_share or 0.0) * len(rows))
             robust.append((WEAK[i], self.ce_gradient(z_r[i], LABELS[i]), factor))
         if config.consistency:
             for i in rows:
@@ -273,6 +273,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "no mining": {"mining": False},
     "a wide gate": {"tau": 0.5},
     "a narrow gate": {"tau": 0.0},
+    "divided by half of the batch at least": {"min_share": 0.5},
+    "divided by the batch": {"min_share": 1.0},
     "no weights": {"reweighting": False},
     "no consistency": {"consistency": False},
     "half consistency": {"consistency_weight": 0.5},
@@ -365,9 +367,10 @@ def only_class(method: Method, label: int) -> None:
             net.head.bias.copy_(50.0 * torch.eye(K, dtype=torch.float64)[label])
 
 
+@pytest.mark.parametrize("min_share", [None, 0.25])
 @pytest.mark.parametrize("consistency", [True, False])
-def test_an_empty_selection_has_no_selected_loss(consistency: bool) -> None:
-    method = make(ACTO, ACTO.Config(warmup_epochs=0, consistency=consistency))
+def test_an_empty_selection_has_no_selected_loss(consistency: bool, min_share: float | None) -> None:
+    method = make(ACTO, ACTO.Config(warmup_epochs=0, consistency=consistency, min_share=min_share))
     only_class(method, 0)
     batch = first_batch(method)
     batch = Batch(batch.index, batch.views, torch.full_like(batch.label, 2))
@@ -447,6 +450,8 @@ def test_label_quality_stays_in_range() -> None:
         {"tau": math.nan},
         {"warmup_epochs": -1},
         {"selection": "nobody"},
+        {"min_share": 1.5},
+        {"min_share": math.nan},
         {"consistency_weight": 1.1},
         {"memory_momentum": 1.0},
         {"entropy_weight": -1.0},

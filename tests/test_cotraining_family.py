@@ -20,11 +20,11 @@ from acto.data.noise import NoiseSpec
 from acto.data_settings import SETTINGS
 from acto.errors import UserError
 from acto.method_settings import CONFIGS
-from acto.methods import METHODS, decoupling
+from acto.methods import METHODS
 from acto.methods.base import Method
 from acto.methods.co_teaching import CoTeaching
 from acto.methods.co_teaching_plus import CoTeachingPlus
-from acto.methods.decoupling import Decoupling, disagreement_mean
+from acto.methods.decoupling import Decoupling
 from acto.methods.jocor import JoCoR
 from acto.selection import forget_rate, small_loss
 from acto.types import Batch, Clock, Step, Task
@@ -296,16 +296,6 @@ def test_decoupling_takes_a_small_step_for_a_small_dispute_and_none_without() ->
     np.testing.assert_allclose(gradient, mean_gradient(FIRST, [3], over=3.0), atol=1e-12)
     step, grad_first, grad_second = run(make(Decoupling), second=FIRST)
     assert step.loss == 0 and not grad_first.any() and not grad_second.any()
-
-
-def test_decouplings_mean_is_over_the_global_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses, update = torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([True, False, True, False])
-    assert float(disagreement_mean(losses, update, min_share=0.1)) == 2.5
-    assert float(disagreement_mean(losses, update, min_share=0.75)) == pytest.approx(5 / 3)
-    # A second process has 3 more to update on, of 4 more.
-    monkeypatch.setattr(decoupling, "total", lambda counts: counts + torch.tensor([3, 4]))
-    assert float(disagreement_mean(losses, update, min_share=0.1)) == 1.0
-    assert float(disagreement_mean(losses, update, min_share=0.75)) == pytest.approx(5 / 6)
 
 
 # Settings ---------------------------------------------------------------------------------------------------------

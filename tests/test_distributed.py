@@ -28,7 +28,6 @@ from acto.losses import batch_mean, masked_mean, prior_penalty
 from acto.methods import METHODS
 from acto.methods.acto import select
 from acto.methods.co_ldl import published_divergence
-from acto.methods.decoupling import disagreement_mean
 from acto.methods.promix import fill_up
 from acto.plans import Plan
 from acto.run import Run, prepare
@@ -122,13 +121,13 @@ def rules(own: slice) -> dict[str, Tensor]:
         "published_divergence": published_divergence(log_probs, label, partner_label, share, some),
         "batch_mean": batch_mean(finite)[None],
         "masked_mean": masked_mean(finite, few)[None],
-        "disagreement_mean": disagreement_mean(finite, few, min_share=0.3)[None],
+        "masked_mean over a share": masked_mean(finite, few, min_share=0.3)[None],
         "prior_penalty": penalty.detach()[None],
         "gradient of the prior_penalty": leaf.grad,
     }
 
 
-MEANS = ("batch_mean", "masked_mean", "disagreement_mean", "prior_penalty")
+MEANS = ("batch_mean", "masked_mean", "masked_mean over a share", "prior_penalty")
 """Add up over the processes; all else is what one process finds for these samples."""
 
 

@@ -59,6 +59,14 @@ def test_masked_mean_divides_by_the_selected() -> None:
     assert values.grad is not None and values.grad.tolist() == [0.5, 0, 0, 0.5]
 
 
+def test_masked_mean_divides_by_a_share_of_the_batch_at_least() -> None:
+    values, mask = torch.tensor([1.0, 10.0, math.inf, 4.0]), torch.tensor([True, False, False, True])
+    assert masked_mean(values, mask, min_share=0.25).item() == 2.5
+    assert masked_mean(values, mask, min_share=0.75).item() == pytest.approx(5 / 3)
+    assert masked_mean(values, mask, min_share=1.0).item() == 1.25
+    assert masked_mean(values, torch.zeros(4, dtype=torch.bool), min_share=0.1).item() == 0
+
+
 def test_an_empty_mask_gives_zero_and_zero_gradient() -> None:
     values = torch.tensor([1.0, math.inf], requires_grad=True)
     mean = masked_mean(values, torch.zeros(2, dtype=torch.bool))

@@ -105,7 +105,7 @@ def batch_mean(values: Tensor) -> Tensor:
     return values.sum() / total(torch.tensor(len(values), device=values.device))
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor, *, min_share: float = 0.0) -> Tensor:
     """Mean over the samples of the global batch where `mask` holds; 0, with zero gradient, where it holds nowhere.
 
     The shapes do not depend on the mask and nothing is read back from the device.
@@ -113,8 +113,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     Args:
         values: (B,).
         mask: (B,) bool.
+        min_share: of the batch, in [0, 1]: where the mask holds for fewer, their sum is divided by so many.
     """
-    return torch.where(mask, values, 0.0).sum() / total(mask.sum()).clamp(min=1)
+    count, size = total(torch.stack([mask.sum(), torch.ones_like(mask).sum()]))
+    return torch.where(mask, values, 0.0).sum() / torch.maximum(count, min_share * size).clamp(min=1)
 
 
 def mean_prediction(probs: Tensor) -> Tensor:

@@ -65,6 +65,9 @@ class ACTO(Method):
             selection: "both" networks predict the given label (CIFAR); the "robust" one does (web data sets);
                 "everything" selects all and leaves nothing to mine.
             mining: also select what only NTM fits, as long as NTM has not memorized.
+            min_share: the sum of the selected samples' losses is divided by their number, but by no less than this
+                share of the batch's, in [0, 1]; None: 0, as in the public code. Where few are selected, each of them
+                counts for many, and RTM may fall to some few classes: docs/benchmark.md has numbers.
             reweighting: weigh a selected sample by the share of epochs in which it was selected; off: weight 1.
             consistency: RTM's strong view must give the sample's pseudo label.
             consistency_weight: share of that term in RTM's loss, in [0, 1].
@@ -81,6 +84,7 @@ class ACTO(Method):
         tau: float = 0.025
         selection: Literal["both", "robust", "everything"] = "both"
         mining: bool = True
+        min_share: float | None = None
         reweighting: bool = True
         consistency: bool = True
         consistency_weight: float = 0.2
@@ -96,6 +100,7 @@ class ACTO(Method):
             check_range("warmup_epochs", self.warmup_epochs, low=0)
             check_range("tau", self.tau, low=0)
             choose("selection", self.selection, SELECTIONS)
+            check_range("min_share", self.min_share or 0.0, low=0, high=1)
             check_range("consistency_weight", self.consistency_weight, low=0, high=1)
             check_range("memory_momentum", self.memory_momentum, low=0, high=0.999)
             check_memory(self.memory_classes, self.memory_dtype)
@@ -160,7 +165,7 @@ class ACTO(Method):
         memory = getattr(self, self._soft_labels)
         soft_label = self._form.update(memory, index, probs, momentum=config.memory_momentum)
 
-        loss_r = masked_mean(weight * self._ce(robust, label), selected)
+        loss_r = masked_mean(weight * self._ce(robust, label), selected, min_share=config.min_share or 0.0)
         if config.consistency:
             pseudo_label = torch.where(selected, label, soft_label.argmax(1))
             consistency = self._ce_mean(robust_strong[0], pseudo_label)

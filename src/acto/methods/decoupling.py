@@ -28,9 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.distributed import total
 from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy
+from acto.losses import batch_mean, cross_entropy, masked_mean
 from acto.methods.base import Method, observed
 from acto.types import Batch, Clock, Step
 
@@ -72,7 +71,7 @@ class Decoupling(Method):
         differ = first.argmax(1) != second.argmax(1)
         update = differ if clock.epoch >= self.config.warmup_epochs else torch.ones_like(differ)
         losses = [
-            disagreement_mean(cross_entropy(logits, batch.label), update, min_share=self.config.min_share)
+            masked_mean(cross_entropy(logits, batch.label), update, min_share=self.config.min_share)
             for logits in (first, second)
         ]
         log = {
@@ -86,15 +85,3 @@ class Decoupling(Method):
         """One network is the model, as in the paper; the other and the mean of both are shown beside it."""
         first, second = (F.softmax(net(images), dim=1) for net in self.nets)
         return {"net0": first, "net1": second, "ensemble": (first + second) / 2}
-
-
-def disagreement_mean(losses: Tensor, update: Tensor, *, min_share: float) -> Tensor:
-    """Sum over the samples to update on, divided by their number or by `min_share` of the batch if that is more.
-
-    Args:
-        losses: (B,).
-        update: (B,) bool.
-        min_share: rho.
-    """
-    num_update, num_batch = total(torch.stack([update.sum(), torch.ones_like(update).sum()]))
-    return torch.where(update, losses, 0.0).sum() / torch.maximum(num_update, min_share * num_batch)
