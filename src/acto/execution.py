@@ -33,6 +33,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 """Whose versions a run's record keeps, beside Python's."""
 STARVED_SHARE = 0.01
 """A class of whose samples an epoch selects a smaller share than this is reported."""
+FEW_SELECTED = 0.25
+"""Where an epoch selects a smaller share of all samples than this, the method's advice is added."""
 
 Report = Callable[[str, Mapping[str, Any]], None]
 """Told what happens: "start" with facts, "step" with its place, "epoch" with its row, "note" with a text, "finish" with
@@ -231,7 +233,11 @@ def _starving(prepared: Prepared, known: set[int]) -> Iterator[str]:
     if new:
         shown = ", ".join(f"{prepared.dataset.class_names[k]!r} ({chosen[k]} of {sizes[k]})" for k in new[:5])
         more = f" and {len(new) - 5} more" if len(new) > 5 else ""
-        yield f"hardly any sample of these classes was selected in this epoch, so they starve: {shown}{more}"
+        advice = prepared.training.method.few_selected() if selected.mean() < FEW_SELECTED else ""
+        yield (
+            "hardly any sample of these classes was selected in this epoch, so they starve: "
+            f"{shown}{more}{advice and '; '}{advice}"
+        )
 
 
 def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:

@@ -198,6 +198,10 @@ class ACTO(Method):
         rtm, ntm = (F.softmax(net(images), dim=1) for net in self.nets)
         return {"rtm": rtm, "ntm": ntm}
 
+    def few_selected(self) -> str:
+        """A larger divisor, if there is none yet."""
+        return "" if self.config.min_share else "--acto.min_share 0.25 keeps RTM from following the few that are"
+
     def label_quality(self) -> Tensor | None:
         """The soft label's mass on the given label, without the share that the one-hot start put there."""
         start = self.config.memory_momentum ** self.robust_epochs.double()

@@ -114,6 +114,10 @@ class Method(nn.Module):
         assert abs(together - expected) < 1e-3, f"the headline of {self.name} is no softmax of a sum of logits"
         return weights
 
+    def few_selected(self) -> str:
+        """What to try where only a small share of all samples is selected; empty where nothing is known to help."""
+        return ""
+
     def label_quality(self) -> Tensor | None:
         """(N,) trust in each given label in [0, 1], 1 = sure; None where the method does not say."""
         return None
