@@ -115,8 +115,10 @@ def masked_mean(values: Tensor, mask: Tensor, *, min_share: float = 0.0) -> Tens
         mask: (B,) bool.
         min_share: of the batch, in [0, 1]: where the mask holds for fewer, their sum is divided by so many.
     """
-    count, size = total(torch.stack([mask.sum(), torch.ones_like(mask).sum()]))
-    return torch.where(mask, values, 0.0).sum() / torch.maximum(count, min_share * size).clamp(min=1)
+    count = total(mask.sum()).clamp(min=1)
+    if min_share > 0:
+        count = torch.maximum(count, min_share * total(torch.full_like(count, len(mask))))
+    return torch.where(mask, values, 0.0).sum() / count
 
 
 def mean_prediction(probs: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ class ACTO(Method):
 
     def few_selected(self) -> str:
         """A larger divisor, if there is none yet."""
-        return "" if self.config.min_share else "--acto.min_share 0.25 keeps RTM from following the few that are"
+        return "" if self.config.min_share else "--acto.min_share (0.25 to 1) keeps RTM from following the few that are"
 
     def label_quality(self) -> Tensor | None:
         """The soft label's mass on the given label, without the share that the one-hot start put there."""
