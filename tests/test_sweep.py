@@ -529,7 +529,7 @@ def test_records_name_no_machine_and_no_path(tmp_path: Path) -> None:
 
 
 def test_children_share_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("acto.sweep_pool.usable_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert LocalLauncher(3).environment["OMP_NUM_THREADS"] == "2"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
