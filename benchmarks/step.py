@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="processes of the baseline that make views")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--step", default="eager", choices=STEPS, help="how our steps are taken")
+    parser.add_argument("--step", choices=STEPS, help="how our steps are taken; by default as `acto train` does")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

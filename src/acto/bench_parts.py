@@ -71,10 +71,10 @@ class ActoSteps:
         samples: pictures of 32x32 in memory.
         device: where all of it happens.
         precision: of the networks' bodies.
-        step: one of acto.steps.STEPS.
+        step: one of acto.steps.STEPS; None: as a run takes them on this device.
     """
 
-    def __init__(self, samples: Samples, *, device: torch.device, precision: torch.dtype, step: str = "eager") -> None:
+    def __init__(self, samples: Samples, *, device: torch.device, precision: torch.dtype, step: str | None = None) -> None:
         self.data = DeviceData(
             samples, ViewSpec(pipeline="cifar", size=SIDE, mean=MEAN, std=STD), seed=0, device=device
         )

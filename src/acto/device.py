@@ -76,6 +76,15 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 
 def cpu_has_bfloat16() -> bool:
     """Whether the processor has bfloat16 matrix products; without them autocast is slower than float32."""
-    # No public name for this question exists; a torch without these two answers "no", which is only slower.
-    checks = (getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None))
-    return any(check is not None and check() for check in checks)
+    return _cpu_has("avx512_bf16") or cpu_has_matrix_units()
+
+
+def cpu_has_matrix_units() -> bool:
+    """Whether it multiplies bfloat16 tiles (AMX), many times faster than by vectors."""
+    return _cpu_has("amx_tile")
+
+
+def _cpu_has(feature: str) -> bool:
+    # No public name for this question exists; a torch without it answers "no", which is only slower.
+    check = getattr(torch.cpu, f"_is_{feature}_supported", None)
+    return check is not None and check()

@@ -1,4 +1,4 @@
-"""How the steps of a training are taken: one by one, from a recording, or from a recording of compiled networks."""
+"""How the steps of a training are taken: one by one, from a recording, or with compiled networks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 
 from acto.compiled import compile_nets
+from acto.cpu_layers import use_kernels
 from acto.graph import Recorder, recorder_for
 from acto.methods.base import Method
+from acto.native import KernelsMissing
 
 STEPS = ("eager", "graph", "compiled")
 
@@ -26,7 +28,7 @@ def prepare_steps(
     """What records the steps, if they are to be recorded; compiles the networks, if they are to be compiled.
 
     Args:
-        step: one of STEPS; None: "graph" on a CUDA device, "eager" elsewhere.
+        step: one of STEPS; None: "graph" on a CUDA device, "compiled" on a processor that gains from it, else "eager".
         method: on its device.
         device: of the training.
         precision: of the training.
@@ -34,10 +36,12 @@ def prepare_steps(
         world: number of processes.
         say: told what was asked for and cannot be done.
     """
-    if step == "eager" or (step is None and device.type != "cuda"):
+    if step == "eager":
         return None
     if device.type != "cuda":
-        say(f"--step {step} is for a CUDA device, and this is {device}: steps are taken one by one")
+        refused = _compile_for(device, method, precision, step)
+        if step is not None and refused is not None:
+            say(refused)
         return None
     if step == "compiled" and (
         refused := compile_nets(method, device=device, precision=precision, batch_size=batch_size // world)
@@ -49,3 +53,16 @@ def prepare_steps(
             say(made)
         return None
     return made
+
+
+def _compile_for(device: torch.device, method: Method, precision: torch.dtype, step: str | None) -> str | None:
+    """Have a processor's networks use the C kernels; or say in words why they do not."""
+    if device.type != "cpu" or step == "graph":
+        return f"--step {step} is for a CUDA device, and this is {device}: steps are taken one by one"
+    if precision != torch.bfloat16:
+        return f"--step {step} is for bfloat16 on a processor, and this is {str(precision).removeprefix('torch.')}"
+    try:
+        changed = use_kernels(method)
+    except KernelsMissing as error:
+        return f"--step {step} cannot be had on this machine: {error}"
+    return None if changed else f"--step {step} changes nothing: no layer of these networks has a faster form"

@@ -1,0 +1,216 @@
+"""Layers for training in bfloat16 on a processor: faster forms of convolution, batch norm, ReLU and 2x2 maxima.
+
+`use_kernels` changes a network in place. Its weights, their names and its checkpoints stay as they were, and where a
+form does not fit what comes in (another number format, say), a layer computes as it did before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from acto.native import LANES, Kernels, empty_like, kernels
+
+FEWEST_PIXELS = 32
+"""Pixels of a batch for each channel: below that, transforming the weights takes what the products save."""
+
+
+def use_kernels(net: nn.Module) -> int:
+    """Have the layers of `net` computed by the C kernels where these have a form for them; the number of layers.
+
+    Raises:
+        acto.native.KernelsMissing: this machine cannot have them; nothing was changed.
+    """
+    kernels()
+    changed = 0
+    for module in list(net.modules()):
+        if type(module) is nn.Conv2d and _is_plain(module):
+            module.__class__ = WinogradConv2d
+            changed += 1
+        elif isinstance(module, nn.Sequential):
+            changed += _join_norms(module)
+    return changed
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    form = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    wide = min(layer.in_channels, layer.out_channels) >= LANES
+    return (
+        form == ((3, 3), (1, 1), (1, 1), (1, 1))
+        and layer.groups == 1
+        and layer.bias is None
+        and layer.padding_mode == "zeros"
+        and wide
+        and layer.in_channels % 2 == layer.out_channels % 2 == 0
+    )
+
+
+def _join_norms(layers: nn.Sequential) -> int:
+    """Each batch norm with a ReLU behind it takes that over, and a 2x2 maximum behind that; their places stay, empty."""
+    joined = 0
+    for number, norm in enumerate(layers):
+        if type(norm) is not nn.BatchNorm2d or not norm.affine or not norm.track_running_stats or norm.momentum is None:
+            continue
+        behind = list(layers)[number + 1 : number + 3]
+        if not behind or type(behind[0]) is not nn.ReLU:
+            continue
+        norm.__class__ = NormReLU
+        norm.pools = len(behind) == 2 and _is_2x2_maximum(behind[1])
+        for taken in range(number + 1, number + 2 + norm.pools):
+            layers[taken] = nn.Identity()
+        joined += 1
+    return joined
+
+
+def _is_2x2_maximum(layer: nn.Module) -> bool:
+    if type(layer) is not nn.MaxPool2d:
+        return False
+    form = tuple(2 * value if isinstance(value, tuple) else (value, value) for value in (layer.kernel_size, layer.stride))
+    return form == ((2, 2), (2, 2)) and (layer.padding, layer.dilation) == (0, 1) and not (
+        layer.ceil_mode or layer.return_indices
+    )
+
+
+class WinogradConv2d(nn.Conv2d):
+    """3x3, stride 1, padding 1, even channels, no bias: 16 products instead of 36, see acto/kernels/winograd.c."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, H, W)."""
+        pixels = images.numel() // images.shape[-3]
+        if not _fits(images, self.weight) or pixels < FEWEST_PIXELS * max(self.in_channels, self.out_channels):
+            return super().forward(images)
+        return _Convolution.apply(images, self.weight)
+
+
+class NormReLU(nn.BatchNorm2d):
+    """Batch norm and ReLU, with `pools` also the maximum over 2x2 places, see acto/kernels/norm_relu.c."""
+
+    pools: bool
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same, or with `pools` (B, C, H / 2, W / 2)."""
+        pictures, _, height, width = images.shape
+        learns = torch.is_grad_enabled() and (images.requires_grad or self.weight.requires_grad)
+        if (
+            not _fits(images, self.weight)
+            or (self.pools and (height % 2 or width % 2))
+            or (self.training and pictures * height * width < 2)  # batch norm says what is wrong
+            or (learns and not self.training)
+        ):
+            active = F.relu(super().forward(images))
+            return F.max_pool2d(active, 2) if self.pools else active
+        return _NormReLU.apply(images, self.weight, self.bias, self)
+
+
+def _fits(images: Tensor, weights: Tensor) -> bool:
+    return images.dtype == torch.bfloat16 and images.device.type == "cpu" and weights.dtype == torch.float32
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weights: Tensor) -> Tensor:
+        images, weights = _channels_last(images), weights.contiguous()
+        ctx.save_for_backward(images, weights)
+        return kernels().convolve(images, weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        images, weights = ctx.saved_tensors
+        gradient = _channels_last(gradient)
+        back = kernels().convolve(gradient, weights, turned=True) if ctx.needs_input_grad[0] else None
+        learned = kernels().weight_gradient(images, gradient) if ctx.needs_input_grad[1] else None
+        return back, learned
+
+
+class _NormReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, norm: NormReLU) -> Tensor:
+        call, threads = kernels(), torch.get_num_threads()
+        images = _channels_last(images)
+        pictures, channels, height, width = images.shape
+        if norm.training:
+            mean, variance = _moments(call, images)
+            _remember(norm, mean, variance, images.numel() // channels)
+        else:
+            assert norm.running_mean is not None and norm.running_var is not None
+            mean, variance = norm.running_mean, norm.running_var
+        inverse = torch.rsqrt(variance + norm.eps)
+        scale = weight * inverse
+        shift = bias - mean * scale
+        rows = pictures * height * width
+        if not norm.pools:
+            result = torch.empty_like(images)
+            call("norm_relu", images, scale, shift, result, rows, channels, threads)
+            ctx.save_for_backward(images, mean, inverse, scale, shift)
+        else:
+            result, best = (empty_like(images, channels=channels, shrink=2) for _ in range(2))
+            place = empty_like(images, channels=channels, shrink=2, dtype=torch.uint8)
+            call(
+                "norm_relu_maximum", images, scale, shift, result, best, place, pictures, height, width, channels,
+                threads,
+            )  # fmt: skip
+            ctx.save_for_backward(images, mean, inverse, scale, shift, best, place)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        images, mean, inverse, scale, shift, *pooled = ctx.saved_tensors
+        call, threads = kernels(), torch.get_num_threads()
+        gradient = _channels_last(gradient)
+        pictures, channels, height, width = images.shape
+        rows = pictures * height * width
+        # Where a maximum was taken, only the place that it came from has a gradient.
+        given = pooled[0] if pooled else images
+        given_rows = given.numel() // channels
+        blocks = torch.empty(call("norm_relu_blocks", given_rows) * 2 * channels)
+        sums = torch.empty(2, channels, dtype=torch.float64)
+        call(
+            "norm_relu_gradient_sums", gradient, given, scale, shift, mean, blocks, sums, given_rows, channels,
+            threads,
+        )  # fmt: skip
+        total, moment = sums.float()
+        # Of scale (g - mean of g - (x - mean) / variance * mean of g (x - mean)): what is with x, and the rest.
+        slope = -scale * inverse.square() * moment / rows
+        offset = -scale * total / rows - slope * mean
+        result = torch.empty_like(images)
+        if not pooled:
+            call(
+                "norm_relu_gradient", gradient, images, scale, shift, slope, offset, result, rows, channels, threads
+            )  # fmt: skip
+        else:
+            call(
+                "norm_relu_maximum_gradient", gradient, *pooled, images, scale, shift, slope, offset, result, pictures,
+                height, width, channels, threads,
+            )  # fmt: skip
+        return result, moment * inverse, total, None
+
+
+def _moments(call: Kernels, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel."""
+    channels = images.shape[1]
+    rows = images.numel() // channels
+    near = images[0, :, 0, 0].float()
+    blocks = torch.empty(call("norm_relu_blocks", rows) * 2 * channels)
+    sums = torch.empty(2, channels, dtype=torch.float64)
+    call("norm_relu_moments", images, near, blocks, sums, rows, channels, torch.get_num_threads())
+    first, second = sums / rows
+    return (near + first).float(), (second - first.square()).clamp_min(0).float()
+
+
+def _remember(norm: NormReLU, mean: Tensor, variance: Tensor, rows: int) -> None:
+    """The running statistics, as torch's batch norm keeps them."""
+    assert norm.num_batches_tracked is not None and norm.momentum is not None
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * (rows / (rows - 1)), norm.momentum)
