@@ -164,6 +164,17 @@ def test_the_command_prints_words_and_json(monkeypatch: pytest.MonkeyPatch, caps
     assert shares["evaluation"] == pytest.approx(10_000 / evaluation / (50_000 / step))
     assert shares["arithmetic"] == pytest.approx(figures["floors"]["arithmetic_seconds"] / (128 / step))
     assert shares["bytes"] == pytest.approx(figures["floors"]["bytes_seconds"] / (128 / step))
+    saved = figures["floors"]["work"]["saved_flops"] if figures["machine"]["kernels"] else 0
+    rate = figures["floors"]["best"]["flops_per_second"]
+    assert figures["floors"]["needed_seconds"] == pytest.approx((count_flops() - saved) / rate)
+    assert shares["needed"] == pytest.approx(figures["floors"]["needed_seconds"] / (128 / step))
+
+
+def test_what_winograd_saves(steps: ActoSteps) -> None:
+    wide = [(cin, cout, side) for cin, cout, side in CONVOLUTIONS if min(cin, cout) >= 32]
+    assert len(wide) == 4
+    flops = 3 * 3 * 128 * sum(2 * 9 * cin * cout * side**2 for cin, cout, side in wide)
+    assert count_work(steps, torch.bfloat16).saved_flops == round(flops * 20 / 36)
 
 
 def count_flops() -> int:
@@ -179,32 +190,37 @@ def test_figures_in_words() -> None:
     figures: dict[str, Any] = {
         "machine": {
             "device": "cpu", "name": "x86_64", "precision": "bfloat16", "threads": 2, "cores": 2, "torch": "2.9",
-            "rounds": 7,
+            "rounds": 7, "kernels": True,
         },
         "rates": dict.fromkeys(
             ("evaluation", "weak", "autoaugment", "randaugment", "files", "files_in_workers"), spread(1000.0)
         )
         | {"step": spread(128.0)},
         "floors": {
-            "work": {"flops": 5e11, "bytes": 1e9},
+            "work": {"flops": 5e11, "saved_flops": 2e11, "bytes": 1e9},
             "best": {"flops_per_second": 1e12, "bytes_per_second": 1e10},
             "arithmetic_seconds": 0.5,
+            "needed_seconds": 0.3,
             "bytes_seconds": 0.1,
             "convolutions_seconds": 0.6,
         },
         "ratios": {
-            "arithmetic": spread(0.5), "bytes": spread(0.1), "convolutions": spread(0.6), "evaluation": spread(0.0256),
+            "arithmetic": spread(0.5), "needed": spread(0.3), "bytes": spread(0.1), "convolutions": spread(0.6),
+            "evaluation": spread(0.0256),
         },
     }  # fmt: skip
     text = "\n".join(in_words(figures))
     assert "x86_64, 2 usable cores, 2 threads, cpu in bfloat16, torch 2.9; medians of 7 alternating rounds" in text
-    assert "a step              1000.0 ms" in text
-    assert "arithmetic floor    500.0 ms   45.0 to 55.0 %  500.0 GFLOP at 1,000 GFLOP/s" in text
-    assert "bytes floor         100.0 ms   9.0 to 11.0 %   1,000 MB at 10.0 GB/s" in text
+    assert "a step               1000.0 ms" in text
+    assert "arithmetic floor     500.0 ms   45.0 to 55.0 %  500.0 GFLOP at 1,000 GFLOP/s" in text
+    assert "with fewer products  300.0 ms   27.0 to 33.0 %  300.0 GFLOP: the C kernels take 16 products" in text
+    assert "bytes floor          100.0 ms   9.0 to 11.0 %   1,000 MB at 10.0 GB/s" in text
     assert (
         "an epoch of 50,000 pictures: 7 min at this rate; evaluating 10,000 adds 2.6 % (quartiles 2.3 to 2.8 %)" in text
     )
     assert "--eval-every" not in text and "device's memory" not in text
+    figures["machine"]["kernels"] = False
+    assert "fewer products" not in "\n".join(in_words(figures))
     figures["ratios"]["evaluation"] = spread(0.08)
     figures["epoch"] = {"graph": {"seconds": 0.75, "peak_bytes": 2.0**31}}
     text = "\n".join(in_words(figures))

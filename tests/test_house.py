@@ -50,6 +50,7 @@ FLOORS = [
         "data.splits",
         "data.unpickle",
         "feature_file",
+        "native",
     },
     {
         "data.archives",
@@ -60,6 +61,7 @@ FLOORS = [
         "net_weights",
         "net_foreign",
         "csv_tables",
+        "cpu_layers",
     },
     {
         "data.decoding",

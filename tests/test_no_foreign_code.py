@@ -454,11 +454,15 @@ FORBIDDEN = {
 ALLOWED = {
     ("cli", "import_module"): "a command's module, from a table in the source",
     ("", "import_module"): "a public name's module, from a table in the source",
+    (
+        "native",
+        "ctypes.CDLL",
+    ): "what a C compiler made of acto/kernels, in a folder of the user's own",
     ("net_foreign", "importlib.import_module"): "a network that the user typed on the command line, or trusted",
 }
 EXTRACTING = (".extractall", ".extract", "unpack_archive")
-SUBPROCESSES = {"record", "sweep_pool", "sweep_view", "sweep_jobs", "sweep", "sweep_slurm", "doctor"}
-"""They start git or acto itself, with a list of words and no shell."""
+SUBPROCESSES = {"record", "sweep_pool", "sweep_view", "sweep_jobs", "sweep", "sweep_slurm", "doctor", "native"}
+"""They start git, a C compiler or acto itself, with a list of words and no shell."""
 
 
 def dangers(name: str, tree: ast.Module) -> Iterator[str]:

@@ -111,8 +111,11 @@ def test_on_a_processor_steps_are_taken_one_by_one(step: str | None) -> None:
     said: list[str] = []
     method = make_method("acto", PROBLEM.task)
     recorder = prepare_steps(step, method, device=CPU, precision=torch.float32, batch_size=8, say=said.append)
-    told = f"--step {step} is for a CUDA device, and this is cpu: steps are taken one by one"
-    assert recorder is None and said == ([told] if step in ("graph", "compiled") else [])
+    told = {
+        "graph": "--step graph is for a CUDA device, and this is cpu: steps are taken one by one",
+        "compiled": "--step compiled is for bfloat16 on a processor, and this is float32",
+    }
+    assert recorder is None and said == [told[name] for name in told if name == step]
 
 
 def test_by_default_what_cannot_be_recorded_is_not_worth_a_word() -> None:

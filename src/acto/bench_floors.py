@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from acto.bench_parts import BATCH, SIDE, ActoSteps, cnn7, wait_for
+from acto.cpu_layers import PRODUCTS_LEFT, has_fast_form
 from acto.types import Clock, Stream
 
 PRODUCT_SIDE = {"cpu": 512, "cuda": 8192}
@@ -35,6 +36,8 @@ class Work:
 
     flops: int
     """Of convolutions and matrix products, forward and backward, as torch counts them: 2 for a multiply-add."""
+    saved_flops: int
+    """Of these, what a processor's C kernels do without, see acto.cpu_layers."""
     bytes: int
     """Moved if everything else were fused into these operations: each reads its operands once and writes its results
     once, in the step's number format; and SGD reads weight, gradient and momentum and writes weight and momentum in
@@ -54,12 +57,26 @@ class Rates:
 def count_work(steps: ActoSteps, precision: torch.dtype) -> Work:
     """Count the work of one robust step by taking its loss and gradients, without a step of the optimizer.
 
-    Counted are batches of 2 and of 4: all counts are straight lines over the size of the batch.
+    `steps` must be eager: torch counts its own operations alone. Counted are batches of 2 and of 4: all counts are
+    straight lines over the size of the batch.
     """
     (flops_2, bytes_2), (flops_4, bytes_4) = (_count(steps, size, precision) for size in (2, 4))
     pairs = (BATCH - 2) // 2
     update = 5 * 4 * sum(p.numel() for net in steps.training.method.nets for p in net.parameters())
-    return Work(flops=flops_2 + pairs * (flops_4 - flops_2), bytes=bytes_2 + pairs * (bytes_4 - bytes_2) + update)
+    return Work(
+        flops=flops_2 + pairs * (flops_4 - flops_2),
+        saved_flops=round((1 - PRODUCTS_LEFT) * _flops_with_fast_form()),
+        bytes=bytes_2 + pairs * (bytes_4 - bytes_2) + update,
+    )
+
+
+def _flops_with_fast_form() -> int:
+    """Of the convolutions that the C kernels have a form for: forward, pictures' and weights' gradient."""
+    return sum(
+        PASSES * 3 * 2 * layer.weight.numel() * shape[0] * shape[2] * shape[3]
+        for layer, shape in _convolutions()
+        if has_fast_form(layer)
+    )
 
 
 def _count(steps: ActoSteps, batch_size: int, precision: torch.dtype) -> tuple[int, int]:

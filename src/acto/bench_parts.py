@@ -74,7 +74,9 @@ class ActoSteps:
         step: one of acto.steps.STEPS; None: as a run takes them on this device.
     """
 
-    def __init__(self, samples: Samples, *, device: torch.device, precision: torch.dtype, step: str | None = None) -> None:
+    def __init__(
+        self, samples: Samples, *, device: torch.device, precision: torch.dtype, step: str | None = None
+    ) -> None:
         self.data = DeviceData(
             samples, ViewSpec(pipeline="cifar", size=SIDE, mean=MEAN, std=STD), seed=0, device=device
         )

@@ -13,10 +13,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from acto.native import LANES, Kernels, empty_like, kernels
+from acto.native import Kernels, empty_like, kernels
 
+FEWEST_CHANNELS = 32
+"""Of a convolution, on both sides: with fewer, transforming pictures takes what the products save."""
 FEWEST_PIXELS = 32
-"""Pixels of a batch for each channel: below that, transforming the weights takes what the products save."""
+"""Of a batch, for each channel: with fewer, transforming the weights does."""
+FEWEST_ACTIVATIONS = 2**18
+"""Of a batch norm: with fewer, asking for its small vectors takes longer than they save."""
+
+PRODUCTS_LEFT = 16 / 36
+"""Of a convolution in Winograd's form, where height and width are even."""
 
 
 def use_kernels(net: nn.Module) -> int:
@@ -28,7 +35,7 @@ def use_kernels(net: nn.Module) -> int:
     kernels()
     changed = 0
     for module in list(net.modules()):
-        if type(module) is nn.Conv2d and _is_plain(module):
+        if type(module) is nn.Conv2d and has_fast_form(module):
             module.__class__ = WinogradConv2d
             changed += 1
         elif isinstance(module, nn.Sequential):
@@ -36,21 +43,19 @@ def use_kernels(net: nn.Module) -> int:
     return changed
 
 
-def _is_plain(layer: nn.Conv2d) -> bool:
-    form = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-    wide = min(layer.in_channels, layer.out_channels) >= LANES
+def has_fast_form(layer: nn.Conv2d) -> bool:
+    """Whether it is of the kind that WinogradConv2d computes, and wide enough to gain."""
+    form = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
     return (
-        form == ((3, 3), (1, 1), (1, 1), (1, 1))
-        and layer.groups == 1
+        form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
         and layer.bias is None
-        and layer.padding_mode == "zeros"
-        and wide
+        and min(layer.in_channels, layer.out_channels) >= FEWEST_CHANNELS
         and layer.in_channels % 2 == layer.out_channels % 2 == 0
     )
 
 
 def _join_norms(layers: nn.Sequential) -> int:
-    """Each batch norm with a ReLU behind it takes that over, and a 2x2 maximum behind that; their places stay, empty."""
+    """Each batch norm takes over a ReLU behind it, and a 2x2 maximum behind that. Their places stay, empty."""
     joined = 0
     for number, norm in enumerate(layers):
         if type(norm) is not nn.BatchNorm2d or not norm.affine or not norm.track_running_stats or norm.momentum is None:
@@ -58,20 +63,23 @@ def _join_norms(layers: nn.Sequential) -> int:
         behind = list(layers)[number + 1 : number + 3]
         if not behind or type(behind[0]) is not nn.ReLU:
             continue
-        norm.__class__ = NormReLU
-        norm.pools = len(behind) == 2 and _is_2x2_maximum(behind[1])
-        for taken in range(number + 1, number + 2 + norm.pools):
+        pools = len(behind) == 2 and _is_2x2_maximum(behind[1])
+        joint: nn.Module = norm
+        joint.__class__ = NormReLU
+        assert isinstance(joint, NormReLU)
+        joint.pools = pools
+        for taken in range(number + 1, number + (3 if pools else 2)):
             layers[taken] = nn.Identity()
         joined += 1
     return joined
 
 
 def _is_2x2_maximum(layer: nn.Module) -> bool:
-    if type(layer) is not nn.MaxPool2d:
-        return False
-    form = tuple(2 * value if isinstance(value, tuple) else (value, value) for value in (layer.kernel_size, layer.stride))
-    return form == ((2, 2), (2, 2)) and (layer.padding, layer.dilation) == (0, 1) and not (
-        layer.ceil_mode or layer.return_indices
+    return (
+        type(layer) is nn.MaxPool2d
+        and layer.kernel_size in (2, (2, 2))
+        and layer.stride in (2, (2, 2))
+        and (layer.padding, layer.dilation, layer.ceil_mode, layer.return_indices) == (0, 1, False, False)
     )
 
 
@@ -93,12 +101,12 @@ class NormReLU(nn.BatchNorm2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> the same, or with `pools` (B, C, H / 2, W / 2)."""
-        pictures, _, height, width = images.shape
+        height, width = images.shape[2:]
         learns = torch.is_grad_enabled() and (images.requires_grad or self.weight.requires_grad)
         if (
             not _fits(images, self.weight)
+            or images.numel() < FEWEST_ACTIVATIONS
             or (self.pools and (height % 2 or width % 2))
-            or (self.training and pictures * height * width < 2)  # batch norm says what is wrong
             or (learns and not self.training)
         ):
             active = F.relu(super().forward(images))

@@ -23,10 +23,9 @@ from acto.device import cpu_has_bfloat16, cpu_has_matrix_units
 
 SOURCES = Path(__file__).parent / "kernels"
 COMPILERS = ("gcc", "cc")
-FLAGS = "-O3 -std=gnu11 -fPIC -fopenmp -mfma -mavx512f -mavx512bw -mavx512vl -mavx512bf16".split()
+FLAGS = ["-O3", "-std=gnu11", "-fPIC", "-fopenmp", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16"]
 SECONDS = 120
 """That a compiler may take; it takes five."""
-LANES = 16
 
 
 class KernelsMissing(RuntimeError):
@@ -52,8 +51,8 @@ class Kernels:
 
         Args:
             images: (B, C, H, W) bfloat16, channels last; C even.
-            weights: (D, C, 3, 3) float32, contiguous; `turned`: (C, D, 3, 3), and the convolution is the one that
-                takes a gradient of results back to one of pictures.
+            weights: (D, C, 3, 3) float32, contiguous; turned: (C, D, 3, 3).
+            turned: take a gradient of results back to one of pictures: weights in half a turn, channels swapped.
 
         Returns:
             (B, D, H, W) bfloat16, channels last.
@@ -174,7 +173,7 @@ def _right(made: Kernels) -> bool:
     )
     given, back = (t.bfloat16().contiguous(memory_format=torch.channels_last) for t in (images, gradient))
     with torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        known = [given.detach().float().requires_grad_(), weights.requires_grad_()]
+        known = given.float().requires_grad_(), weights.requires_grad_()
         wanted = F.conv2d(*known, padding=1)
         wanted_gradients = torch.autograd.grad(wanted, known, back.float())
     weights = weights.detach()

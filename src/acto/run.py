@@ -41,8 +41,9 @@ class Run:
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
         step: "graph" records the step as one CUDA graph where that can be done, "compiled" moreover has the networks
-            compiled by torch.compile, "eager" does neither; None: "graph" on a CUDA device if the network is ours
-            or torchvision's, else "eager".
+            compiled by torch.compile, or on a processor computed by this package's C kernels; "eager" does neither.
+            None, if the network is ours or torchvision's: "graph" on a CUDA device, "compiled" on a processor that
+            can; else "eager".
         sync_batchnorm: batch statistics over the whole batch, not over each process's part; several CUDA devices.
         eval_every: epochs between two evaluations; the last ten are always evaluated.
         workers: processes that decode pictures from disk.
