@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from acto import cpu_layers, native, nets
+from acto import cpu_layers, doctor_probe, native, nets
+from acto.arrays import as_dataset
 from acto.cpu_layers import NormReLU, WinogradConv2d, has_fast_form, use_kernels
+from acto.device import cpu_has_bfloat16, cpu_has_matrix_units
+from acto.doctor_probe import c_kernels
+from acto.execution import fit
+from acto.findings import Finding
 from acto.native import KernelsMissing, kernels
+from acto.record import read_run
+from acto.run import Run
 from acto.steps import prepare_steps
+from acto.train import Protocol
 from toys import make_method, make_problem
 
 BFLOAT16 = torch.bfloat16
@@ -26,14 +35,13 @@ PROBLEM = make_problem()
 
 
 def reason_without() -> str:
-    try:
-        kernels()
-    except KernelsMissing as error:
-        return str(error)
-    return ""
+    """What a machine lacks for them; that they fail to compile or compute nonsense is no reason to skip a test."""
+    if not cpu_has_bfloat16() or cpu_has_matrix_units():
+        return "kernels are for processors with AVX-512's bfloat16 and no matrix units"
+    return "" if os.environ.get("CC") or any(map(shutil.which, native.COMPILERS)) else "kernels need a C compiler"
 
 
-needs_kernels = pytest.mark.skipif(bool(reason_without()), reason=f"no kernels here: {reason_without()}")
+needs_kernels = pytest.mark.skipif(bool(reason_without()), reason=reason_without())
 
 
 @pytest.fixture
@@ -459,6 +467,38 @@ def test_who_asks_is_told_why_not(asked_anew: None, monkeypatch: pytest.MonkeyPa
     assert heard == [
         "--step compiled cannot be had on this machine: this processor has no products of bfloat16 numbers (AVX-512)"
     ]
+
+
+@needs_kernels
+def test_a_record_says_how_steps_were_taken(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (40, 32, 32, 3), generator=torch.Generator().manual_seed(0)).byte().numpy()
+    dataset = as_dataset(pixels, torch.arange(40).numpy() % 4)
+    for step, taken in ((None, "compiled"), ("eager", "eager")):
+        run = Run(
+            net="cnn7", method="standard", step=step, precision="bfloat16", protocol=Protocol(epochs=1, batch_size=20)
+        )
+        fit(run, tmp_path / taken, dataset=dataset)
+        (session,) = read_run(tmp_path / taken).sessions
+        assert session["step"] == taken
+
+
+def test_the_doctor_knows(asked_anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not reason_without():
+        assert c_kernels().state == "ok" and c_kernels().text.startswith("compiled, and right")
+    for module in (native, doctor_probe):
+        monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: True)
+        monkeypatch.setattr(module, "cpu_has_matrix_units", lambda: False)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    native.kernels.cache_clear(), native._load.cache_clear()
+    found = c_kernels()
+    assert (found.state, "there is no C compiler" in found.text, "install gcc" in found.advice) == ("warn", True, True)
+    for module in (native, doctor_probe):
+        monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: False)
+    native.kernels.cache_clear(), native._load.cache_clear()
+    assert c_kernels() == Finding(
+        "ok", "C kernels", "none: this processor has no products of bfloat16 numbers (AVX-512)"
+    )
 
 
 @needs_kernels

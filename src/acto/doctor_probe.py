@@ -21,9 +21,10 @@ from acto.console import size
 from acto.data.readers import DATA_ROOT_VARIABLE
 from acto.data.samples import DataSpec, Raw
 from acto.data.sources import SOURCES, read
-from acto.device import available_devices, limit_threads, resolve_precision
+from acto.device import available_devices, cpu_has_bfloat16, cpu_has_matrix_units, limit_threads, resolve_precision
 from acto.errors import UserError
 from acto.findings import Finding
+from acto.native import KernelsMissing, kernels
 from acto.usable import usable_cores, usable_memory
 
 PUBLISHED = {
@@ -59,6 +60,7 @@ def devices() -> Iterator[Finding]:
             trains = str(precision).removeprefix("torch.")
             text = f"{_described(device)}; products in {words} are right, trains in {trains}"
             yield Finding("ok", f"device {name}", text)
+    yield c_kernels()
     if NVIDIA_DRIVER.exists() and not torch.cuda.is_available():
         built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         text = f"there is an NVIDIA driver, but torch {torch.__version__} (built {built}) finds no GPU"
@@ -69,6 +71,19 @@ def devices() -> Iterator[Finding]:
     if threads > cores:  # because somebody asked for them
         text = f"torch takes {threads} threads for {cores} usable cores, and they get in each other's way"
         yield Finding("warn", "threads", text, "unset OMP_NUM_THREADS")
+
+
+def c_kernels() -> Finding:
+    """Whether a processor's bfloat16 steps can use acto.cpu_layers. Compiles them, where nobody has yet."""
+    try:
+        kernels()
+    except KernelsMissing as error:
+        if not cpu_has_bfloat16() or cpu_has_matrix_units():
+            return Finding("ok", "C kernels", f"none: {error}")
+        return Finding("warn", "C kernels", str(error), "steps on the processor are slower without; install gcc")
+    return Finding(
+        "ok", "C kernels", "compiled, and right on a small picture; bfloat16 steps on the processor use them"
+    )
 
 
 def _multiplies(device: torch.device, dtype: torch.dtype) -> bool:

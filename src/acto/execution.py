@@ -26,6 +26,7 @@ from acto.net_weights import read_state
 from acto.record import Checkpoint, RunError, RunFolder, State, last_checkpoint, read_run
 from acto.run import Prepared, Run, explained, prepare
 from acto.sample_table import label_quality, sample_table
+from acto.steps import step_taken
 from acto.train import EpochLog, Training, run_epochs
 from acto.types import Clock
 
@@ -142,7 +143,12 @@ def _train(prepared: Prepared, folder: RunFolder, report: Report, stop: Stop) ->
     lost = folder.truncate_after(training.epochs_done - 1)
     folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names, notes=dataset.notes)
     versions = {package: version(package) for package in PACKAGES}
-    folder.add_session(versions=versions, device=device, threads=torch.get_num_threads())
+    folder.add_session(
+        versions=versions,
+        device=device,
+        threads=torch.get_num_threads(),
+        step=step_taken(training.method, training.recorder),
+    )
     for text in (*dataset.notes, *([start.note] if start is not None and start.note else [])):
         report("note", {"text": text})
     if lost:

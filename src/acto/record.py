@@ -186,6 +186,7 @@ class RunFolder:
         versions: Mapping[str, str],
         device: str,
         threads: int | None = None,
+        step: str | None = None,
         argv: Sequence[str] | None = None,
     ) -> None:
         """Note in env.json who works on the run from now on; a resumed run has several sessions.
@@ -194,6 +195,7 @@ class RunFolder:
             versions: package -> version.
             device: its name in words.
             threads: with which the processor computes; the last bits of a sum depend on it.
+            step: how steps are taken, see acto.steps; so do they on that.
             argv: the command line; sys.argv by default.
         """
         session = {
@@ -204,6 +206,7 @@ class RunFolder:
             "host": platform.node(),
             "processors": os.cpu_count(),
             "threads": threads,
+            "step": step,
             "device": device,
             "versions": dict(versions),
             "git": _git_commit(),

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 
 from acto.compiled import compile_nets
-from acto.cpu_layers import use_kernels
+from acto.cpu_layers import NormReLU, WinogradConv2d, use_kernels
 from acto.graph import Recorder, recorder_for
 from acto.methods.base import Method
 from acto.native import KernelsMissing
+from acto.net_base import Net
 
 STEPS = ("eager", "graph", "compiled")
 
@@ -53,6 +54,15 @@ def prepare_steps(
             say(made)
         return None
     return made
+
+
+def step_taken(method: Method, recorder: Recorder | None) -> str:
+    """Which of STEPS `prepare_steps` has come to."""
+    faster = any(
+        isinstance(module, WinogradConv2d | NormReLU) or (isinstance(module, Net) and module.compiled_batch is not None)
+        for module in method.modules()
+    )
+    return "compiled" if faster else "eager" if recorder is None else "graph"
 
 
 def _compile_for(device: torch.device, method: Method, precision: torch.dtype, step: str | None) -> str | None:
