@@ -126,7 +126,7 @@ def sequence(*, channels: int, pools: bool) -> nn.Sequential:
 @needs_kernels
 @pytest.mark.parametrize("pools", [False, True])
 @pytest.mark.parametrize("channels", [3, 16, 70, 196])
-@pytest.mark.parametrize(("spread", "offset"), [(4, 0), (64, 10_000)])
+@pytest.mark.parametrize(("spread", "offset"), [(4, 0), (4, 1000)])
 def test_norm_and_relu_are_torchs(
     pools: bool, channels: int, spread: int, offset: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
