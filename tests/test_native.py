@@ -126,17 +126,18 @@ def sequence(*, channels: int, pools: bool) -> nn.Sequential:
 @needs_kernels
 @pytest.mark.parametrize("pools", [False, True])
 @pytest.mark.parametrize("channels", [3, 16, 70, 196])
-@pytest.mark.parametrize(("spread", "offset"), [(4, 0), (4, 1000)])
+@pytest.mark.parametrize(("spread", "offset", "size"), [(4, 0, (9, 12, 14)), (4, 1000, (9, 12, 14)), (1, 0, (2, 2, 2))])
 def test_norm_and_relu_are_torchs(
-    pools: bool, channels: int, spread: int, offset: int, monkeypatch: pytest.MonkeyPatch
+    pools: bool, channels: int, spread: int, offset: int, size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_layers, "FEWEST_ACTIVATIONS", 0)
     plain = sequence(channels=channels, pools=pools).double()
     fast = copy.deepcopy(plain).float()
     assert use_kernels(fast) == 1 and isinstance(fast[0], NormReLU) and fast[0].pools == pools
     random = torch.Generator().manual_seed(7)
-    # Far from zero the squares would drown the variance; 70,000 items and more are several blocks.
-    images = channels_last(torch.randn(9, channels, 12, 14, generator=random) * spread + offset)
+    # Three blocks of rows; far from zero, where the squares would drown the variance; eight rows.
+    pictures, height, width = size
+    images = channels_last(torch.randn(pictures, channels, height, width, generator=random) * spread + offset)
     given, known = images.clone().requires_grad_(), images.double().requires_grad_()
     right = plain(known)
     found = fast(given)
