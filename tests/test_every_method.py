@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from acto import cpu_layers
 from acto.cli import main
 from acto.methods import METHODS
-from acto.record import read_run
+from acto.native import KernelsMissing, kernels
+from acto.record import RunRecord, read_run
 
 NUM_CLASSES, PER_CLASS = 3, 24
 
@@ -43,13 +45,37 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 def test_trains_from_the_command_line(
     method: str, kind: str, sources: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
+    trained(method, [*sources[kind], "--precision", "float32"], tmp_path / "run", capsys)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trains_with_the_c_kernels(
+    method: str,
+    sources: dict[str, list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a machine cannot have them, steps are taken without, and that is tried here as well."""
+    for least in ("FEWEST_CHANNELS", "FEWEST_PIXELS", "FEWEST_ACTIVATIONS"):
+        monkeypatch.setattr(cpu_layers, least, 0)
+    run = trained(method, [*sources["folder"], "--precision", "bfloat16"], tmp_path / "run", capsys)
+    try:
+        kernels()
+    except KernelsMissing:
+        assert run.sessions[0]["step"] == "eager"
+    else:
+        assert run.sessions[0]["step"] == "compiled"
+
+
+def trained(method: str, flags: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> RunRecord:
     noise = ["--noise", "symmetric", "--noise-rate", "0.3"]
-    size = ["--batch-size", "32", "--epochs", "4", "--seed", "1", "--device", "cpu", "--precision", "float32"]
-    code = main(["train", "--method", method, *sources[kind], *noise, *size, "--no-report", "--out", str(out)])
+    size = ["--batch-size", "32", "--epochs", "4", "--seed", "1", "--device", "cpu"]
+    code = main(["train", "--method", method, *flags, *noise, *size, "--no-report", "--out", str(out)])
     printed = capsys.readouterr()
     assert code == 0, printed.err
     run = read_run(out)
     assert run.status["state"] == "finished" and [row["epoch"] for row in run.metrics] == [0, 1, 2, 3]
     assert all(np.isfinite(row["loss"]) for row in run.metrics)
     assert np.isfinite(run.pred_probs()).all()
+    return run

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -111,23 +112,23 @@ def _load() -> Kernels | str:
         return "this processor has no products of bfloat16 numbers (AVX-512)"
     if cpu_has_matrix_units():
         return "torch's own convolutions use this processor's matrix units"
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or list(filter(None, map(shutil.which, COMPILERS)))[:1]
+    if not compiler:
         return f"there is no C compiler: looked for {' and '.join(COMPILERS)}, and CC is not set"
     try:
         made = Kernels(_library(compiler))
     except subprocess.SubprocessError as error:
-        said = getattr(error, "stderr", None) or str(error)
-        return f"{compiler} cannot compile the kernels: {next(iter(said.strip().splitlines()), type(error).__name__)}"
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        return f"{' '.join(compiler)} cannot compile the kernels: {said[0]}"
     except OSError as error:
         return f"the compiled kernels cannot be used: {error}"
-    return made if _right(made) else f"what {compiler} makes of the kernels computes wrong numbers"
+    return made if _right(made) else f"what {' '.join(compiler)} makes of the kernels computes wrong numbers"
 
 
-def _library(compiler: str) -> ctypes.CDLL:
+def _library(compiler: list[str]) -> ctypes.CDLL:
     """Load the shared library; compile it before if need be."""
     sources = sorted(SOURCES.glob("*.[ch]"))
-    key = hashlib.sha256("\0".join([compiler, *FLAGS]).encode())
+    key = hashlib.sha256("\0".join([*compiler, *FLAGS]).encode())
     for source in sources:
         key.update(source.read_bytes())
     folder = _own_folder()
@@ -139,10 +140,10 @@ def _library(compiler: str) -> ctypes.CDLL:
         built = Path(name)
         for source in sources:
             if source.suffix == ".c":
-                _run([compiler, *FLAGS, "-c", str(source), "-o", str(built / f"{source.stem}.o")])
+                _run([*compiler, *FLAGS, "-c", str(source), "-o", str(built / f"{source.stem}.o")])
         # Linked without OpenMP, so that it takes the one that torch has loaded: two would keep threads for themselves.
         library = built / "kernels.so"
-        _run([compiler, "-shared", *map(str, sorted(built.glob("*.o"))), "-o", str(library)])
+        _run([*compiler, "-shared", *map(str, sorted(built.glob("*.o"))), "-o", str(library)])
         loaded = ctypes.CDLL(str(library))  # stays when the file is gone
         if kept is not None:
             os.replace(library, kept)
