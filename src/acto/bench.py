@@ -95,7 +95,9 @@ def measure(device: torch.device, precision: torch.dtype, *, quick: bool = False
     gpu = device.type == "cuda"
     extent = (QUICK_ON_GPU if quick else ON_GPU) if gpu else (QUICK if quick else FULL)
     cores = usable_cores()
-    steps = ActoSteps(in_memory(smooth_pictures(extent.steps * BATCH)), device=device, precision=precision)
+    # On a GPU a round is too short to record a graph for it; whole epochs with one follow below.
+    how = "eager" if gpu else None
+    steps = ActoSteps(in_memory(smooth_pictures(extent.steps * BATCH)), device=device, precision=precision, step=how)
     pictures = in_memory(smooth_pictures(extent.seen, seed=1))
     with tempfile.TemporaryDirectory(prefix="acto-bench-") as folder:
         files = write_jpegs(Path(folder), extent.files)
