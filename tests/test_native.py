@@ -503,3 +503,11 @@ def test_networks_without_such_layers_are_told_of() -> None:
     method = make_method("acto", PROBLEM.task)
     prepare_steps("compiled", method, device=CPU, precision=BFLOAT16, batch_size=8, say=heard.append)
     assert heard == ["--step compiled changes nothing: no layer of these networks has a faster form"]
+
+
+def test_networks_without_such_layers_need_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise KernelsMissing
+
+    monkeypatch.setattr(cpu_layers, "kernels", missing)
+    assert use_kernels(nets.build("mlp", input_shape=(8,), num_classes=3)) == 0

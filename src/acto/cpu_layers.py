@@ -32,15 +32,21 @@ def use_kernels(net: nn.Module) -> int:
     Raises:
         acto.native.KernelsMissing: this machine cannot have them; nothing was changed.
     """
-    kernels()
-    changed = 0
-    for module in list(net.modules()):
-        if type(module) is nn.Conv2d and has_fast_form(module):
-            module.__class__ = WinogradConv2d
-            changed += 1
-        elif isinstance(module, nn.Sequential):
-            changed += _join_norms(module)
-    return changed
+    convolutions = [layer for layer in net.modules() if type(layer) is nn.Conv2d and has_fast_form(layer)]
+    norms = [
+        (layers, number)
+        for layers in net.modules()
+        if isinstance(layers, nn.Sequential)
+        for number in range(len(layers) - 1)
+        if _is_norm_with_relu(layers[number], layers[number + 1])
+    ]
+    if convolutions or norms:
+        kernels()
+    for layer in convolutions:
+        layer.__class__ = WinogradConv2d
+    for layers, number in norms:
+        _join(layers, number)
+    return len(convolutions) + len(norms)
 
 
 def has_fast_form(layer: nn.Conv2d) -> bool:
@@ -54,24 +60,24 @@ def has_fast_form(layer: nn.Conv2d) -> bool:
     )
 
 
-def _join_norms(layers: nn.Sequential) -> int:
-    """Each batch norm takes over a ReLU behind it, and a 2x2 maximum behind that. Their places stay, empty."""
-    joined = 0
-    for number, norm in enumerate(layers):
-        if type(norm) is not nn.BatchNorm2d or not norm.affine or not norm.track_running_stats or norm.momentum is None:
-            continue
-        behind = list(layers)[number + 1 : number + 3]
-        if not behind or type(behind[0]) is not nn.ReLU:
-            continue
-        pools = len(behind) == 2 and _is_2x2_maximum(behind[1])
-        joint: nn.Module = norm
-        joint.__class__ = NormReLU
-        assert isinstance(joint, NormReLU)
-        joint.pools = pools
-        for taken in range(number + 1, number + (3 if pools else 2)):
-            layers[taken] = nn.Identity()
-        joined += 1
-    return joined
+def _is_norm_with_relu(norm: nn.Module, behind: nn.Module) -> bool:
+    return (
+        type(norm) is nn.BatchNorm2d
+        and type(behind) is nn.ReLU
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+    )
+
+
+def _join(layers: nn.Sequential, number: int) -> None:
+    """The batch norm there takes over the ReLU behind it, and a 2x2 maximum behind that. Their places stay, empty."""
+    norm = layers[number]
+    norm.__class__ = NormReLU
+    assert isinstance(norm, NormReLU)
+    norm.pools = number + 2 < len(layers) and _is_2x2_maximum(layers[number + 2])
+    for taken in range(number + 1, number + (3 if norm.pools else 2)):
+        layers[taken] = nn.Identity()
 
 
 def _is_2x2_maximum(layer: nn.Module) -> bool:
