@@ -45,10 +45,8 @@ needs_kernels = pytest.mark.skipif(bool(reason_without()), reason=reason_without
 @pytest.fixture
 def asked_anew() -> Iterator[None]:
     """The kernels are looked for again, and again when the test is over."""
-    native.kernels.cache_clear()
     native._load.cache_clear()
     yield
-    native.kernels.cache_clear()
     native._load.cache_clear()
 
 
@@ -392,7 +390,6 @@ def test_they_are_compiled_once_and_kept(asked_anew: None, tmp_path: Path, monke
     # It takes the OpenMP that torch has loaded: a second one would keep threads that turn while torch's compute.
     assert b"GOMP_parallel" in kept.read_bytes() and b"libgomp" not in kept.read_bytes()
     native._load.cache_clear()
-    native.kernels.cache_clear()
     kernels()
     assert len(commands) == 3
     sources = tmp_path / "kernels"
@@ -401,7 +398,6 @@ def test_they_are_compiled_once_and_kept(asked_anew: None, tmp_path: Path, monke
         header.write("/* changed */\n")
     monkeypatch.setattr(native, "SOURCES", sources)
     native._load.cache_clear()
-    native.kernels.cache_clear()
     kernels()
     assert len(commands) == 6, "other sources are compiled anew"
 
@@ -486,12 +482,12 @@ def test_the_doctor_knows(asked_anew: None, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(module, "cpu_has_matrix_units", lambda: False)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
-    native.kernels.cache_clear(), native._load.cache_clear()
+    native._load.cache_clear()
     found = c_kernels()
     assert (found.state, "there is no C compiler" in found.text, "install gcc" in found.advice) == ("warn", True, True)
     for module in (native, doctor_probe):
         monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: False)
-    native.kernels.cache_clear(), native._load.cache_clear()
+    native._load.cache_clear()
     assert c_kernels() == Finding(
         "ok", "C kernels", "none: this processor has no products of bfloat16 numbers (AVX-512)"
     )

@@ -26,7 +26,7 @@ SOURCES = Path(__file__).parent / "kernels"
 COMPILERS = ("gcc", "cc")
 FLAGS = ["-O3", "-std=gnu11", "-fPIC", "-fopenmp", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16"]
 SECONDS = 120
-"""That a compiler may take; it takes five."""
+"""That a compiler may take; it takes two."""
 
 
 class KernelsMissing(RuntimeError):
@@ -93,7 +93,6 @@ def empty_like(images: Tensor, *, channels: int, shrink: int = 1, dtype: torch.d
     return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
 
 
-@cache
 def kernels() -> Kernels:
     """The kernels; compiled at the first call on a machine, which takes some seconds, and kept in the user's cache.
 
