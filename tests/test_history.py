@@ -39,6 +39,16 @@ def test_two_epochs_of_three_samples() -> None:
     assert history.selected_now.tolist() == [True, False, False, False]
 
 
+def test_a_visit_that_could_not_select_leaves_reliability_alone() -> None:
+    # Three visits: the first says nothing of a selection; of the other two, one selects. 1 / 2, not 1 / 3.
+    history = History(1)
+    history.update(batch([0], [1]), {"predicted": torch.tensor([1])}, epoch=0)
+    history.update(batch([0], [1]), {"selected": torch.tensor([True])}, epoch=1)
+    history.update(batch([0], [1]), {"selected": torch.tensor([False])}, epoch=2)
+    table = {name: column.tolist() for name, column in history.table().items()}
+    assert table["visits"] == [3] and table["times_selected"] == [1] and table["reliability"] == [0.5]
+
+
 def test_a_survey_of_all_samples_is_a_visit_of_each() -> None:
     history = History(3)
     history.update_all(torch.tensor([0, 1, 2]), {"predicted": torch.tensor([0, 0, 2])}, epoch=3)

@@ -96,6 +96,13 @@ def test_the_threshold_is_reached_by_what_is_equal_to_it() -> None:
     assert find_issues(np.array([1, 1, 0]), probs, robust=False)[0].tolist() == [False, False, True]
 
 
+def test_the_threshold_is_that_of_the_predicted_class() -> None:
+    # Class 0 is given to two samples, at (1 + 0.4) / 2 = 0.7 on average; class 1 at (0.6 + 0.4) / 2 = 0.5.
+    # 0.6 lies between: it is enough for class 1 (second row), but not for class 0 (last row).
+    probs = np.array([[1.0, 0.0], [0.4, 0.6], [0.4, 0.6], [0.6, 0.4]])
+    assert find_issues(np.array([0, 0, 1, 1]), probs, robust=False)[0].tolist() == [False, True, False, False]
+
+
 def test_what_training_saw_becomes_columns_and_words() -> None:
     report = report_on(np.array(GIVEN), PROBS, ["ant", "bee", "cat"], trained=trained(), duplicates=[[1, 2], [4, 5]])
     reasons = report.columns["reason"]
@@ -114,6 +121,17 @@ def test_what_training_saw_becomes_columns_and_words() -> None:
     assert np.asarray(report.columns["networks_agree"]).tolist() == [True, True, True, True, True, False]
 
 
+def test_exactly_half_is_late_and_is_memorized() -> None:
+    # Half of 10 epochs is 5; counted from 0, epoch 5 is the sixth.
+    seen = Trained(columns={"first_epoch_fit": np.array([4, 5]), "memorization": np.array([0.49, 0.5])}, epochs=10)
+    probs = np.array([[0.25, 0.75], [0.25, 0.75]])
+    early, late = report_on(np.array([0, 0]), probs, ["ant", "bee"], trained=seen, robust=True).columns["reason"]
+    assert early == "The model sees 'bee' (75 %), not 'ant' (25 %)."
+    assert late == (
+        f"{early} The model first predicted it late (epoch 6 of 10). Only the network that memorizes fits it."
+    )
+
+
 def test_noise_by_hand() -> None:
     # Of 4 given 0, one is a 1; of 2 given 1, both are 2; nothing was given 3.
     given, right = np.array([0, 0, 0, 0, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 2, 2, 2, 2])
@@ -126,6 +144,14 @@ def test_noise_by_hand() -> None:
     # Of the right class 2 there are 4 samples: two were given 1, two 2. Nothing is a 3, and the 1 was given 0.
     assert noise.transition_matrix().tolist() == [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
     assert noise.confusions(5) == [(1, 2, 2.0), (0, 1, 1.0)]
+
+
+def test_given_classes_of_different_size_count_by_their_samples() -> None:
+    # Of 4 given 0, three are a 1; of 2 given 1, one is a 0.
+    noise = estimate_noise(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 1, 1, 1, 0, 1]), num_classes=2)
+    assert noise.counts.tolist() == [4, 2] and noise.matrix.tolist() == [[0.25, 0.75], [0.5, 0.5]]
+    # Two are a 0: one was given 0, one 1. Four are a 1: three were given 0, one 1.
+    assert noise.transition_matrix().tolist() == [[0.5, 0.5], [0.75, 0.25]]
 
 
 def test_the_interval_holds_the_rate_of_a_new_draw() -> None:
