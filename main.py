@@ -2,7 +2,7 @@
 
 import sys
 
-from acto.papers import main
+from acto.cli.papers import main
 
 if __name__ == "__main__":
     sys.exit(main("main.py"))

@@ -26,15 +26,15 @@ from typing import Any
 
 import torch
 
-from acto import evaluate
+from acto.core.types import Batch, Clock, Step
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
-from acto.data_settings import CIFAR_NUST
-from acto.plans import Plan
-from acto.recipes import recipe
-from acto.run import Prepared, prepare
-from acto.train import run_epochs
-from acto.types import Batch, Clock, Step
+from acto.runs.recipes.by_data import CIFAR_NUST
+from acto.runs.recipes.recipe import recipe
+from acto.runs.run import Prepared, prepare
+from acto.training import evaluation
+from acto.training.loop import run_epochs
+from acto.training.plans import Plan
 from acto_rates import BASELINE, SHARED, noisy_split
 
 EASY, HARD = 3, 2
@@ -63,7 +63,7 @@ def prepared(rate: float, *, plan: Plan = SHARED, min_share: float = 0.0) -> Pre
 
 def held_out(there: Prepared) -> float:
     """RTM's accuracy in percent against the given labels of the samples held out."""
-    return 100 * evaluate.accuracy(there.training, there.test_data)["rtm"]
+    return 100 * evaluation.accuracy(there.training, there.test_data)["rtm"]
 
 
 def warmed_up() -> dict[str, Any]:

@@ -29,15 +29,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from acto import evaluate
 from acto.data.noise import NoiseSpec
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load
-from acto.data_settings import CIFAR_NUST
-from acto.plans import Plan
-from acto.recipes import recipe
-from acto.run import prepare
-from acto.train import run_epochs
+from acto.runs.recipes.by_data import CIFAR_NUST
+from acto.runs.recipes.recipe import recipe
+from acto.runs.run import prepare
+from acto.training import evaluation
+from acto.training.loop import run_epochs
+from acto.training.plans import Plan
 
 HELD_OUT, LAST = 5_000, 5
 SHARED = Plan(lr=CIFAR_NUST.lr, schedule=CIFAR_NUST.schedule, warmup_epochs=50, warmup_lr=CIFAR_NUST.warmup_lr)
@@ -76,7 +76,7 @@ def train(name: str, source: str, noise: NoiseSpec, epochs: int, step: str | Non
     prepared = prepare(run, dataset=noisy_split(spec))
     started, accuracies, log = time.monotonic(), [], {}
     for epoch in run_epochs(prepared.training, prepared.train_data, seed=run.seed):
-        accuracies.append(100 * evaluate.accuracy(prepared.training, prepared.test_data)["rtm"])
+        accuracies.append(100 * evaluation.accuracy(prepared.training, prepared.test_data)["rtm"])
         log = epoch.metrics
         print(f"{name:9} epoch {epoch.epoch}: held out {accuracies[-1]:.2f} %, RTM fits {100 * log['fit_rtm']:.1f} %")
         if epoch.epoch + 1 == epochs:

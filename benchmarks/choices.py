@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto import nets
-from acto.cpu_layers import WinogradConv2d, use_kernels
-from acto.native import KernelsMissing
+from acto.nets import build as nets
+from acto.nets.cpu_kernels import KernelsMissing
+from acto.nets.cpu_layers import WinogradConv2d, use_kernels
 
 BATCH, NUM_CLASSES = 128, 100
 PLAIN, EXACT = "channels_last, bfloat16", "contiguous, float32"
@@ -58,7 +58,7 @@ def maximum_before_relu(net: nn.Module) -> nn.Module:
 
 
 def with_kernels(net: nn.Module) -> nn.Module:
-    """As the package trains it: the C kernels of acto.cpu_layers."""
+    """As the package trains it: the C kernels of acto.nets.cpu_layers."""
     use_kernels(net)
     return net
 

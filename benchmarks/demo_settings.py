@@ -2,8 +2,9 @@
 
 A problem is as like the demo's as Fashion-MNIST can be made: 1,347 pictures of its training part for training and 450
 others for validation, shrunk to 8x8, with symmetric noise; a seed draws the pictures, the noise and the initialisation.
-Candidates differ from `acto.data_settings.DIGITS` in what their name says. The one with the best accuracy of ACTO,
-averaged over both noise rates, is taken; the small MLP of confident learning is chosen likewise, by its own accuracy.
+Candidates differ from `acto.runs.recipes.by_data.DIGITS` in what their name says. The one with the best accuracy of
+ACTO, averaged over both noise rates, is taken; the small MLP of confident learning is chosen likewise, by its own
+accuracy.
 
 What it printed before the settings were frozen (2 cores of an AMD EPYC, torch 2.14.1, validation accuracy in percent at
 40 % / 60 % noise; the seeds are few and the spread is 0.3 to 3.7, so most candidates cannot be told apart):
@@ -32,13 +33,13 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from acto.data.augment import ViewSpec
+from acto.compare.demo import difference
+from acto.compare.demo_trials import RATES, Outcome, SmallMLP, learn_confidently, processes, train
 from acto.data.noise import draw_labels, transition_matrix
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import load
-from acto.data_settings import DIGITS, Setting
-from acto.demo import difference
-from acto.demo_trials import RATES, Outcome, SmallMLP, learn_confidently, processes, train
+from acto.data.views.pipelines import ViewSpec
+from acto.runs.recipes.by_data import DIGITS, Setting
 
 NUM_TRAIN, NUM_VALIDATION = 1347, 450
 SIDE = 8

@@ -14,8 +14,8 @@ network 4, the last three 1.
 
 Each row is a data set with one kind of noise. Columns: AUROC and average precision of finding the wrong labels; F1 of
 as many labels as the method itself counts as wrong (ACTO and cleanlab; the others, which do not count, take ACTO's
-number); seconds. ACTO's score (acto.sample_table.label_quality), the rule for issues (acto.label_audit) and the length
-of the warm-up on features were chosen on `--set choice`: MNIST and the first five classes of Fashion-MNIST.
+number); seconds. ACTO's score (acto.runs.sample_table.label_quality), the rule for issues (acto.labels.audit) and the
+length of the warm-up on features were chosen on `--set choice`: MNIST and the first five classes of Fashion-MNIST.
 `--set report` has none of their pictures as samples of its own classes: the digits of scikit-learn, the last five
 classes of Fashion-MNIST, features of CIFAR-100.
 
@@ -50,20 +50,20 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neural_network import MLPClassifier
 
-from acto import evaluate
-from acto.data.augment import ViewSpec
+from acto.compare.demo_trials import SmallMLP, processes
+from acto.core.errors import UserError
 from acto.data.moments import moments
 from acto.data.noise import draw_labels, instance_dependent, transition_matrix
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import load
-from acto.data_settings import Setting, setting_for
-from acto.demo_trials import SmallMLP, processes
-from acto.errors import UserError
-from acto.label_audit import find_issues
-from acto.recipes import recipe
-from acto.run import Prepared, prepare
-from acto.sample_table import sample_table
-from acto.train import run_epochs
+from acto.data.views.pipelines import ViewSpec
+from acto.labels.audit import find_issues
+from acto.runs.recipes.by_data import Setting, setting_for
+from acto.runs.recipes.recipe import recipe
+from acto.runs.run import Prepared, prepare
+from acto.runs.sample_table import sample_table
+from acto.training import evaluation
+from acto.training.loop import run_epochs
 
 NOISES = (("symmetric", 0.2), ("symmetric", 0.4), ("asymmetric", 0.3), ("instance", 0.4), ("open-set", 0.2))
 """Kind and rate; open-set: this share of the samples is of classes that are not there, and as many of the rest have
@@ -83,7 +83,7 @@ class Source:
     """Of these are the open-set samples."""
     num_train: int
     setting: str
-    """A name of acto.data_settings.SETTINGS, or a pipeline."""
+    """A name of acto.runs.recipes.by_data.SETTINGS, or a pipeline."""
     epochs: int
     place: str = ""
 
@@ -239,8 +239,8 @@ def trained(problem: Problem, data: Dataset, method: str) -> tuple[Prepared, lis
     ready = prepared(problem, data, method)
     accuracies = []
     for log in run_epochs(ready.training, ready.train_data, seed=problem.seed):
-        if log.epoch >= ready.run.protocol.epochs - evaluate.LAST_EPOCHS:
-            accuracies.append(next(iter(evaluate.accuracy(ready.training, ready.test_data).values())))
+        if log.epoch >= ready.run.protocol.epochs - evaluation.LAST_EPOCHS:
+            accuracies.append(next(iter(evaluation.accuracy(ready.training, ready.test_data).values())))
     return ready, accuracies
 
 
@@ -250,7 +250,7 @@ def by_acto(problem: Problem, data: Dataset) -> tuple[npt.NDArray[Any], npt.NDAr
     columns, probs = sample_table(ready.training, ready.train_data, data)
     quality = columns["label_quality"]
     issues, _ = find_issues(data.train.labels, probs, robust=True)
-    return quality, issues, evaluate.last_epochs_mean(accuracies)
+    return quality, issues, evaluation.last_epochs_mean(accuracies)
 
 
 def held_out_probs(problem: Problem, data: Dataset) -> npt.NDArray[np.float64]:
@@ -263,7 +263,7 @@ def held_out_probs(problem: Problem, data: Dataset) -> npt.NDArray[np.float64]:
         ready = prepared(problem, part, "standard")
         for _ in run_epochs(ready.training, ready.train_data, seed=problem.seed):
             pass
-        probs[held_out] = next(iter(evaluate.all_probs(ready.training, ready.test_data).values()))
+        probs[held_out] = next(iter(evaluation.all_probs(ready.training, ready.test_data).values()))
     return probs / probs.sum(1, keepdims=True)
 
 
@@ -300,7 +300,7 @@ def plain_scores(problem: Problem, data: Dataset) -> Iterator[tuple[str, npt.NDA
     prob_given = np.zeros(len(given))
     for _ in run_epochs(ready.training, ready.train_data, seed=problem.seed):
         # Differences of log-probabilities are differences of logits.
-        log_probs = np.log(next(iter(evaluate.all_probs(ready.training, ready.train_data).values())) + 1e-12)
+        log_probs = np.log(next(iter(evaluation.all_probs(ready.training, ready.train_data).values())) + 1e-12)
         prob_given = np.exp(log_probs[rows, given])
         losses += -log_probs[rows, given]
         others = log_probs.copy()
@@ -322,7 +322,7 @@ def measure(problem: Problem) -> list[Found]:
         found.append(
             Found(
                 detector=detector,
-                auroc=evaluate.auroc(score, clean),
+                auroc=evaluation.auroc(score, clean),
                 average_precision=float(average_precision_score(~clean, -score)),
                 f1=2 * hits / float(issues.sum() + (~clean).sum()),
                 seconds=time.monotonic() - began,

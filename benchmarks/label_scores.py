@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto import evaluate
-from acto.data.augment import ViewSpec
 from acto.data.moments import moments
 from acto.data.samples import Dataset, DataSpec, Samples
-from acto.data_settings import Setting
-from acto.label_audit import find_issues
-from acto.recipes import recipe
-from acto.run import prepare
-from acto.train import Training, run_epochs
+from acto.data.views.pipelines import ViewSpec
+from acto.labels.audit import find_issues
+from acto.runs.recipes.by_data import Setting
+from acto.runs.recipes.recipe import recipe
+from acto.runs.run import prepare
+from acto.training import evaluation
+from acto.training.loop import Training, run_epochs
 from detection import NOISES, Problem, dataset, setting_of, sources
 
 WARMUPS = (1, 2, 3, 7)
@@ -51,7 +51,7 @@ def trained(data: Dataset, setting: Setting, *, seed: int) -> tuple[Training, di
     ready = prepare(run, dataset=data)
     for _ in run_epochs(ready.training, ready.train_data, seed=seed):
         pass
-    return ready.training, evaluate.all_probs(ready.training, ready.train_data)
+    return ready.training, evaluation.all_probs(ready.training, ready.train_data)
 
 
 def candidates(training: Training, probs: dict[str, npt.NDArray[np.float32]], given: Values) -> dict[str, Values]:
@@ -112,7 +112,7 @@ def compare_scores(mnist: str, seeds: int) -> None:
         training, probs = trained(data, setting_of(problem.source), seed=problem.seed)
         print(f"{problem.source.name}, {problem.kind} {problem.rate:.0%}, seed {problem.seed}:")
         for name, score in candidates(training, probs, given).items():
-            auroc = evaluate.auroc(score, clean)
+            auroc = evaluation.auroc(score, clean)
             found.setdefault(f"AUROC, {name}", []).append(auroc)
             print(f"  AUROC {auroc:.4f}  {name}")
         for name, issues in rules(training, probs, given).items():
@@ -133,7 +133,7 @@ def compare_warmups(mnist: str, seeds: int) -> None:
         for warmup in WARMUPS:
             setting = replace(setting_of(source), warmup_epochs=warmup)
             training, probs = trained(data, setting, seed=problem.seed)
-            auroc = evaluate.auroc(candidates(training, probs, data.train.labels)["mean of both"], clean)
+            auroc = evaluation.auroc(candidates(training, probs, data.train.labels)["mean of both"], clean)
             found[warmup].append(auroc)
             print(f"{source.name}, {problem.kind} {problem.rate:.0%}, warm-up {warmup}: {auroc:.4f}", flush=True)
     print("\n".join(f"mean {fmean(values):.4f}  warm-up {warmup}" for warmup, values in found.items()))

@@ -29,16 +29,16 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import nn
 
-from acto import nets
-from acto.data.augment import WINDOW_DRAWS, ViewSpec, finish_view, view_draws
-from acto.data.counter import Occasion
-from acto.data.decoding import Decoder, Request
-from acto.data.loader import DiskData
-from acto.data.picture_cache import open_cache
-from acto.data.pictures import decode_rgb, scaled_rgb, scaled_size
+from acto.core.device import resolve_precision
+from acto.core.types import Stream
+from acto.data.loading.decode_workers import Decoder, Request
+from acto.data.loading.loader import DiskData
+from acto.data.pictures.cache import open_cache
+from acto.data.pictures.files import decode_rgb, scaled_rgb, scaled_size
 from acto.data.samples import Samples
-from acto.device import resolve_precision
-from acto.types import Stream
+from acto.data.views.counter_random import Occasion
+from acto.data.views.pipelines import WINDOW_DRAWS, ViewSpec, finish_view, view_draws
+from acto.nets import build as nets
 
 SPEC = ViewSpec(pipeline="photo", size=224, resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 SIZES = ((500, 375), (1024, 768))

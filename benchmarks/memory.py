@@ -8,8 +8,8 @@ takes their softmax into the moving averages of B random samples, and writes the
 in rounds of 20 steps, so that a noisy machine disturbs all alike; growth is the median over the rounds of the ratio to
 the smallest size, with its quartiles. Times are the processor's. Every page of a table is touched before, and samples
 come in random order without repetition. Beside the soft labels it times what training keeps of every sample in any case
-(acto.history.History, all columns in use, and a count of selections). Dense tables are measured up to --dense-up-to
-samples.
+(acto.training.history.History, all columns in use, and a count of selections). Dense tables are measured up to
+--dense-up-to samples.
 
 `agreement` trains ELR with its dense memory and shows every prediction, as it is made, to short memories of several k
 as well. Agreement is the share of visits after which the short memory's likeliest class is that of the dense one.
@@ -30,17 +30,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acto.core.types import Batch
 from acto.data.noise import NoiseSpec
 from acto.data.sources import DataSpec, load
-from acto.data_settings import setting_for
-from acto.evaluate import accuracy
-from acto.history import History
+from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.elr import ELR
-from acto.recipes import recipe
-from acto.run import prepare
-from acto.soft_labels import SoftLabels
-from acto.train import run_epochs
-from acto.types import Batch
+from acto.runs.recipes.by_data import setting_for
+from acto.runs.recipes.recipe import recipe
+from acto.runs.run import prepare
+from acto.training.evaluation import accuracy
+from acto.training.history import History
+from acto.training.loop import run_epochs
 
 SIZES = (10**4, 10**5, 10**6, 10**7)
 STEPS = 20

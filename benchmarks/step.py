@@ -31,8 +31,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from acto.bench_floors import convolution_seconds
-from acto.bench_parts import (
+from acto.core.device import resolve_precision
+from acto.core.errors import UserError
+from acto.data.sources import DataSpec, load
+from acto.diagnostics.speed_limits import convolution_seconds
+from acto.diagnostics.timed_parts import (
     BATCH,
     MEAN,
     NUM_CLASSES,
@@ -45,10 +48,7 @@ from acto.bench_parts import (
     ratios,
     smooth_pictures,
 )
-from acto.data.sources import DataSpec, load
-from acto.device import resolve_precision
-from acto.errors import UserError
-from acto.steps import STEPS, step_taken
+from acto.training.step_modes import STEPS, step_taken
 
 TAU = 0.025
 SLOWEST_FAIR_BASELINE = 45.0

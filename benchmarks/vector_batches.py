@@ -1,4 +1,4 @@
-"""The batches and rates for large tables of features: what `acto.data_settings.VECTORS_IN_BULK` was chosen by.
+"""The batches and rates for large tables of features: what `acto.runs.recipes.by_data.VECTORS_IN_BULK` was chosen by.
 
     python benchmarks/vector_batches.py rows.npz [--seeds 3] [--epochs 10]
 
@@ -27,14 +27,14 @@ from statistics import fmean, stdev
 
 import torch
 
-from acto import evaluate
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
-from acto.data_settings import VECTORS, Setting
-from acto.recipes import recipe
-from acto.run import prepare
-from acto.sample_table import label_quality
-from acto.train import run_epochs
+from acto.runs.recipes.by_data import VECTORS, Setting
+from acto.runs.recipes.recipe import recipe
+from acto.runs.run import prepare
+from acto.runs.sample_table import label_quality
+from acto.training import evaluation
+from acto.training.loop import run_epochs
 
 NOISES = (("symmetric", 0.4), ("asymmetric", 0.4))
 
@@ -56,8 +56,8 @@ def measure(setting: Setting, source: str, noise: NoiseSpec, seed: int) -> tuple
     seconds = time.process_time() - started
     clean = prepared.dataset.train.is_clean
     assert clean is not None
-    found = evaluate.auroc(label_quality(prepared.training), clean)
-    return found, 100 * evaluate.accuracy(prepared.training, prepared.test_data)["rtm"], seconds
+    found = evaluation.auroc(label_quality(prepared.training), clean)
+    return found, 100 * evaluation.accuracy(prepared.training, prepared.test_data)["rtm"], seconds
 
 
 def main() -> None:

@@ -22,16 +22,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from acto import evaluate
+from acto.core.device import resolve_precision
 from acto.data.sources import DataSpec, load
-from acto.data_settings import setting_of_kind
-from acto.device import resolve_precision
-from acto.execution import execute
-from acto.label_report import LabelReport
-from acto.recipes import recipe
-from acto.record import RunFolder, read_run
-from acto.run import Run, prepare
-from acto.run_audit import audit_run
+from acto.labels.report import LabelReport
+from acto.labels.run_audit import audit_run
+from acto.run_folder.writing import RunFolder, read_run
+from acto.runs.execute import execute
+from acto.runs.recipes.by_data import setting_of_kind
+from acto.runs.recipes.recipe import recipe
+from acto.runs.run import Run, prepare
+from acto.training import evaluation
 
 WIDTH = 256
 """Of the recipe's network for vectors."""
@@ -149,7 +149,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     print(f"training: {robust[len(robust) // 2]:,.0f} samples/s (median of the robust epochs)")
     print(f"matrix products alone: {bare:.1f} s; training takes {parts['train'] / bare:.2f} times as long")
     print(f"{args.epochs} epochs of training over 10^6 samples at this rate: {10**6 / samples * parts['train']:.0f} s")
-    first = evaluate.last_epochs_mean([float(row["test_accuracy"] or 0) for row in read_run(folder / "run").metrics])
+    first = evaluation.last_epochs_mean([float(row["test_accuracy"] or 0) for row in read_run(folder / "run").metrics])
     print(f"accuracy against the given labels {first:.4f}")
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from acto.bench_parts import BATCH, MEAN, STD, Views, in_memory, quartiles, ratios, smooth_pictures
+from acto.diagnostics.timed_parts import BATCH, MEAN, STD, Views, in_memory, quartiles, ratios, smooth_pictures
 
 
 def pillow_pass(images: Sequence[Image.Image]) -> Callable[[], int]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from acto.decisions import DecisionLog
-from acto.label_report import LabelReport, NoiseEstimate
-from acto.record import RunRecord
-from acto.review import ReviewServer
-from acto.thumbnails import placeholder
+from acto.labels.decisions import DecisionLog
+from acto.labels.report import LabelReport, NoiseEstimate
+from acto.labels.review_server import ReviewServer
+from acto.labels.thumbnails import placeholder
+from acto.run_folder.writing import RunRecord
 
 NAMES = ("cat", "dog", "owl")
 

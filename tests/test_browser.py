@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acto.corrections import apply_decisions
 from acto.data.samples import DataSpec
 from acto.data.sources import load
-from acto.decisions import DecisionLog, read_decisions
-from acto.label_report import read_report
-from acto.record import read_run
-from acto.report_page import write_report_page
-from acto.review import ReviewServer
-from acto.thumbnails import pictures_of, placeholder
+from acto.labels.corrected_copy import apply_decisions
+from acto.labels.decisions import DecisionLog, read_decisions
+from acto.labels.page import write_report_page
+from acto.labels.report import read_report
+from acto.labels.review_server import ReviewServer
+from acto.labels.thumbnails import pictures_of, placeholder
+from acto.run_folder.writing import read_run
 from browser import Browser
 from label_reports import report_of, small
-from test_decisions import pictures, run_on
-from test_report_page import NASTY, record_of
+from labels.test_decisions import pictures, run_on
+from labels.test_page import NASTY, record_of
 
 
 @pytest.fixture(scope="module")

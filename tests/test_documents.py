@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 import torch
 
-import test_methods
 import toys
-from acto.audit_command import audit_at_the_end
+from acto.cli.audit import audit_at_the_end
 from acto.data.noise import NoiseSpec
 from acto.data.sources import DataSpec
-from acto.execution import execute
-from acto.label_report import COLUMNS, read_report
+from acto.labels.report import COLUMNS, read_report
 from acto.methods import METHODS
 from acto.methods.acto import ACTO
-from acto.plans import Plan
-from acto.record import RunFolder, read_run
-from acto.run import Run, prepare
-from acto.train import Protocol
+from acto.run_folder.writing import RunFolder, read_run
+from acto.runs.execute import execute
+from acto.runs.run import Run, prepare
+from acto.training.loop import Protocol
+from acto.training.plans import Plan
+from methods import test_methods
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))

@@ -13,8 +13,8 @@ from PIL import Image
 from acto.cli import main
 from acto.data.samples import DataSpec
 from acto.data.sources import load
-from acto.label_report import read_report
-from acto.record import read_run
+from acto.labels.report import read_report
+from acto.run_folder.writing import read_run
 from browser import Browser
 
 NAMES = ("zero", "one <b>", 'two "quoted"')

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from acto.errors import UserError
+from acto.core.errors import UserError
 from acto.estimator import NoisyLabelClassifier
 
 

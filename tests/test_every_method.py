@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acto import cpu_layers
 from acto.cli import main
 from acto.methods import METHODS
-from acto.native import KernelsMissing, kernels
-from acto.record import RunRecord, read_run
+from acto.nets import cpu_layers
+from acto.nets.cpu_kernels import KernelsMissing, kernels
+from acto.run_folder.writing import RunRecord, read_run
 
 NUM_CLASSES, PER_CLASS = 3, 24
 

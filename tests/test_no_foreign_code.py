@@ -21,18 +21,18 @@ import torch
 import yaml
 
 from acto.cli import main
+from acto.core.files import save_checkpoint
 from acto.data.samples import DataSpec
 from acto.data.sources import load
-from acto.durable import save_checkpoint
-from acto.net_weights import load_weights
-from acto.nets import build
-from acto.record import RunFolder, read_run
-from acto.report_page import render
-from acto.review import ReviewServer
-from acto.run import Run
+from acto.labels.page import render
+from acto.labels.review_server import ReviewServer
+from acto.nets.build import build
+from acto.nets.weights import load_weights
+from acto.run_folder.writing import RunFolder, read_run
+from acto.runs.run import Run
 from bad_data import arrays, published
 from label_reports import report_of, served
-from test_report_page import record_of
+from labels.test_page import record_of
 from trained_runs import finished_run
 
 SOURCE = Path(__file__).parents[1] / "src" / "acto"
@@ -454,14 +454,11 @@ FORBIDDEN = {
 ALLOWED = {
     ("cli", "import_module"): "a command's module, from a table in the source",
     ("", "import_module"): "a public name's module, from a table in the source",
-    (
-        "native",
-        "ctypes.CDLL",
-    ): "what a C compiler made of acto/kernels, in a folder of the user's own",
-    ("net_foreign", "importlib.import_module"): "a network that the user typed on the command line, or trusted",
+    ("nets.cpu_kernels", "ctypes.CDLL"): "what a C compiler made of acto/nets/kernels, in a folder of the user's own",
+    ("nets.libraries", "importlib.import_module"): "a network that the user typed on the command line, or trusted",
 }
 EXTRACTING = (".extractall", ".extract", "unpack_archive")
-SUBPROCESSES = {"record", "sweep_pool", "sweep_view", "sweep_jobs", "sweep", "sweep_slurm", "doctor", "native"}
+SUBPROCESSES = {"run_folder.writing", "compare.sweep_launchers", "diagnostics.machine", "nets.cpu_kernels"}
 """They start git, a C compiler or acto itself, with a list of words and no shell."""
 
 
@@ -477,7 +474,7 @@ def dangers(name: str, tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             imported |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and name != "data.unpickle":
+        if isinstance(node, ast.ClassDef) and name != "data.readers.safe_pickle":
             yield from (f"subclass of {ast.unparse(base)}" for base in node.bases if "Unpickler" in ast.unparse(base))
         if not isinstance(node, ast.Call):
             continue

@@ -1,7 +1,7 @@
 """What of docs/reproducibility.md is called exact, run and compared byte for byte.
 
-In other files: SIGKILL and resume (faults/), SIGTERM and resume (test_cli.py), two processes
-(test_distributed.py), views and any number of workers (test_loader.py).
+In other files: SIGKILL and resume (faults/), SIGTERM and resume (cli/test_cli.py), two processes
+(training/test_distributed.py), views and any number of workers (data/test_loader.py).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import pytest
 import torch
 from PIL import Image
 
-from acto import evaluate
-from acto.execution import fit
-from acto.flags import parse, resolve
-from acto.record import read_run
-from acto.run import Run, prepare
-from acto.train import run_epochs
-from acto.types import Clock, Stream
+from acto.core.types import Clock, Stream
+from acto.run_folder.writing import read_run
+from acto.runs.execute import fit
+from acto.runs.flags import parse, resolve
+from acto.runs.run import Run, prepare
+from acto.training import evaluation
+from acto.training.loop import run_epochs
 
 SAME = ("metrics.csv", "samples.csv", "pred_probs.npy", "noisy_labels.npy", "net0.safetensors", "net1.safetensors")
 TINY = [
@@ -110,7 +110,7 @@ def test_what_was_drawn_before_is_of_no_account(first: Path, tmp_path: Path) -> 
 def test_the_batches_of_an_evaluation_change_no_prediction(
     first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(evaluate, "predictions", partial(evaluate.predictions, batch_size=size))
+    monkeypatch.setattr(evaluation, "predictions", partial(evaluation.predictions, batch_size=size))
     with threads(1):
         fit(asked(), tmp_path / "run")
     # Whether the last bit stays depends on the matrix library: the networks cannot notice, and no class changes.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from acto.history import COLUMNS, History
+from acto.core.types import Batch, Stream, Task
 from acto.methods import METHODS
 from acto.methods.acto import ACTO
 from acto.methods.afm import AFM
@@ -42,9 +42,9 @@ from acto.methods.snscl import SNSCL
 from acto.methods.sop import SOP
 from acto.methods.standard import Standard
 from acto.methods.unicon import UNICON
-from acto.plans import Plan
-from acto.train import Protocol, Training
-from acto.types import Batch, Stream, Task
+from acto.training.history import COLUMNS, History
+from acto.training.loop import Protocol, Training
+from acto.training.plans import Plan
 
 NUM_CLASSES = 4
 NUM_FEATURES = 8
@@ -153,7 +153,7 @@ class LinearNet(nn.Module):
 
 
 class ToyData:
-    """Feature vectors as acto.types.TrainingData: the weak view adds a little noise, the strong one drops features."""
+    """Feature vectors as acto.core.types.TrainingData: the weak view adds a little noise, the strong drops features."""
 
     def __init__(self, features: Tensor, labels: Tensor, *, seed: int = 0) -> None:
         self.features, self.labels, self.seed = features, labels, seed

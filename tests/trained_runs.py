@@ -11,11 +11,11 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from acto import nets
-from acto.data.augment import ViewSpec
-from acto.net_base import Net
-from acto.record import RunFolder
-from acto.run import Run
+from acto.data.views.pipelines import ViewSpec
+from acto.nets import build as nets
+from acto.nets.base import Net
+from acto.run_folder.writing import RunFolder
+from acto.runs.run import Run
 
 CLASSES = ("apple", "pear", "quince")
 

@@ -1,7 +1,7 @@
 """Train classifiers on data whose labels are partly wrong, and find out which labels are wrong.
 
 The public names are loaded when they are first used, so that `import acto` alone does not load torch. Importing it sets
-one environment variable, see acto.usable.share_cores.
+one environment variable, see acto.core.resources.share_cores.
 """
 
 from __future__ import annotations
@@ -9,55 +9,55 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from acto.usable import share_cores
+from acto.core.resources import share_cores
 
 if TYPE_CHECKING:
-    from acto.api import Fitted as Fitted
-    from acto.api import fit as fit
-    from acto.arrays import as_dataset as as_dataset
+    from acto.core.errors import UserError as UserError
+    from acto.data.in_memory import as_dataset as as_dataset
     from acto.data.noise import NoiseSpec as NoiseSpec
     from acto.data.sources import DataSpec as DataSpec
     from acto.data.sources import load as load_data
-    from acto.data_settings import setting_for as setting_for
-    from acto.errors import UserError as UserError
     from acto.estimator import NoisyLabelClassifier as NoisyLabelClassifier
-    from acto.label_audit import audit as audit
-    from acto.label_report import LabelReport as LabelReport
-    from acto.label_report import read_report as read_report
+    from acto.fitting import Fitted as Fitted
+    from acto.fitting import fit as fit
+    from acto.labels.audit import audit as audit
+    from acto.labels.report import LabelReport as LabelReport
+    from acto.labels.report import read_report as read_report
+    from acto.labels.run_audit import audit_run as audit_run
     from acto.methods import METHODS as METHODS
-    from acto.plans import Plan as Plan
-    from acto.recipes import recipe as recipe
-    from acto.record import RunFolder as RunFolder
-    from acto.record import read_run as read_run
-    from acto.run import Run as Run
-    from acto.run_audit import audit_run as audit_run
-    from acto.train import Protocol as Protocol
-    from acto.trained import TrainedModel as TrainedModel
-    from acto.trained import load as load_model
+    from acto.run_folder.writing import RunFolder as RunFolder
+    from acto.run_folder.writing import read_run as read_run
+    from acto.runs.recipes.by_data import setting_for as setting_for
+    from acto.runs.recipes.recipe import recipe as recipe
+    from acto.runs.run import Run as Run
+    from acto.runs.trained_model import TrainedModel as TrainedModel
+    from acto.runs.trained_model import load as load_model
+    from acto.training.loop import Protocol as Protocol
+    from acto.training.plans import Plan as Plan
 
 _PUBLIC = {
     "DataSpec": ("acto.data.sources", "DataSpec"),
-    "Fitted": ("acto.api", "Fitted"),
-    "LabelReport": ("acto.label_report", "LabelReport"),
+    "Fitted": ("acto.fitting", "Fitted"),
+    "LabelReport": ("acto.labels.report", "LabelReport"),
     "METHODS": ("acto.methods", "METHODS"),
     "NoiseSpec": ("acto.data.noise", "NoiseSpec"),
     "NoisyLabelClassifier": ("acto.estimator", "NoisyLabelClassifier"),
-    "Plan": ("acto.plans", "Plan"),
-    "Protocol": ("acto.train", "Protocol"),
-    "Run": ("acto.run", "Run"),
-    "RunFolder": ("acto.record", "RunFolder"),
-    "TrainedModel": ("acto.trained", "TrainedModel"),
-    "UserError": ("acto.errors", "UserError"),
-    "as_dataset": ("acto.arrays", "as_dataset"),
-    "audit": ("acto.label_audit", "audit"),
-    "audit_run": ("acto.run_audit", "audit_run"),
-    "fit": ("acto.api", "fit"),
+    "Plan": ("acto.training.plans", "Plan"),
+    "Protocol": ("acto.training.loop", "Protocol"),
+    "Run": ("acto.runs.run", "Run"),
+    "RunFolder": ("acto.run_folder.writing", "RunFolder"),
+    "TrainedModel": ("acto.runs.trained_model", "TrainedModel"),
+    "UserError": ("acto.core.errors", "UserError"),
+    "as_dataset": ("acto.data.in_memory", "as_dataset"),
+    "audit": ("acto.labels.audit", "audit"),
+    "audit_run": ("acto.labels.run_audit", "audit_run"),
+    "fit": ("acto.fitting", "fit"),
     "load_data": ("acto.data.sources", "load"),
-    "load_model": ("acto.trained", "load"),
-    "read_report": ("acto.label_report", "read_report"),
-    "read_run": ("acto.record", "read_run"),
-    "recipe": ("acto.recipes", "recipe"),
-    "setting_for": ("acto.data_settings", "setting_for"),
+    "load_model": ("acto.runs.trained_model", "load"),
+    "read_report": ("acto.labels.report", "read_report"),
+    "read_run": ("acto.run_folder.writing", "read_run"),
+    "recipe": ("acto.runs.recipes.recipe", "recipe"),
+    "setting_for": ("acto.runs.recipes.by_data", "setting_for"),
 }
 
 __all__ = [  # noqa: RUF022 - written out for type checkers, checked against _PUBLIC in the tests

@@ -19,21 +19,21 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from acto.api import batch_size_for
-from acto.data.augment import ViewSpec
+from acto.core.device import resolve_device
+from acto.core.errors import UserError, choose
+from acto.core.settings import merged
 from acto.data.samples import Dataset, Samples
-from acto.data_settings import setting_of_kind
-from acto.device import resolve_device
-from acto.errors import UserError, choose
-from acto.flags import run_of, section
-from acto.label_audit import report_on
+from acto.data.views.pipelines import ViewSpec
+from acto.fitting import batch_size_for
+from acto.labels.audit import report_on
 from acto.methods import METHODS
 from acto.methods.standard import Standard
-from acto.run import Run, prepare
-from acto.sample_table import label_quality
-from acto.settings import merged
-from acto.train import run_epochs
-from acto.trained import Headline
+from acto.runs.flags import run_of, section
+from acto.runs.recipes.by_data import setting_of_kind
+from acto.runs.run import Run, prepare
+from acto.runs.sample_table import label_quality
+from acto.runs.trained_model import Headline
+from acto.training.loop import run_epochs
 
 CHUNK = 4096
 """Samples predicted at a time."""
@@ -99,7 +99,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
         Raises:
             ValueError: X or y cannot be used, or a parameter is out of range.
-            acto.train.DivergedError: the loss is no longer finite.
+            acto.training.loop.DivergedError: the loss is no longer finite.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)

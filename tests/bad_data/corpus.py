@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from acto.data.pictures import decode_rgb
+from acto.core.errors import UserError
+from acto.core.files import RunError
+from acto.data.pictures.files import decode_rgb
 from acto.data.samples import Dataset
-from acto.durable import RunError
-from acto.errors import UserError
 
 Pairs = Mapping[str, tuple[str, int]]
 """Sample id -> (class, mark). The mark is in the sample's content, so a shifted index cannot pass."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from acto.data.new_data import read_new
+from acto.data.for_prediction import read_new
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
 from acto.data.sources import load
-from acto.decisions import read_decisions
-from acto.exchange import import_decisions
+from acto.labels.decisions import read_decisions
+from acto.labels.exchange import import_decisions
 from bad_data.arrays import npy, npz
 from bad_data.corpus import Case, Found, Pairs, found_in, mark_of
 from bad_data.manifests import parquet

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from acto.errors import UserError
+from acto.core.errors import UserError
 from bad_data.cases import CASES
 from bad_data.corpus import Case, Found, run, table
 

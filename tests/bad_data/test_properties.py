@@ -18,16 +18,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from acto.data.archives import read_arrays, read_idx, read_parquet
+from acto.core.errors import UserError
+from acto.core.files import RunError
 from acto.data.classes import encode, infer_classes, read_column
-from acto.data.label_files import read_label_file
-from acto.data.listings import ManifestColumns, read_food101n, read_manifest
-from acto.data.pictures import BadImage, decode_rgb, inspect
-from acto.data.unpickle import load_plain, load_torch_arrays
-from acto.decisions import Decision, read_decisions, to_csv
-from acto.durable import RunError
-from acto.errors import UserError
-from acto.exchange import FORMATS, import_decisions
+from acto.data.pictures.files import BadImage, decode_rgb, inspect
+from acto.data.readers.archives import read_arrays, read_idx, read_parquet
+from acto.data.readers.label_files import read_label_file
+from acto.data.readers.listings import ManifestColumns, read_food101n, read_manifest
+from acto.data.readers.safe_pickle import load_plain, load_torch_arrays
+from acto.labels.decisions import Decision, read_decisions, to_csv
+from acto.labels.exchange import FORMATS, import_decisions
 from bad_data import arrays, labels, manifests, pictures, published
 from label_reports import report_of, small
 

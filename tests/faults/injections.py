@@ -17,9 +17,13 @@ from typing import Any
 import torch
 from lab import Injection
 
-from acto import durable, evaluate, flags, launch, record
+from acto.cli import train
+from acto.core import files
 from acto.methods.base import Method
-from acto.train import Training
+from acto.run_folder import writing
+from acto.runs import flags
+from acto.training import evaluation
+from acto.training.loop import Training
 
 Act = Callable[[], None]
 POINTS = ("start", "half training.pt", "written training.pt", "manifest written", "renamed", "older deleted")
@@ -76,7 +80,7 @@ def in_save(number: int, point: str, act: Act) -> Injection:
             if (current, name) == (number, point):
                 act()
 
-        record.nothing = on_point
+        writing.nothing = on_point
 
     return lay
 
@@ -99,16 +103,16 @@ def before(module: Any, name: str, act: Act, *, number: int = 0) -> Injection:
 
 def in_data(act: Act) -> Injection:
     """While the data are read, before there is a folder."""
-    return together(before(flags, "load", act), before(launch, "load", act))
+    return together(before(flags, "load", act), before(train, "load", act))
 
 
 def in_evaluation(epoch: int, act: Act) -> Injection:
-    return before(evaluate, "accuracy", act, number=epoch)
+    return before(evaluation, "accuracy", act, number=epoch)
 
 
 def in_report(act: Act) -> Injection:
     """When training is finished and the labels are looked through."""
-    return before(launch, "audit_at_the_end", act)
+    return before(train, "audit_at_the_end", act)
 
 
 def swallowed(step: int, signum: int) -> Injection:
@@ -165,7 +169,7 @@ def disk_operations(do: Callable[[int, str], None]) -> Injection:
             return file if mode == "rb" else Told(file, lambda: told("write", place))
 
         os.open = wrapped_os_open
-        durable.open = wrapped_open
+        files.open = wrapped_open
 
     return lay
 
@@ -291,4 +295,4 @@ def jumping_clock(path: Path) -> None:
 
     wall = time.time
     time.time = lambda: wall() + (-4e7, 3e6, -6e8)[next(jumps) % 3]
-    record.datetime = Jumping
+    writing.datetime = Jumping

@@ -22,8 +22,8 @@ from lab import COMMON, METHODS, STEPS, Child, Injection, Lab, Life
 from PIL import Image
 from scenarios import Fault, Trials, must_say
 
-from acto.data import decoding
-from acto.record import RunFolder
+from acto.data.loading import decode_workers
+from acto.run_folder.writing import RunFolder
 
 PICTURES = [
     "--method", "acto", "--warmup-epochs", "2", "--net", "cnn_small", "--data.size", "16", "--epochs", "4",
@@ -125,7 +125,7 @@ def start_methods(lab: Lab, rng: random.Random, rounds: int) -> Trials:
         kind, path = pictures(lab), lab.fresh(f"pictures-{method}")
 
         def inject(path: Path) -> None:
-            decoding._context = lambda: multiprocessing.get_context(method)
+            decode_workers._context = lambda: multiprocessing.get_context(method)
 
         life = lab.live(with_workers(lab, path), path, inject=inject)
         assert life.code == 0, life.said

@@ -36,8 +36,8 @@ from injections import (
 )
 from lab import EPOCHS, METHODS, STEPS, Child, Injection, Lab, Life, status_of
 
-from acto import launch
-from acto.record import last_checkpoint, read_run
+from acto.cli import train
+from acto.run_folder.writing import last_checkpoint, read_run
 
 Trials = Iterator[tuple[str, Callable[[], str | None]]]
 Fault = Callable[[Lab, random.Random, int], Trials]
@@ -143,7 +143,7 @@ def signals(lab: Lab, rng: random.Random, rounds: int) -> Trials:
         "inside a save": lambda s: in_save(1, "half training.pt", send(s)),
         "before the labels are looked through": lambda s: in_report(send(s)),
         "while an object is destroyed": lambda s: swallowed(STEPS + 1, s),
-        "twice": lambda s: together(at_step(5, send(s)), before(launch.RunFolder, "set_status", send(s), number=2)),
+        "twice": lambda s: together(at_step(5, send(s)), before(train.RunFolder, "set_status", send(s), number=2)),
     }
     chosen = [(place, signum) for place in places for signum in (signal.SIGTERM, signal.SIGINT)]
     if rounds < len(chosen):  # each place once, with one signal or the other

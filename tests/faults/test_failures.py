@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from acto import distributed
-from acto.durable import RunError, start_over
-from acto.failures import Interrupted, in_words, signals_raise
-from acto.train import DivergedError
-from acto.types import Clock
+from acto.core import distributed
+from acto.core.files import RunError, start_over
+from acto.core.types import Clock
+from acto.runs.failures import Interrupted, in_words, signals_raise
+from acto.training.loop import DivergedError
 
 
 def told(error: BaseException, *, workers: int = 4, precision: str = "float32") -> str:
@@ -58,7 +58,7 @@ def test_a_lost_process_is_one_only_where_there_are_several(monkeypatch: pytest.
     with pytest.raises(RuntimeError) as found, in_words(batch_size=128, workers=0, precision="auto"):
         raise error
     assert found.value is error
-    monkeypatch.setattr("acto.failures.world", lambda: 2)
+    monkeypatch.setattr("acto.runs.failures.world", lambda: 2)
     assert told(error).startswith("another process of this run ended, and its own output says why (RuntimeError: [gloo")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acto.data.pictures import BadImage, PictureFacts, inspect_all
+from acto.data.pictures.files import BadImage, PictureFacts, inspect_all
 from acto.data.samples import DataSpec, Raw, Samples
 from acto.data.sources import read
 
@@ -74,7 +74,7 @@ def check_images(samples: Samples, workers: int | None = None, *, max_pixels: in
     Args:
         samples: with paths, or with pixels or features in memory (which have no such problem).
         workers: threads; None: one a processor, at most 16.
-        max_pixels: larger pictures are a problem; None: acto.data.pictures.MAX_PIXELS.
+        max_pixels: larger pictures are a problem; None: acto.data.pictures.files.MAX_PIXELS.
     """
     return _problems(samples, _facts(samples, workers, max_pixels))
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto.errors import UserError, closest
+from acto.core.errors import UserError, closest
 
 UNKNOWN = -1
 """A true label that nobody knows."""

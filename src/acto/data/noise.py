@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.errors import UserError, check_range, choose
 from acto.data.moments import moments
-from acto.errors import UserError, check_range, choose
 
 KINDS = ("none", "symmetric", "asymmetric", "instance", "file", "human")
 PIXEL_SCALES = ("raw", "unit", "standardized")

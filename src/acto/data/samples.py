@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto.data.augment import ViewSpec
+from acto.core.errors import UserError, check_range, choose
 from acto.data.classes import UNKNOWN, Where
 from acto.data.noise import NoiseSpec
-from acto.data.pictures import HARD_MAX_PIXELS, MAX_PIXELS
-from acto.errors import UserError, check_range, choose
+from acto.data.pictures.files import HARD_MAX_PIXELS, MAX_PIXELS
+from acto.data.views.pipelines import ViewSpec
 
 Labels = npt.NDArray[np.int64]
 

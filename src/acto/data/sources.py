@@ -15,18 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from acto.data import readers
-from acto.data.archives import CIFAR10, CIFAR100
-from acto.data.augment import ViewSpec
+from acto.core.errors import UserError, choose, closest
+from acto.data.apply_noise import noise_facts, with_noise
 from acto.data.classes import check_every_class_occurs
-from acto.data.listings import MANIFEST_SUFFIXES
 from acto.data.moments import moments
 from acto.data.noise import NoiseSpec, num_closed_classes
-from acto.data.noising import noise_facts, with_noise
-from acto.data.pictures import BadImage, PictureFacts, decode_pixels, inspect_all
+from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, inspect_all
+from acto.data.readers import named
+from acto.data.readers.archives import CIFAR10, CIFAR100
+from acto.data.readers.listings import MANIFEST_SUFFIXES
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.splits import holdout, subset
-from acto.errors import UserError, choose, closest
+from acto.data.views.pipelines import ViewSpec
 
 __all__ = ["SOURCES", "DataSpec", "Dataset", "NoiseSpec", "Samples", "Source", "load", "read"]
 
@@ -55,69 +55,69 @@ class Source:
 
 SOURCES: Mapping[str, Source] = {
     "arrays": Source(
-        read=partial(readers.own, name="arrays"),
+        read=partial(named.own, name="arrays"),
         about="an .npz or .npy file of pictures or feature vectors; a path as source does the same",
     ),
     "cifar10": Source(
-        read=partial(readers.cifar, name="cifar10", form=CIFAR10),
+        read=partial(named.cifar, name="cifar10", form=CIFAR10),
         about="CIFAR-10, 10 classes, 32x32 pixels",
     ),
     "cifar100": Source(
-        read=partial(readers.cifar, name="cifar100", form=CIFAR100),
+        read=partial(named.cifar, name="cifar100", form=CIFAR100),
         about="CIFAR-100, 100 classes, 32x32 pixels",
     ),
     "cifar100n-human": Source(
-        read=partial(readers.cifar, name="cifar100n-human", form=CIFAR100),
+        read=partial(named.cifar, name="cifar100n-human", form=CIFAR100),
         about="CIFAR-100 with the labels that people gave (CIFAR-100N of Wei et al. 2022)",
         human="noisy_label",
     ),
     "cifar100nc": Source(
-        read=partial(readers.cifar, name="cifar100nc", form=CIFAR100),
+        read=partial(named.cifar, name="cifar100nc", form=CIFAR100),
         about="CIFAR-100 with synthetic closed-set noise: the papers' CIFAR100N",
     ),
     "cifar10n": Source(
-        read=partial(readers.cifar, name="cifar10n", form=CIFAR10),
+        read=partial(named.cifar, name="cifar10n", form=CIFAR10),
         about="CIFAR-10 with the labels that people gave (CIFAR-10N of Wei et al. 2022)",
         human="worse_label",
     ),
     "cifar80no": Source(
-        read=partial(readers.cifar, name="cifar80no", form=CIFAR100),
+        read=partial(named.cifar, name="cifar80no", form=CIFAR100),
         about="CIFAR-100, 80 classes closed and 20 open-set, with synthetic noise: the papers' CIFAR80N",
         open_rate=0.2,
     ),
     "digits": Source(
-        read=readers.digits,
+        read=named.digits,
         about="scikit-learn's handwritten digits, 8x8 pixels; comes with the installation",
     ),
     "fashion-mnist": Source(
-        read=readers.fashion_mnist,
+        read=named.fashion_mnist,
         about="Fashion-MNIST, 10 classes, 28x28 pixels, from its idx files",
     ),
     "folder": Source(
-        read=partial(readers.own, name="folder"),
+        read=partial(named.own, name="folder"),
         about="ROOT/CLASS/pictures or ROOT/{train,val,test}/CLASS/pictures; a path as source does the same",
     ),
     "food101n": Source(
-        read=readers.food101n,
+        read=named.food101n,
         about="Food-101N (web labels, 101 classes), tested on Food-101",
         noisy=True,
     ),
     "manifest": Source(
-        read=partial(readers.own, name="manifest"),
+        read=partial(named.own, name="manifest"),
         about="a .csv, .tsv or .parquet table: path, label[, split, true_label]; a path as source does the same",
     ),
     "web-aircraft": Source(
-        read=partial(readers.web, name="web-aircraft", num_classes=100),
+        read=partial(named.web, name="web-aircraft", num_classes=100),
         about="Web-aircraft (web labels, 100 classes)",
         noisy=True,
     ),
     "web-bird": Source(
-        read=partial(readers.web, name="web-bird", num_classes=200),
+        read=partial(named.web, name="web-bird", num_classes=200),
         about="Web-bird (web labels, 200 classes)",
         noisy=True,
     ),
     "web-car": Source(
-        read=partial(readers.web, name="web-car", num_classes=196),
+        read=partial(named.web, name="web-car", num_classes=196),
         about="Web-car (web labels, 196 classes)",
         noisy=True,
     ),
@@ -207,7 +207,7 @@ def read(
     if not path.exists() and root is not None:
         path = root / path
     if path.exists():
-        return readers.read_path(spec, path, known_classes=known_classes)
+        return named.read_path(spec, path, known_classes=known_classes)
     if path.suffix in (*MANIFEST_SUFFIXES, ".npz", ".npy") or Path(spec.source).name != spec.source:
         raise UserError(f"data source {spec.source} does not exist")
     raise UserError(
@@ -217,7 +217,7 @@ def read(
 
 
 def _root(spec: DataSpec, data_root: str | Path | None) -> Path | None:
-    variable = readers.DATA_ROOT_VARIABLE
+    variable = named.DATA_ROOT_VARIABLE
     given = {"--data-root": data_root, "the spec's root": spec.root, variable: os.environ.get(variable)}
     for name, value in given.items():
         if value:

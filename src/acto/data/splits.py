@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from acto.errors import UserError
+from acto.core.errors import UserError
 
 Labels = npt.NDArray[np.int64]
 

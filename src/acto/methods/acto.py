@@ -14,8 +14,8 @@ Symbols
 
 Departures
     - The loss over an empty selection is 0; in the public code it is NaN. RTM still moves by momentum and decay.
-    - entropy_clamp names a quirk of the public code (see acto.losses.negative_entropy). It shaped the published
-      numbers, so it is on by default.
+    - entropy_clamp names a quirk of the public code (see acto.methods.blocks.losses.negative_entropy). It shaped the
+      published numbers, so it is on by default.
     - Without consistency the selected loss has factor 1: no code of the ablation is public.
 Result: docs/benchmark.md.
 
@@ -31,13 +31,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.distributed import total, world
-from acto.errors import check_range, choose
-from acto.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
+from acto.core.cuda_streams import at_once
+from acto.core.distributed import total, world
+from acto.core.errors import check_range, choose
+from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
-from acto.soft_labels import SoftLabels, check_memory
-from acto.streams import at_once
-from acto.types import Batch, BuildNet, Clock, Scan, Step, Task
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
+from acto.methods.blocks.soft_labels import SoftLabels, check_memory
 
 SELECTIONS = ("both", "robust", "everything")
 

@@ -30,11 +30,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.distributed import world
-from acto.errors import UserError, check_range
-from acto.losses import batch_mean
+from acto.core.distributed import world
+from acto.core.errors import UserError, check_range
+from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
-from acto.types import Batch, Clock, Step
+from acto.methods.blocks.losses import batch_mean
 
 LOG_P_MIN = math.log(1e-7)
 

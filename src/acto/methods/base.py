@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto.distributed import merge_rows
-from acto.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
+from acto.core.distributed import merge_rows
+from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
 
 
 class Method(nn.Module):
@@ -60,8 +60,8 @@ class Method(nn.Module):
         """The loss of one step, one batch a stream. Never synchronizes with the host, and has one shape a batch size.
 
         In one of several processes every mean is this process's share of the mean over the global batch
-        (`acto.losses.batch_mean`, `masked_mean`); logged values add up over the processes in the same way. A rule that
-        picks from a batch picks from the global one (`acto.distributed.gather`).
+        (`acto.methods.blocks.losses.batch_mean`, `masked_mean`); logged values add up over the processes in the same
+        way. A rule that picks from a batch picks from the global one (`acto.core.distributed.gather`).
         """
 
     def turns(self, clock: Clock) -> int:

@@ -17,8 +17,8 @@ Symbols
 After the warm-up no given label is used.
 
 Departures
-    - entropy_clamp names a quirk of the public code (see acto.losses.negative_entropy), which shaped the published
-      numbers and is on by default.
+    - entropy_clamp names a quirk of the public code (see acto.methods.blocks.losses.negative_entropy), which shaped the
+      published numbers and is on by default.
     - Published rows have 700 epochs of two networks, three to seven times the others' budget; here the protocol says.
 Result: docs/benchmark.md.
 """
@@ -31,11 +31,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.errors import UserError, check_range
-from acto.losses import batch_mean, cross_entropy, negative_entropy, negative_learning, soft_cross_entropy
+from acto.core.errors import UserError, check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
-from acto.selection import top_classes
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.blocks.losses import (
+    batch_mean,
+    cross_entropy,
+    negative_entropy,
+    negative_learning,
+    soft_cross_entropy,
+)
+from acto.methods.blocks.selection import top_classes
 
 
 class CA2C(Method):

@@ -40,13 +40,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Beta
 
-from acto.distributed import gather
-from acto.errors import check_range
-from acto.losses import batch_mean, masked_mean, negative_entropy, soft_cross_entropy
+from acto.core.distributed import gather
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
-from acto.mixing import one_hot, smoothed
-from acto.selection import small_loss
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.blocks.losses import batch_mean, masked_mean, negative_entropy, soft_cross_entropy
+from acto.methods.blocks.mixing import one_hot, smoothed
+from acto.methods.blocks.selection import small_loss
 
 FIRST_DROP = 0.25
 FLOOR = 1e-8

@@ -32,11 +32,11 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.errors import UserError, check_range
-from acto.losses import cross_entropy, masked_mean
+from acto.core.errors import UserError, check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
-from acto.selection import forget_rate, small_loss
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.blocks.losses import cross_entropy, masked_mean
+from acto.methods.blocks.selection import forget_rate, small_loss
 
 
 class CoTeaching(Method):

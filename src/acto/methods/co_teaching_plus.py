@@ -27,12 +27,12 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, masked_mean
+from acto.core.errors import check_range
+from acto.core.types import Batch, Clock, Step
 from acto.methods.base import observed
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean
+from acto.methods.blocks.selection import small_loss
 from acto.methods.co_teaching import CoTeaching
-from acto.selection import small_loss
-from acto.types import Batch, Clock, Step
 
 
 class CoTeachingPlus(CoTeaching):

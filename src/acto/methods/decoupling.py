@@ -28,10 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, masked_mean
+from acto.core.errors import check_range
+from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
-from acto.types import Batch, Clock, Step
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean
 
 
 class Decoupling(Method):

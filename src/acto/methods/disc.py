@@ -34,11 +34,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, masked_mean, soft_cross_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
-from acto.mixing import draw_share, one_hot, partners_among
-from acto.types import Batch, BuildNet, Clock, Scan, Step, Task
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, soft_cross_entropy
+from acto.methods.blocks.mixing import draw_share, one_hot, partners_among
 
 NEITHER, CLEAN, HARD, PURIFIED = range(4)
 HIGHEST_BAR = 0.99

@@ -33,12 +33,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, negative_entropy, prior_penalty, soft_cross_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
 from acto.methods.base import Method, guessing, observed
-from acto.mixing import mixup, sharpen
-from acto.selection import min_max, two_mode_mixture
-from acto.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
+from acto.methods.blocks.losses import batch_mean, cross_entropy, negative_entropy, prior_penalty, soft_cross_entropy
+from acto.methods.blocks.mixing import mixup, sharpen
+from acto.methods.blocks.selection import min_max, two_mode_mixture
 
 
 class DivideMix(Method):

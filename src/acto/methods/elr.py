@@ -25,11 +25,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
-from acto.soft_labels import SoftLabels, check_memory
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.blocks.losses import batch_mean, cross_entropy
+from acto.methods.blocks.soft_labels import SoftLabels, check_memory
 
 CLAMP = 1e-4
 

@@ -32,13 +32,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto.errors import check_range
-from acto.losses import batch_mean, soft_cross_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import observed
+from acto.methods.blocks.losses import batch_mean, soft_cross_entropy
+from acto.methods.blocks.mixing import mixup, one_hot
 from acto.methods.elr import ELR
-from acto.mixing import mixup, one_hot
-from acto.nets import average
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.nets.build import average
 
 
 class ELRPlus(ELR):

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
-from acto.types import Batch, BuildNet, Clock, Scan, Step, Task
+from acto.methods.blocks.losses import batch_mean, cross_entropy
 
 
 class GCE(Method):

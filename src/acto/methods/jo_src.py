@@ -36,12 +36,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from acto.errors import check_range
-from acto.losses import batch_mean, jensen_shannon, masked_mean, soft_cross_entropy, symmetric_divergence
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
-from acto.mixing import smoothed
-from acto.nets import average
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.blocks.losses import batch_mean, jensen_shannon, masked_mean, soft_cross_entropy, symmetric_divergence
+from acto.methods.blocks.mixing import smoothed
+from acto.nets.build import average
 
 LAST_TAU = 0.95
 FLATTENING = 10.0

@@ -25,12 +25,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, masked_mean, symmetric_divergence
+from acto.core.errors import check_range
+from acto.core.types import Batch, Clock, Step
 from acto.methods.base import observed
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, symmetric_divergence
+from acto.methods.blocks.selection import small_loss
 from acto.methods.co_teaching import CoTeaching
-from acto.selection import small_loss
-from acto.types import Batch, Clock, Step
 
 
 class JoCoR(CoTeaching):

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acto.errors import check_range
-from acto.losses import batch_mean, soft_cross_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
-from acto.mixing import mixup, one_hot
-from acto.types import Batch, Clock, Step
+from acto.methods.blocks.losses import batch_mean, soft_cross_entropy
+from acto.methods.blocks.mixing import mixup, one_hot
 
 
 class Mixup(Method):

@@ -16,8 +16,8 @@ The target of L_PLL never sees the given label but through what the warm-up has 
 length of the warm-up decides much.
 
 Departures
-    - entropy_clamp names a quirk of the public code (see acto.losses.negative_entropy), which shaped the published
-      numbers and is on by default.
+    - entropy_clamp names a quirk of the public code (see acto.methods.blocks.losses.negative_entropy), which shaped the
+      published numbers and is on by default.
     - The public code of the hard form weighs L_CR with alpha: the published beta is 1 there and 2 in the soft form.
     - Votes come from predictions alone, as in the public code; the paper's memory holds candidate labels.
 Result: docs/benchmark.md.
@@ -30,12 +30,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acto.errors import UserError, check_range
-from acto.losses import batch_mean, cross_entropy, negative_entropy, negative_learning, soft_cross_entropy
+from acto.core.errors import UserError, check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
-from acto.mixing import one_hot
-from acto.selection import top_classes
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.blocks.losses import (
+    batch_mean,
+    cross_entropy,
+    negative_entropy,
+    negative_learning,
+    soft_cross_entropy,
+)
+from acto.methods.blocks.mixing import one_hot
+from acto.methods.blocks.selection import top_classes
 
 
 class NPN(Method):

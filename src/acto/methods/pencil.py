@@ -33,10 +33,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, negative_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.blocks.losses import batch_mean, cross_entropy, negative_entropy
 
 
 class PENCIL(Method):

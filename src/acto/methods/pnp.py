@@ -36,8 +36,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from acto.errors import check_range
-from acto.losses import (
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.base import Method, observed
+from acto.methods.blocks.losses import (
     batch_mean,
     jensen_shannon,
     masked_mean,
@@ -45,9 +47,7 @@ from acto.losses import (
     soft_cross_entropy,
     symmetric_divergence,
 )
-from acto.methods.base import Method, observed
-from acto.mixing import one_hot, smoothed
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.blocks.mixing import one_hot, smoothed
 
 
 class PNP(Method):

@@ -21,7 +21,8 @@ count alike.
 Departures
     - unreliable_stops names a quirk: in the public code beta rises to 0.1 over 100 epochs and then is 0; the paper has
       the term to the end. The published numbers come from it: on by default.
-    - entropy_clamp names another (see acto.losses.negative_entropy), in the warm-up with asymmetric noise.
+    - entropy_clamp names another (see acto.methods.blocks.losses.negative_entropy), in the warm-up with asymmetric
+      noise.
     - own_class_size takes rho n_j of a class with n_j samples, as the author advises for unequal classes.
     - An empty S or R has loss 0 and leaves pi as it is; in the public code both become NaN.
     - The mixing passes take all samples, so that the step has one shape; those of R are mixed with each other and do
@@ -43,13 +44,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto.distributed import gather, total
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, masked_mean, negative_entropy, soft_cross_entropy
+from acto.core.distributed import gather, total
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
-from acto.mixing import draw_share, one_hot, partners_among, sharpen
-from acto.selection import place_in_class
-from acto.types import Batch, BuildNet, Clock, Scan, Step, Task
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy, soft_cross_entropy
+from acto.methods.blocks.mixing import draw_share, one_hot, partners_among, sharpen
+from acto.methods.blocks.selection import place_in_class
 
 FULL = 0.9
 """LGA fills a batch up to this share."""

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
-from acto.types import Batch, Clock, Step
+from acto.methods.blocks.losses import batch_mean, cross_entropy
 
 
 class SCE(Method):

@@ -22,8 +22,9 @@ Departures
     - Student and teacher look at the training set in eval mode, and the teacher takes over the student's batch
       statistics. The public code looks in train mode over shuffled batches; here the look goes in the order of the
       data, which may be sorted by class.
-    - entropy_clamp: see acto.losses.negative_entropy. No clean sample in a batch: that term is 0 instead of NaN.
-    - The defaults are the paper's one setting. The public script has momenta for each noise: method_settings.py.
+    - entropy_clamp: see acto.methods.blocks.losses.negative_entropy. No clean sample in a batch: that term is 0
+      instead of NaN.
+    - The defaults are the paper's one setting. The public script has momenta for each noise: by_method.py.
 Result: docs/benchmark.md.
 
 Above 180 lines: selection, correction and weights each have statistics by class, which are carried on.
@@ -39,11 +40,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
-from acto.nets import average
-from acto.types import Batch, BuildNet, Clock, Scan, Step, Task
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
+from acto.nets.build import average
 
 MAX_THRESHOLD = 0.95
 TINY = 1e-12

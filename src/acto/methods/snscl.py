@@ -45,13 +45,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto.distributed import rank, total, world
-from acto.errors import check_range
-from acto.losses import batch_mean
+from acto.core.distributed import rank, total, world
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Task
+from acto.methods.blocks.losses import batch_mean
+from acto.methods.blocks.mixing import one_hot
 from acto.methods.dividemix import DivideMix
-from acto.mixing import one_hot
-from acto.nets import average
-from acto.types import Batch, BuildNet, Clock, Step, Task
+from acto.nets.build import average
 
 
 class SNSCL(DivideMix):

@@ -19,7 +19,7 @@ Departures
     - project names a difference: the paper's algorithm projects u and v to [-1, 1] after every step; its public code
       only clamps their squares in the loss, where they stay once they have passed 1. The code's form is the default.
     - u and v descend along a mean over the batch, and have the length of the run to grow from 1e-8 to 1. The rates are
-      the paper's for batches of 128 and 120 epochs or more; method_settings.py scales them for others.
+      the paper's for batches of 128 and 120 epochs or more; by_method.py scales them for others.
 Result: docs/benchmark.md.
 """
 
@@ -31,11 +31,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.errors import check_range
-from acto.losses import batch_mean, mean_prediction, share_of, soft_cross_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Step, Stream, Task
 from acto.methods.base import Method, observed
-from acto.mixing import one_hot
-from acto.types import Batch, BuildNet, Clock, Step, Stream, Task
+from acto.methods.blocks.losses import batch_mean, mean_prediction, share_of, soft_cross_entropy
+from acto.methods.blocks.mixing import one_hot
 
 START_STD = 1e-8
 FLOOR = 1e-4

@@ -40,12 +40,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto.errors import check_range
-from acto.losses import batch_mean, cross_entropy, negative_entropy, prior_penalty, soft_cross_entropy
+from acto.core.errors import check_range
+from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
 from acto.methods.base import Method, guessing, observed
-from acto.mixing import mixup, one_hot, sharpen
-from acto.selection import place_in_class
-from acto.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
+from acto.methods.blocks.losses import batch_mean, cross_entropy, negative_entropy, prior_penalty, soft_cross_entropy
+from acto.methods.blocks.mixing import mixup, one_hot, sharpen
+from acto.methods.blocks.selection import place_in_class
 
 SURE = 0.5
 

@@ -1,0 +1,88 @@
+"""The command `acto`: which part of it runs. Its exit codes stand in acto.cli.exit_codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from acto.cli.exit_codes import guarded
+from acto.core.errors import choose
+
+COMMANDS = {
+    "train": "acto.runs.flags:train",
+    "features": "acto.cli.features:features",
+    "audit": "acto.cli.audit:audit",
+    "review": "acto.labels.review_server:review",
+    "apply": "acto.labels.corrected_copy:apply",
+    "exchange": "acto.labels.exchange:exchange",
+    "predict": "acto.inference.predictions:predict",
+    "export": "acto.inference.export:export_command",
+    "sweep": "acto.compare.sweep:sweep",
+    "table": "acto.cli.table:table",
+    "demo": "acto.compare.demo:main",
+    "methods": "acto.cli.data:methods",
+    "data": "acto.cli.data:data",
+    "doctor": "acto.diagnostics.machine:doctor",
+    "bench": "acto.diagnostics.bench:bench",
+}
+"""Where each command lives. It takes what stands behind its name, and returns the exit code."""
+USAGE = """\
+usage: acto COMMAND ...
+
+Train classifiers on data whose labels are partly wrong, and find out which labels are wrong.
+
+train and use:
+  train              train a method on a data set or on your own data
+  features SOURCE    what a trained network sees in pictures, as vectors to train on
+  predict RUN SOURCE the classes of other samples
+  export RUN         the model for other tools: safetensors, ONNX, torch.export
+
+find wrong labels:
+  audit RUN          rank the labels of a run's data, or of other data; estimate the noise
+  review RUN         go through the suspects in the browser, and keep what you decide
+  apply DECISIONS    write the corrected data beside the old ones
+  exchange           label reports and decisions to and from Label Studio, FiftyOne, cleanlab
+
+compare methods:
+  methods [NAME]     the methods, or one method's card and settings
+  sweep              many methods, data sets, noises and seeds; goes on where it stopped
+  table NAME         the papers' tables beside what was measured here
+
+look around:
+  demo               see ACTO beat plain training on wrong labels, in about three minutes
+  data check SOURCE  look through a data set before training on it
+  doctor [RUN]       versions, devices, disk and data; with a run's folder, its files; what to do where they are bad
+  bench              how fast this machine trains, and how near its limits that is
+
+options:
+  -h, --help         this text; after a command, that command's
+  --version          the version of acto
+
+examples:
+  acto train --data digits --noise symmetric --noise-rate 0.4
+  acto train --data path/to/pictures --out runs/mine && acto review runs/mine
+  acto train --resume runs/acto-digits-20260131-093000-1a2b
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `acto` with `argv` (without the program's name; None: the process's) and return the exit code."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(tokens))
+
+
+def _dispatch(tokens: list[str]) -> int:
+    command, rest = (tokens[0], tokens[1:]) if tokens else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(f"acto {version('acto-lnl')}")
+        return 0
+    choose("command", command, COMMANDS)
+    # Modules are loaded where they are needed: torch takes seconds to load, and --help shall not.
+    module, _, function = COMMANDS[command].partition(":")
+    return getattr(import_module(module), function)(rest)

@@ -1,0 +1,178 @@
+"""`acto audit`, and what `acto train` does at its end: the report on the labels, as files and in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from acto.cli.exit_codes import Parser
+from acto.cli.progress import columns, percent, visible
+from acto.data.for_prediction import read_labelled
+from acto.data.near_duplicates import alike
+from acto.data.readers.named import DATA_ROOT_VARIABLE
+from acto.data.samples import Dataset, Samples
+from acto.labels.audit import report_on
+from acto.labels.decisions import FILE
+from acto.labels.page import write_report_page
+from acto.labels.report import LabelReport
+from acto.labels.run_audit import audit_run, training_data
+from acto.labels.thumbnails import pictures_of
+from acto.run_folder.writing import RunRecord, read_run
+from acto.runs.trained_model import load as load_model
+
+SHOWN = 5
+
+
+def audit(tokens: Sequence[str]) -> int:
+    """`acto audit RUN [--data SOURCE]`: the report on a run's labels, or on labels that it never saw."""
+    parser = Parser(
+        "acto audit",
+        "Rank a run's labels by how little they can be trusted and estimate the noise. With --data, those of other "
+        "data: a validation set, tomorrow's batch. Writes label_report.csv, .json, .parquet and report.html.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "--data", metavar="SOURCE", help="what `acto train --data` takes; every labelled sample of it is looked at"
+    )
+    parser.add_argument("--data-root", metavar="DIR", help=f"instead of ${DATA_ROOT_VARIABLE}")
+    parser.add_argument(
+        "--out", metavar="DIR", help="where the report goes; without it RUN, and with --data a new folder in it"
+    )
+    parser.add_argument("--no-duplicates", action="store_true", help="do not look for samples that are nearly the same")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    parser.add_argument(
+        "--trust-net", action="store_true", help="the run's network is code outside of acto: allow it to run"
+    )
+    given = vars(parser.given(tokens))
+    run = Path(given["run"])
+    find_duplicates, trust = not given.get("no_duplicates", False), given.get("trust_net", False)
+    record = read_run(run)
+    if (source := given.get("data")) is not None:
+        report, samples = audit_others(
+            record, source, data_root=given.get("data_root"), find_duplicates=find_duplicates, trust=trust
+        )
+        folder = Path(given.get("out") or run / f"audit-{Path(source).stem}")
+    else:
+        dataset = training_data(record, data_root=given.get("data_root"))
+        report = audit_run(run, dataset=dataset, find_duplicates=find_duplicates, trust=trust)
+        samples = dataset.train
+        folder = Path(given.get("out") or run)
+    save(report, record, samples, folder)
+    if given.get("json"):
+        print(json.dumps({**summary(report), "folder": str(folder)}))
+    else:
+        print("\n".join(lines(report, folder)))
+    return 0
+
+
+def audit_at_the_end(run: Path | str, dataset: Dataset) -> LabelReport:
+    """The report of a run that has just finished, written into its folder."""
+    record = read_run(run)
+    report = audit_run(run, dataset=dataset)
+    save(report, record, dataset.train, Path(run))
+    return report
+
+
+def audit_others(
+    record: RunRecord,
+    source: str,
+    *,
+    data_root: str | None = None,
+    find_duplicates: bool = True,
+    trust: bool = False,
+) -> tuple[LabelReport, Samples]:
+    """What a run's model thinks of labels that it never saw.
+
+    Args:
+        record: of a finished run.
+        source: the data. All its samples are looked at, its own test set included.
+        data_root: where data sets lie.
+        find_duplicates: look for samples that are nearly the same.
+        trust: allow a network that is code outside of this package.
+
+    Raises:
+        UserError: data that cannot be read, have other classes, or samples of another kind or shape.
+    """
+    model = load_model(record.path, trust=trust)
+    raw, samples = read_labelled(source, model.class_names, data_root=data_root)
+    report = report_on(
+        samples.labels,
+        model.predict_proba(samples),
+        model.class_names,
+        ids=samples.ids,
+        paths=None if samples.paths is None else list(map(str, samples.paths)),
+        duplicates=alike(samples, max_pixels=model.max_pixels) if find_duplicates else (),
+        facts={
+            "source": "new data",
+            "folder": str(record.path),
+            "method": model.method,
+            "data": raw.name,
+            "state": record.status["state"],
+            "notes": list(raw.notes),
+        },
+    )
+    return report, samples
+
+
+def save(report: LabelReport, record: RunRecord, samples: Samples, folder: Path) -> None:
+    """Write the report's files and its page."""
+    report.save(folder)
+    pictures = pictures_of(samples, max_pixels=record.config["data"].get("max_image_pixels"))
+    write_report_page(report, record, folder / "report.html", picture_of=pictures)
+
+
+def summary(report: LabelReport) -> dict[str, Any]:
+    """The report in a few numbers."""
+    noise = report.noise
+    return {
+        **report.facts,
+        "num_samples": len(report),
+        "num_label_issues": int(report.is_label_issue.sum()),
+        "noise_rate": noise.rate,
+        "noise_rate_low": noise.rate_low,
+        "noise_rate_high": noise.rate_high,
+    }
+
+
+def lines(report: LabelReport, folder: Path) -> Iterable[str]:
+    """What the user sees of a report."""
+    noise, names = report.noise, report.class_names
+    yield (
+        f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong: {percent(noise.rate)} "
+        f"({percent(noise.rate_low)} to {percent(noise.rate_high)})"
+    )
+    if report.facts.get("state") not in ("finished", None):
+        yield f"the run is {report.facts['state']}: this is what it knew after {report.facts.get('epochs', 0)} epochs"
+    if confused := noise.confusions(SHOWN):
+        yield "most often:"
+        yield from (
+            f"  {line}"
+            for line in columns(
+                (f"{count:.0f}", f"{names[right]!r}", f"labelled {names[given]!r}") for given, right, count in confused
+            )
+        )
+    rows = report.rows([i for i in report.ranked()[:SHOWN] if report.is_label_issue[i]])
+    if rows:
+        yield "look first at:"
+        yield from (
+            f"  {line}"
+            for line in columns(
+                (
+                    visible(row["id"]),
+                    f"{row['given_label']!r}",
+                    f"looks like {row['suggested_label']!r}",
+                    percent(row["confidence"]),
+                )
+                for row in rows
+            )
+        )
+    if conflicts := sum(map(bool, report.columns["conflicting_duplicates"])):
+        yield f"{conflicts} samples are nearly the same as one with another label"
+    yield f"report: {visible(str(folder / 'report.html'))} (and label_report.csv beside it)"
+    if report.facts.get("source") == "run" and os.path.abspath(folder) == os.path.abspath(report.facts["folder"]):
+        run, decisions = shlex.quote(str(folder)), shlex.quote(str(folder / FILE))
+        yield visible(f"next: acto review {run}, to go through them; then acto apply {decisions} --run {run}")

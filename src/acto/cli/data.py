@@ -1,0 +1,100 @@
+"""The commands of `acto` that look at methods and at data: methods, data check."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable, Sequence
+
+import yaml
+
+from acto.cli.exit_codes import Parser
+from acto.cli.progress import columns, percent
+from acto.core.errors import UserError, choose
+from acto.core.settings import build, fields_of, plain
+from acto.data.check import DataReport, check_data
+from acto.data.sources import DataSpec
+from acto.methods import METHODS
+from acto.runs.flags import parse, section
+
+SHOWN = 10
+
+
+def methods(tokens: Sequence[str]) -> int:
+    """`acto methods [NAME]`: all methods in a table, or one method's card and settings."""
+    parser = Parser("acto methods", "The methods in a table; with a NAME, that method's card and settings.")
+    parser.add_argument("name", nargs="?", metavar="NAME")
+    name = getattr(parser.given(tokens), "name", None)
+    if name is None:
+        rows = [("name", "venue", "networks", "views", "what it does")]
+        rows += [
+            (method.name, method.venue, str(method.num_nets), "+".join(method.views), method.title)
+            for method in METHODS.values()
+        ]
+        print("\n".join(columns(rows)))
+        return 0
+    method = METHODS[choose("method", name, METHODS)]
+    print(inspect.getdoc(sys.modules[method.__module__]))
+    print("\nSettings, with their defaults where no recipe says otherwise:")
+    for field in fields_of(method.Config, section(method.name)):
+        print(f"  --{field.key} {yaml.safe_dump(plain(field.default)).splitlines()[0]}\n      {field.text}")
+    return 0
+
+
+def data(tokens: Sequence[str]) -> int:
+    """`acto data check SOURCE`: look through a data set; 1 if training on it would be refused."""
+    if not tokens or tokens[0] in ("-h", "--help"):
+        print(
+            "usage: acto data check SOURCE [--data-root DIR] [--data.FIELD VALUE ...]\n\n"
+            "Decodes every picture, counts classes and finds equal samples. SOURCE and --data.FIELD are those of "
+            "`acto train`."
+        )
+        return 0 if tokens else 2
+    choose("command", f"data {tokens[0]}", ("data check",))
+    rest = list(tokens[1:])
+    if rest and not rest[0].startswith("-"):
+        rest = ["--data", *rest]
+    settings = parse(rest).settings
+    if others := sorted(settings.keys() - {"data"}):
+        raise UserError(f"`acto data check` takes settings of the data only, not {', '.join(others)}")
+    if "source" not in settings.get("data", {}):
+        raise UserError("`acto data check` needs a SOURCE: a named data set or a path")
+    spec = build(DataSpec, settings["data"])
+    report = check_data(spec, data_root=spec.root)
+    print("\n".join(_report_lines(report)))
+    return 0 if report.is_usable else 1
+
+
+def _report_lines(report: DataReport) -> Iterable[str]:
+    counts = report.class_counts
+    test = "no test set: a tenth will be held out" if report.num_test is None else f"{report.num_test:,} test samples"
+    yield f"{report.name}: {report.num_train:,} training samples of {len(counts)} classes; {test}"
+    by_size = sorted(counts.items(), key=lambda item: item[1])
+    yield f"samples a class: {by_size[0][1]} ({by_size[0][0]}) to {by_size[-1][1]} ({by_size[-1][0]})"
+    if len(counts) <= 2 * SHOWN:
+        yield from (f"  {line}" for line in columns((name, str(count)) for name, count in counts.items()))
+    if report.noise_rate is not None:
+        yield f"wrong labels, where the truth is known: {percent(report.noise_rate)}"
+    if report.modes:
+        yield f"pixel formats: {', '.join(f'{mode} {count:,}' for mode, count in report.modes.items())}"
+    if report.num_turned:
+        yield f"turned upright as their EXIF data say: {report.num_turned}"
+    yield from (f"note: {text}" for text in report.notes)
+    yield f"pictures that cannot be used: {len(report.problems) or 'none'}"
+    yield from _first(f"{problem.id}: {problem.problem}" for problem in report.problems)
+    yield f"groups of equal samples: {len(report.duplicates) or 'none'}"
+    if report.duplicates:
+        yield f"  with labels that contradict each other: {sum(group.disagree for group in report.duplicates)}"
+        yield f"  across training and test set: {sum(group.leak for group in report.duplicates)}"
+        worst = sorted(report.duplicates, key=lambda group: (not group.disagree, not group.leak))
+        yield from _first(
+            ", ".join(f"{split} {name} ({label})" for split, name, label in group.samples) for group in worst
+        )
+
+
+def _first(lines: Iterable[str]) -> Iterable[str]:
+    """The first lines, indented, and how many are left out."""
+    lines = list(lines)
+    yield from (f"  {line}" for line in lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"  and {len(lines) - SHOWN} more"

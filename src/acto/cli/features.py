@@ -1,0 +1,217 @@
+"""`acto features`: what a trained network sees in the samples of a source, kept as vectors to train on.
+
+The vectors come with the ids, labels, truth and split that `acto train` gives the pictures, so a run on them answers
+the same question; and since the network stays as it is, an epoch costs seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from acto.cli.exit_codes import Parser
+from acto.cli.progress import HEARTBEAT_SECONDS, duration, size, visible
+from acto.core.device import resolve_device
+from acto.core.errors import UserError, check_range, choose
+from acto.core.resources import usable_cores
+from acto.core.settings import build
+from acto.data.samples import Dataset, DataSpec
+from acto.data.sources import load
+from acto.inference.backbone import SMALL_SIDE, make_backbone
+from acto.inference.extraction import LIKENESS, Extracted, extract
+from acto.inference.feature_file import folder_of
+from acto.runs.flags import SHORT, parse
+
+DTYPES = ("float16", "float32")
+PRECISIONS = ("auto", "bfloat16", "float32")
+
+
+def features(tokens: Sequence[str]) -> int:
+    """`acto features SOURCE --net NAME --weights FILE`; returns the exit code.
+
+    Raises:
+        UserError: for anything that was asked for and cannot be done.
+    """
+    own, of_data = _divided(tokens)
+    given = vars(_parser().given(own))
+    for flag in ("net", "weights"):
+        if flag not in given:
+            raise UserError(f"acto features needs --{flag} (`acto features --help` tells more)")
+    settings = parse(["--data", given["source"], *of_data]).settings["data"]
+    if settings.keys() & {"size", "resize"}:
+        raise UserError("give the pictures' size as --size; it scales what lies around the window in proportion")
+    spec = build(DataSpec, settings)
+    out = _checked_out(given.get("out", "features.npz"), spec.source, overwrite=given.get("overwrite", False))
+    for flag in ("size", "batch_size"):
+        if flag in given:
+            check_range(f"--{flag.replace('_', '-')}", given[flag], low=1)
+    check_range("--workers", given.get("workers", 0), low=0)
+    dtype = choose("dtype", given.get("dtype", "float32"), DTYPES)
+    choose("precision", given.get("precision", "auto"), PRECISIONS)
+    device = resolve_device(given.get("device", "auto"))
+    _say(f"reading {visible(spec.source)}")
+    data = load(spec, data_root=spec.root)
+    for text in data.notes:
+        _say(f"note: {text}")
+    backbone = make_backbone(
+        given["net"], given["weights"], data, size=given.get("size"), device=device, trust=given.get("trust_net", False)
+    )
+    bar = _Bar()
+    try:
+        done = extract(
+            data,
+            backbone,
+            out,
+            dtype=dtype,
+            precision=given.get("precision", "auto"),
+            batch_size=given.get("batch_size"),
+            workers=given.get("workers", min(4, usable_cores())),
+            max_pixels=spec.max_image_pixels,
+            overwrite=given.get("overwrite", False),
+            say=_say,
+            tell=bar,
+        )
+    except KeyboardInterrupt:
+        bar.stop()
+        _say(f"what is done lies in {folder_of(out)}: the same command goes on")
+        raise
+    finally:
+        bar.stop()
+    _show(done, data, as_json="json" in given)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "acto features",
+        "Run a trained network over every sample of SOURCE and keep what its last layer sees as feature vectors: "
+        "`acto train --data features.npz` trains on them. SOURCE is what `acto train --data` takes, and so are "
+        "--data-root, --subset, --noise, --noise-rate and every other --data.FIELD. A killed command goes on where it "
+        "was when it is given again.",
+    )
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("--net", metavar="NAME", help="torchvision:NAME, timm:NAME, or one of acto's networks")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="a .safetensors or .pth file, torchvision, timm, or none (random, seed 0)"
+    )
+    parser.add_argument("--out", metavar="FILE", help="where to (features.npz)")
+    parser.add_argument(
+        "--size",
+        metavar="N",
+        type=int,
+        help=f"pixels a side that the network sees (picture files: as in training; others: at least {SMALL_SIDE})",
+    )
+    parser.add_argument("--dtype", metavar="NAME", help="of the vectors: float32 or float16 (float32)")
+    parser.add_argument("--batch-size", metavar="B", type=int, help="samples at a time (32 on a CPU, else 256)")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    parser.add_argument(
+        "--precision",
+        metavar="NAME",
+        help="what the network computes in: float32, bfloat16, or auto: bfloat16 where the device has it and the "
+        f"vectors' cosines with float32's exceed {LIKENESS} (auto)",
+    )
+    parser.add_argument("--workers", metavar="W", type=int, help="processes that decode picture files (4 at most)")
+    parser.add_argument("--trust-net", action="store_true", help="allow --net package.module:callable to run")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out, and work begun with other settings")
+    parser.add_argument("--json", action="store_true", help="JSON instead of words on stdout")
+    return parser
+
+
+def _divided(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command's own tokens, and those that say which data."""
+    own: list[str] = []
+    of_data: list[str] = []
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        name, equals, _ = token.partition("=")
+        if name != "--data" and SHORT.get(name.replace("_", "-"), name).startswith("--data."):
+            of_data += [token] if equals else [token, *rest[:1]]
+            rest = rest if equals else rest[1:]
+        else:
+            own.append(token)
+    return own, of_data
+
+
+def _checked_out(text: str, source: str, *, overwrite: bool) -> Path:
+    """Where the file goes, refused before any work is done if it cannot go there."""
+    out = Path(text).expanduser()
+    if out.suffix != ".npz":
+        raise UserError(f"--out {text} must end in .npz")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out {text}: the folder {out.absolute().parent} does not exist")
+    if out.is_dir():
+        raise UserError(f"--out {text} is a folder")
+    if out.exists() and os.path.exists(source) and out.samefile(source):
+        raise UserError(f"--out {text} is the source itself: choose another file")
+    if out.exists() and not overwrite and not folder_of(out).exists():
+        raise UserError(f"{out} is there already: choose another --out, or replace it with --overwrite")
+    return out
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """A progress bar on a terminal, elsewhere a line now and then; both on stderr."""
+
+    def __init__(self) -> None:
+        console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} samples"),
+            BarColumn(),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._last_sign = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell how many samples are done."""
+        if self._progress.console.is_terminal:
+            if self._task is None:
+                self._task = self._progress.add_task("", total=total)
+                self._progress.start()
+            self._progress.update(self._task, completed=done)
+        elif time.monotonic() - self._last_sign >= HEARTBEAT_SECONDS:
+            self._last_sign = time.monotonic()
+            _say(f"{done:,} of {total:,} samples")
+
+    def stop(self) -> None:
+        """Put the terminal back as it was."""
+        if self._task is not None:
+            self._progress.stop()
+
+
+def _show(done: Extracted, data: Dataset, *, as_json: bool) -> None:
+    """The results on stdout."""
+    rate = done.computed / done.seconds if done.computed and done.seconds else None
+    if as_json:
+        facts = {
+            "out": str(done.out),
+            "sha256": done.sha256,
+            "num_train": len(data.train),
+            "num_test": len(data.test),
+            "num_classes": data.num_classes,
+            "num_features": done.num_features,
+            "test_labels_are_given": data.test_labels_are_given,
+            "seconds": done.seconds,
+            "samples_per_second": rate,
+        }
+        print(json.dumps(facts))
+        return
+    speed = f", {rate:,.0f} samples/s" if rate else ""
+    held_out = ", held out of the training data: their labels may be wrong too" if data.test_labels_are_given else ""
+    print(f"{done.num_features:,} features each of {data.name}, {duration(done.seconds)}{speed}")
+    print(f"{len(data.train):,} training samples and {len(data.test):,} test samples{held_out}")
+    print(f"{done.out}: {size(done.out.stat().st_size)}, its sha256 in {done.out.name}.sha256")
+    print(f"train on it: acto train --data {done.out}")

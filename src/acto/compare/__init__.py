@@ -1,0 +1,1 @@
+"""Comparisons: sweeps over methods, the papers' tables, the demo."""

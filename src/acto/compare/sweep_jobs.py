@@ -1,0 +1,269 @@
+"""What a sweep consists of: methods x data sets x noises x seeds, each resolved to what `acto train` would do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from acto.compare.ablation import ABLATION
+from acto.compare.finished_runs import config_hash
+from acto.core.errors import UserError, choose, closest
+from acto.core.settings import build, flatten, merged
+from acto.data.sources import DataSpec, load
+from acto.methods import METHODS
+from acto.runs.flags import ACTIONS, SHORT, Asked, known_fields, parse, resolve, run_of, section
+from acto.runs.recipes.by_data import SETTINGS, Setting, setting_of_kind
+from acto.runs.run import Run
+
+OWN = {
+    "method": "--methods",
+    "seed": "--seeds",
+    "data.source": "--data",
+    "data.noise.kind": "--noises",
+    "data.noise.rate": "--noises",
+    "data.noise.seed": "--seeds",
+}
+"""Settings of `acto train` that the sweep itself sets, and where it takes them from."""
+KEYS = ("methods", "data", "noises", "seeds", "settings")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """A method, as it is or with settings of its own."""
+
+    method: str
+    label: str = ""
+    """What to call it; empty: as the method."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Nested, laid over those of the block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Runs of every variant on every data set with every noise and seed."""
+
+    variants: tuple[Variant, ...]
+    sources: tuple[str, ...]
+    noises: tuple[tuple[str, float], ...]
+    """(kind, rate); ("none", 0.0) takes the labels as they come."""
+    seeds: tuple[int, ...]
+    tokens: tuple[str, ...] = ()
+    """Flags of `acto train` for every run; those that only some of the methods have go to these."""
+    where: str = ""
+    """For messages: the part of a study file, with a colon."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One run of a sweep."""
+
+    name: str
+    """Of its folder: method, data, noise, seed, and 8 hex digits of its resolved configuration."""
+    label: str
+    run: Run
+    flags: tuple[str, ...] = ()
+    """What `acto train` needs beside the configuration."""
+
+
+def parse_methods(names: Sequence[str]) -> tuple[Variant, ...]:
+    """Variants by name: a method, `all` methods, or the `ablation` of Table 4."""
+    variants: list[Variant] = []
+    for name in names:
+        if name == "all":
+            variants += [Variant(method=method) for method in METHODS]
+        elif name == "ablation":
+            variants.append(Variant(method="standard"))
+            variants += [
+                Variant(method="acto", label=label, settings={"acto": dict(row)}) for label, row in ABLATION.items()
+            ]
+        else:
+            choose("method", name, [*METHODS, "all", "ablation"])
+            variants.append(Variant(method=name))
+    return tuple(variants)
+
+
+def parse_noise(text: str) -> tuple[str, float]:
+    """`symmetric:0.5` as (kind, rate); without a rate it is 0.
+
+    Raises:
+        UserError: the rate is no number. (The kind and its range are checked with the rest of the run.)
+    """
+    kind, colon, rate = text.partition(":")
+    try:
+        return kind, float(rate) if colon else 0.0
+    except ValueError:
+        raise UserError(f"noise {text!r} must be KIND:RATE, say symmetric:0.5, or none") from None
+
+
+def read_study(path: str) -> list[Block]:
+    """The blocks of a study file: a YAML list of {methods, data, noises, seeds, settings}.
+
+    `methods` holds names as in `parse_methods`, or {method, label, settings}.
+
+    Raises:
+        UserError: the file cannot be read, or a part of it cannot be used.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read the study in {path}: {error}") from error
+    if not isinstance(content, list) or not content or not all(isinstance(block, dict) for block in content):
+        raise UserError(f"{path} holds no study: it must be a YAML list of blocks with the keys {', '.join(KEYS)}")
+    return [_block(block, f"{path}, block {number}: ") for number, block in enumerate(content, 1)]
+
+
+def _block(values: Mapping[str, Any], where: str) -> Block:
+    for key in values:
+        if key not in KEYS:
+            raise UserError(f"{where}unknown key {key!r}.{closest(str(key), KEYS)} It has {', '.join(KEYS)}")
+    for key in ("methods", "data"):
+        if not values.get(key):
+            raise UserError(f"{where}{key} is missing")
+    seeds = _listed(values.get("seeds", 0))
+    if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
+        raise UserError(f"{where}seeds must be whole numbers, but got {seeds!r}")
+    try:
+        return Block(
+            variants=tuple(v for entry in _listed(values["methods"]) for v in _variants(entry)),
+            sources=tuple(map(str, _listed(values["data"]))),
+            noises=tuple(parse_noise(str(noise)) for noise in _listed(values.get("noises", "none"))),
+            seeds=tuple(seeds),
+            tokens=_as_tokens(_mapping("settings", values.get("settings"))),
+            where=where,
+        )
+    except UserError as error:
+        raise UserError(f"{where}{error}") from error
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{name} must be a section of settings, but got {value!r}")
+    return value or {}
+
+
+def _variants(entry: Any) -> tuple[Variant, ...]:
+    if not isinstance(entry, dict):
+        return parse_methods([str(entry)])
+    if unknown := entry.keys() - {"method", "label", "settings"}:
+        raise UserError(f"a method has the keys method, label and settings, not {', '.join(map(str, sorted(unknown)))}")
+    return (
+        Variant(
+            method=choose("method", str(entry.get("method")), METHODS),
+            label=str(entry.get("label", "")),
+            settings=_mapping("settings", entry.get("settings")),
+        ),
+    )
+
+
+def _as_tokens(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Nested settings as flags, so that a study file is checked like a command line."""
+    return tuple(
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flatten(settings).items()
+    )
+
+
+def jobs_of(blocks: Sequence[Block]) -> list[Job]:
+    """Every run of the blocks, in their order; one that occurs twice stays once.
+
+    Raises:
+        UserError: for a setting that cannot be used. Only data that are no named data set are read for it.
+    """
+    found: dict[str, Setting] = {}
+    jobs: dict[str, Job] = {}
+    for block in blocks:
+        try:
+            for job in _jobs(block, found):
+                jobs.setdefault(job.name, job)
+        except UserError as error:
+            raise UserError(f"{block.where}{error}") from error
+    return list(jobs.values())
+
+
+def _jobs(block: Block, found: dict[str, Setting]) -> Iterator[Job]:
+    flags = {variant.method: _flags(variant.method) for variant in block.variants}
+    known = set().union(*flags.values())
+    for variant in block.variants:
+        tokens = [*_for_method(block.tokens, flags[variant.method], known), *_as_tokens(variant.settings)]
+        asked = parse(["--method", variant.method, *tokens])
+        _refuse_own(asked)
+        download = bool(asked.actions.get("download"))
+        trust_net = asked.net_was_typed and not block.where  # a study file's settings are no command line
+        for source in block.sources:
+            for kind, rate in block.noises:
+                for seed in block.seeds:
+                    noise = {} if kind == "none" else {"kind": kind, "rate": rate, "seed": seed}
+                    settings = merged(
+                        asked.settings,
+                        {"method": variant.method, "seed": seed, "data": {"source": source, "noise": noise}},
+                    )
+                    run = _resolved(settings, found, trust_net=trust_net, download=download)
+                    yield Job(
+                        name=folder_name(run),
+                        label=variant.label or variant.method,
+                        run=run,
+                        flags=(*(["--net", run.net] if trust_net else []), *["--download"] * download),
+                    )
+
+
+def _flags(method: str) -> set[str]:
+    """The flags of `acto train` with this method."""
+    known = {f"--{key}" for key in known_fields(METHODS[method])}
+    short = {name for name, long in SHORT.items() if long in known}
+    if f"--{section(method)}.warmup_epochs" in known:
+        short.add("--warmup-epochs")
+    return known | short | ACTIONS.keys()
+
+
+def _for_method(tokens: Sequence[str], mine: set[str], known: set[str]) -> Iterator[str]:
+    """The tokens without the flags, and their values, that only other methods of the sweep have."""
+    passing = True
+    for token in tokens:
+        if token.startswith("--"):
+            name = token.partition("=")[0]
+            name = name if "." in name else name.replace("_", "-")
+            near = name if name in known else f"--{name[2:].replace('-', '_')}"
+            owner = name[2:].partition(".")[0]
+            if name not in known and near not in known and owner not in map(section, METHODS):
+                raise UserError(f"unknown flag {name!r}.{closest(name, [*known, *OWN.values()])}")
+            passing = name in mine or near in mine or (name not in known and near not in known)
+        if passing:
+            yield token
+
+
+def _refuse_own(asked: Asked) -> None:
+    for key in flatten(asked.settings):
+        if key in OWN and key != "method":
+            raise UserError(f"{key} is set by the sweep: give {OWN[key]}")
+    if others := asked.actions.keys() - {"download"}:
+        raise UserError(f"--{min(others)} is for a single run, not for a sweep")
+
+
+def _resolved(settings: Mapping[str, Any], found: dict[str, Setting], *, trust_net: bool, download: bool) -> Run:
+    """As flags.resolve, but data of one's own are read once for all runs: `found` keeps what they turned out to be."""
+    spec = build(DataSpec, settings["data"])
+    if spec.source in SETTINGS:
+        return resolve(settings, trust_net=trust_net)[0]
+    if spec.source not in found:
+        dataset = load(spec, data_root=spec.root, download=download)
+        found[spec.source] = setting_of_kind(dataset.views.pipeline, len(dataset.train))
+    if (path := Path(spec.source).expanduser()).exists():
+        settings = merged(settings, {"data": {"source": str(path.absolute())}})
+    return run_of(settings, found[spec.source], trust_net=trust_net)
+
+
+def folder_name(run: Run) -> str:
+    """METHOD-DATA-NOISE-sSEED-HEX: HEX are 8 digits of the sha256 of all that decides the result."""
+    noise = run.data.noise
+    source = re.sub(r"[^A-Za-z0-9._-]+", "_", run.data.source.rstrip("/").rpartition("/")[2])
+    what = noise.kind if not noise.rate else f"{noise.kind}{noise.rate:g}"
+    return f"{run.method}-{source}-{what}-s{run.seed}-{config_hash(run.to_dict())[:8]}"

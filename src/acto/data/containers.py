@@ -1,0 +1,326 @@
+"""What arrays, tensors, data frames, lists and Datasets of torch hold: samples of one kind, and labels as they come.
+
+What a sample is decides how it is seen: pictures are uint8 pixels, everything flat is a vector of features, texts are
+paths of picture files. Nothing is guessed where it could be wrong: pixels that were normalized, labels that are missing
+or a Dataset that draws a new view at each look are refused with a hint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Subset
+from torchvision.datasets import DatasetFolder
+
+from acto.core.errors import UserError
+from acto.data.readers.named import array_content
+from acto.data.samples import Samples
+
+PATH_COLUMN = "path"
+"""A data frame's column of picture files."""
+_PIXEL_TOLERANCE = 1e-3
+"""How far 255 times a float32 pixel may lie from a whole number."""
+_MISSING = ("NAType", "NaTType")
+_SHOWN = 5
+
+Content = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...]
+"""(N, H, W, C) pixels, (N, D) features or (N,) picture files."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Gathered:
+    """What some data hold, before labels are class numbers."""
+
+    content: Content
+    labels: Any = None
+    """(N,) as the data bring them; None if they bring none."""
+    ids: tuple[str, ...] | None = None
+    """(N,) names that the data give their samples."""
+    class_names: tuple[str, ...] = ()
+    """The data's own class list; empty if they have none."""
+    columns: tuple[str, ...] = ()
+    """Of a data frame: the features' names, in their order."""
+
+    @property
+    def kind(self) -> str:
+        """Pictures, vectors or files, with the shape of one of them."""
+        if isinstance(self.content, tuple):
+            return "picture files"
+        return f"{'pictures' if self.content.dtype == np.uint8 else 'vectors'} of {self.content.shape[1:]}"
+
+    def samples(self, labels: npt.NDArray[np.int64], *, ids: tuple[str, ...] | None = None) -> Samples:
+        """With class numbers (N,) as labels."""
+        content = self.content
+        is_files = isinstance(content, tuple)
+        is_pixels = not is_files and cast(npt.NDArray[Any], content).dtype == np.uint8
+        return Samples(
+            ids=ids or self.ids or tuple(map(str, range(len(content)))),
+            labels=labels,
+            pixels=cast(npt.NDArray[np.uint8], content) if is_pixels else None,
+            features=None if is_pixels or is_files else cast(npt.NDArray[np.float32], content),
+            paths=cast(tuple[Path, ...], content) if is_files else None,
+        )
+
+    def label_column(self, split: str = "") -> npt.NDArray[Any] | list[Any]:
+        """(N,) the labels as acto.data.classes.read_column takes them; `split` and a space name them in messages.
+
+        Raises:
+            UserError: another number than samples, or no labels at all.
+        """
+        return _label_column(self.labels, split, len(self.content))
+
+    def label_values(self, class_names: Sequence[str]) -> npt.NDArray[Any]:
+        """(K,) what the data call each class: numbers or booleans where the labels are such, else the names."""
+        values = self.label_column()
+        kind = values.dtype.kind if isinstance(values, np.ndarray) else "U"
+        numbers = all(name.removeprefix("-").isdecimal() for name in class_names)
+        if kind == "b" and numbers:
+            return np.array(class_names, dtype=np.int64).astype(bool)
+        if kind in "iuf":
+            return np.array(class_names, dtype=np.int64) if numbers else np.arange(len(class_names))
+        return np.array(class_names)
+
+
+def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> Gathered:
+    """What `data` hold, as as_dataset takes them.
+
+    Args:
+        data: see as_dataset.
+        labels: see as_dataset.
+        columns: of a data frame: which columns are the features, in which order; empty: all but the labels'.
+
+    Raises:
+        UserError: data that cannot be used.
+    """
+    if hasattr(data, "to_pandas") and not hasattr(data, "iloc"):
+        data = data.to_pandas()
+    if hasattr(data, "iloc") and hasattr(data, "columns"):
+        gathered = _from_frame(data, labels, columns)
+    elif isinstance(data, str | Path):
+        raise UserError(f"{str(data)!r} names data: pass acto.load_data(acto.DataSpec(source={str(data)!r}))")
+    elif isinstance(labels, str):
+        raise UserError(f"labels={labels!r} names a column, but the data are a {type(data).__name__}, no data frame")
+    elif (files := _files_of(data)) is not None:
+        gathered = files if labels is None else _replaced(files, labels)
+    elif isinstance(data, Tensor | np.ndarray) or (hasattr(data, "iloc") and not hasattr(data, "columns")):
+        gathered = Gathered(content=_content(_as_array(data)), labels=labels)
+    elif hasattr(data, "toarray"):
+        raise UserError("sparse data are not supported: pass data.toarray()")
+    elif isinstance(data, list | tuple):
+        gathered = Gathered(content=_content(_stacked(data)), labels=labels)
+    elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        gathered = _from_map(data, labels)
+    else:
+        raise UserError(
+            f"data of type {type(data).__name__} cannot be used: pass an array, a tensor, a data frame, a list, or a "
+            "Dataset with a length"
+        )
+    if not len(gathered.content):
+        raise UserError("there are no samples")
+    return gathered
+
+
+# Labels ---------------------------------------------------------------------------------------------------------
+
+
+def _label_column(labels: Any, split: str, count: int) -> npt.NDArray[Any] | list[Any]:
+    """(N,) labels as read_column takes them. What is missing among names becomes None, which it refuses by row."""
+    values: Any = labels
+    if isinstance(labels, Tensor):
+        values = _as_array(labels)
+    elif not hasattr(labels, "__len__"):
+        raise UserError(f"{split}labels must be one for each sample, not a {type(labels).__name__}")
+    elif not isinstance(labels, np.ndarray) or labels.dtype.kind == "O":
+        values = [None if _is_missing(value) else value for value in labels]
+        if None not in values:
+            try:
+                values = np.asarray(values)
+            except ValueError:
+                raise UserError(f"{split}labels must be one for each sample, but they are lists") from None
+    shape = np.shape(values)
+    if len(shape) != 1:
+        hint = "; of one-hot labels, pass labels.argmax(1)" if len(shape) == 2 and shape[1] > 1 else ""
+        raise UserError(f"{split}labels must be one for each sample, (N,), but their shape is {shape}{hint}")
+    if shape[0] != count:
+        raise UserError(f"there are {shape[0]} {split}labels for {count} {split}samples")
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "iufbUS":
+        raise UserError(f"{split}labels must be names, whole numbers or booleans, not {values.dtype}")
+    return cast("npt.NDArray[Any] | list[Any]", values)
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN, and what pandas has for them: numpy would make the name "nan" of it."""
+    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in _MISSING
+
+
+# Samples --------------------------------------------------------------------------------------------------------
+
+
+def _as_array(values: Any) -> npt.NDArray[Any]:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)
+    return np.asarray(values)
+
+
+def _content(values: npt.NDArray[Any] | tuple[Path, ...], what: str = "the data") -> Content:
+    """Pixels, features or paths."""
+    if isinstance(values, tuple):
+        return values
+    if values.dtype.kind in "OU":
+        texts = values.tolist()
+        if values.ndim == 1 and all(isinstance(text, str | Path) for text in texts):
+            return tuple(map(Path, texts))
+        raise UserError(f"{what} must be numbers or paths, but they are {values.dtype} of {values.shape}")
+    if values.dtype.kind not in "iufb":
+        raise UserError(f"{what} must be real numbers, but they are {values.dtype}")
+    if values.ndim == 1:
+        raise UserError(f"{what} are one number a sample, {values.shape}: of a single feature, pass reshape(-1, 1)")
+    if values.ndim in (3, 4) and len(values):
+        values = _as_pixels(values, what)
+        if values.ndim == 4 and values.shape[3] not in (1, 3) and values.shape[1] in (1, 3):
+            values = values.transpose(0, 2, 3, 1)
+    with np.errstate(over="ignore"):  # what is too large for float32 is reported with its row
+        return array_content(values, what)
+
+
+def _as_pixels(values: npt.NDArray[Any], what: str) -> npt.NDArray[np.uint8]:
+    """Pictures as uint8, if that is what they are exactly."""
+    if values.dtype == np.uint8:
+        return values
+    low, high = float(values.min()), float(values.max())
+    for scale, top in ((255.0, 1.0), (1.0, 255.0)):
+        if values.dtype.kind in "iu" and top == 1.0:
+            continue
+        if low >= 0 and high <= top:
+            scaled = values.astype(np.float64) * scale
+            if np.abs(scaled - np.rint(scaled)).max() < _PIXEL_TOLERANCE:
+                return np.rint(scaled).astype(np.uint8)
+    raise UserError(
+        f"{what} look like pictures, {values.shape}, but are no pixels: {values.dtype} from {low:g} to {high:g}. Pass "
+        "uint8, or ToTensor's floats, before any normalization (views are normalized later); vectors are (N, D)"
+    )
+
+
+def _stacked(items: Sequence[Any]) -> npt.NDArray[Any] | tuple[Path, ...]:
+    """Samples one by one become an array, or stay paths."""
+    if items and all(isinstance(item, str | Path) for item in items):
+        return tuple(map(Path, items))
+    pictures = [item for item in items if isinstance(item, Image.Image)]
+    mode = "L" if all(picture.mode in ("1", "L") for picture in pictures) else "RGB"
+    arrays = [np.asarray(item.convert(mode)) if isinstance(item, Image.Image) else _as_array(item) for item in items]
+    for row, array in enumerate(arrays):
+        if array.shape != arrays[0].shape:
+            raise UserError(
+                f"samples must have one shape, but row 0 has {arrays[0].shape} and row {row} {array.shape}: resize "
+                "them, or pass their paths"
+            )
+    return np.stack(arrays) if arrays else np.empty((0, 0))
+
+
+def _from_map(data: Any, labels: Any) -> Gathered:
+    """Items (sample, label) of a map-style Dataset, or samples alone where labels are given."""
+    samples, found = [], []
+    for row in range(len(data)):
+        item = data[row]
+        if isinstance(item, tuple | list) and len(item) == 2:
+            samples.append(item[0])
+            found.append(item[1].item() if isinstance(item[1], Tensor) and item[1].numel() == 1 else item[1])
+        elif labels is not None:
+            samples.append(item)
+        else:
+            raise UserError(f"items of the {type(data).__name__} must be (sample, label), but item {row} is not")
+    arrays = _stacked(samples)
+    if not isinstance(arrays, tuple) and len(arrays):
+        again = data[0]
+        looked_again = _stacked([again[0] if isinstance(again, tuple | list) and len(again) == 2 else again])
+        if not np.array_equal(arrays[:1], cast(npt.NDArray[Any], looked_again), equal_nan=arrays.dtype.kind == "f"):
+            raise UserError(
+                f"the {type(data).__name__} gives another sample at each look: take random transforms away, training "
+                "makes views of its own"
+            )
+    stated = getattr(_unwrapped(data), "classes", None)
+    numbered = labels is None and stated is not None and all(isinstance(label, int) for label in found)
+    return Gathered(
+        content=_content(arrays, "the samples"),
+        labels=found if labels is None else labels,
+        class_names=tuple(map(str, stated)) if numbered and isinstance(stated, list | tuple) else (),
+    )
+
+
+def _unwrapped(data: Any) -> Any:
+    while isinstance(data, Subset):
+        data = data.dataset
+    return data
+
+
+def _files_of(data: Any) -> Gathered | None:
+    """The files of a DatasetFolder of torchvision, or of a Subset of one; None for all else."""
+    if isinstance(data, Subset):
+        whole = _files_of(data.dataset)
+        if whole is None:
+            return None
+        paths = cast(tuple[Path, ...], whole.content)
+        chosen = [int(row) for row in data.indices]
+        return Gathered(
+            content=tuple(paths[row] for row in chosen),
+            labels=[whole.labels[row] for row in chosen],
+            ids=tuple(str(paths[row]) for row in chosen),
+            class_names=whole.class_names,
+        )
+    if not isinstance(data, DatasetFolder):
+        return None
+    paths = tuple(Path(path) for path, _ in data.samples)
+    return Gathered(
+        content=paths,
+        labels=[label for _, label in data.samples],
+        ids=tuple(map(str, paths)),
+        class_names=tuple(data.classes),
+    )
+
+
+def _replaced(gathered: Gathered, labels: Any) -> Gathered:
+    return Gathered(content=gathered.content, labels=labels, ids=gathered.ids)
+
+
+def _from_frame(frame: Any, labels: Any, columns: Sequence[str]) -> Gathered:
+    """A data frame of pandas."""
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) != len(names):
+        raise UserError("the data frame has two columns of one name")
+    frame = frame.set_axis(names, axis=1)
+    label_column = labels if isinstance(labels, str) else None
+    if label_column is not None:
+        if label_column not in names:
+            raise UserError(f"the data frame has no column {label_column!r}; it has {', '.join(names)}")
+        labels = frame[label_column]
+    elif hasattr(labels, "index") and hasattr(labels, "isna") and not labels.index.equals(frame.index):
+        raise UserError("labels and data have different indexes: align them, or pass labels.to_numpy()")
+    if PATH_COLUMN in names and (not columns or tuple(columns) == (PATH_COLUMN,)):
+        values = frame[PATH_COLUMN]
+        if bad := [row for row, value in enumerate(values) if not isinstance(value, str | Path) or not str(value)]:
+            raise UserError(f"column {PATH_COLUMN!r} has no path in row {', '.join(map(str, bad[:_SHOWN]))}")
+        paths = tuple(Path(value) for value in values)
+        return Gathered(content=paths, labels=labels, ids=tuple(map(str, paths)), columns=(PATH_COLUMN,))
+    wanted = list(columns) or [name for name in names if name != label_column]
+    if missing := [name for name in wanted if name not in names]:
+        raise UserError(f"the data frame has no column {missing[0]!r}; it has {', '.join(names)}")
+    if not wanted:
+        raise UserError("the data frame has no column beside the labels")
+    for name in wanted:
+        if frame[name].dtype.kind not in "iufb":
+            raise UserError(
+                f"column {name!r} is {frame[name].dtype}, no number: encode it, leave it out, or call it "
+                f"{PATH_COLUMN!r} if it holds picture files"
+            )
+    features = frame[wanted].to_numpy(dtype=np.float64, na_value=np.nan)
+    ids = tuple(map(str, frame.index)) if frame.index.is_unique else None
+    return Gathered(content=_content(features, "the columns"), labels=labels, ids=ids, columns=tuple(wanted))

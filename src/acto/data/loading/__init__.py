@@ -1,0 +1,1 @@
+"""Batches of views, from memory or from pictures on disk."""

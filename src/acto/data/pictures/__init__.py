@@ -1,0 +1,1 @@
+"""Pictures on disk: decoding, and the cache of decoded pixels."""

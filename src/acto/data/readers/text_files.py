@@ -1,0 +1,62 @@
+"""Text files from outside: tables and lists, whose faults are named with the line on which they stand."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from acto.core.errors import UserError
+
+
+def read_text(path: Path, *, what: str = "") -> str:
+    """The whole file as UTF-8, line ends as they are, without the mark at its start that some editors write.
+
+    Args:
+        path: the file.
+        what: what it is, before its name in an error.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8; the message names the line.
+    """
+    name = f"{what} {path}" if what else str(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror or error}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{name} cannot be read: line {line} is not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8"
+        ) from None
+
+
+def rows_of(text: str, name: str, *, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Each row of a CSV text that is not empty, and the line on which it ends.
+
+    Raises:
+        UserError: quotation marks that do not fit or a NUL character; it names the line. `name` is the file's.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            if any("\0" in cell for cell in cells):
+                raise UserError(f"{name} row {reader.line_num} holds a NUL character: it is no text")
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise UserError(f"{name} cannot be read as a table: row {max(1, reader.line_num)}: {error}") from None
+
+
+def check_titles(titles: Sequence[str], wanted: Sequence[str], name: str) -> None:
+    """Refuse a table that has one of the `wanted` columns twice: nobody can say which of them is meant.
+
+    Raises:
+        UserError: with the column; `name` is the file's.
+    """
+    for title in wanted:
+        if titles.count(title) > 1:
+            raise UserError(f"{name} has {titles.count(title)} columns {title!r}: rename or remove all but one")

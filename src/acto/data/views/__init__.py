@@ -1,0 +1,1 @@
+"""Random views of samples, in bulk on the device."""

@@ -1,0 +1,216 @@
+"""`acto doctor`: what is wrong with this machine, or with a run's folder, and what to do about it.
+
+torch is never imported here. What needs it happens in a process of its own (acto.diagnostics.probe), so that a broken
+installation or a driver that crashes is a finding and not the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from itertools import zip_longest
+from pathlib import Path
+
+from acto.cli.exit_codes import Parser
+from acto.cli.progress import size
+from acto.core.files import FolderLock, write_atomically
+from acto.core.resources import usable_cores
+from acto.diagnostics.findings import Finding, as_json, as_lines, worst
+from acto.diagnostics.run_checks import examine
+
+DISTRIBUTION = "acto-lnl"
+LEAST_DISK, LEAST_SHARED = 2**30, 2**28
+"""Bytes. A batch of 128 pictures of 224 pixels in two views takes 37 MiB, and each worker keeps two of them there."""
+LEAST_FILES = 1024
+"""Open files; every worker and every queue to one takes a few."""
+PROBE_SECONDS = 300.0
+
+
+def doctor(tokens: Sequence[str]) -> int:
+    """`acto doctor [RUN]`: the state of the machine, or of a run's folder; 1 if something must be mended."""
+    parser = Parser(
+        "acto doctor",
+        "Looks at versions, devices, disk, limits and data sets; with a RUN's folder at its files: whether they are "
+        "whole, whether the run can go on and how. Each line is ok, warn or BAD and says what to do. Exit code 1 if "
+        "something is BAD.",
+    )
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    parser.add_argument("--out", metavar="DIR", help="where runs will be written (default: runs)")
+    parser.add_argument("--data-root", metavar="DIR", help="where data sets lie, instead of $ACTO_DATA_ROOT")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON on stdout")
+    given = vars(parser.given(tokens))
+    if (run := given.get("run")) is not None:
+        findings = examine(run)
+    else:
+        findings = [*look_around(out=given.get("out", "runs")), *probe(data_root=given.get("data_root"))]
+    if given.get("json"):
+        print(json.dumps(as_json(findings), indent=1))
+    else:
+        print("\n".join(as_lines(findings)))
+    return 1 if worst(findings) == "BAD" else 0
+
+
+def look_around(*, out: Path | str) -> list[Finding]:
+    """Versions, the disk under `out`, shared memory, limits: all that needs no torch."""
+    return [
+        Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}"),
+        *packages(),
+        disk(Path(out)),
+        *shared_memory(),
+        open_files(),
+        cores(),
+    ]
+
+
+# Versions.
+
+_REQUIREMENT = re.compile(r"""([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*?)\s*(?:;.*extra\s*==\s*['"]([^'"]+)['"].*)?""")
+
+
+def packages() -> Iterator[Finding]:
+    """A line for each package that acto needs or can use, beside the versions that it asks for."""
+    try:
+        wanted = requires(DISTRIBUTION) or []
+        yield Finding("ok", "acto", version(DISTRIBUTION))
+    except PackageNotFoundError:
+        yield Finding("BAD", "acto", "is not installed, only found", f"install it: pip install {DISTRIBUTION}")
+        return
+    seen: set[str] = set()
+    for line in wanted:
+        match = _REQUIREMENT.fullmatch(line.strip())
+        if match is None or match[3] in ("all", "dev") or match[1] in (DISTRIBUTION, *seen):
+            continue
+        seen.add(match[1])
+        yield _package(match[1], match[2].replace(" ", ""), extra=match[3])
+
+
+def _package(name: str, bounds: str, *, extra: str | None) -> Finding:
+    install = f'pip install "{DISTRIBUTION}[{extra}]"' if extra else f'pip install "{name}{bounds}"'
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        if extra:
+            return Finding("ok", name, f"not installed, only needed for the extra {extra}: {install}")
+        return Finding("BAD", name, f"is not installed (needed: {bounds or 'any version'})", install)
+    if satisfies(found, bounds):
+        return Finding("ok", name, found)
+    return Finding("warn" if extra else "BAD", name, f"{found}, but acto is made for {bounds}", install)
+
+
+def satisfies(found: str, bounds: str) -> bool:
+    """Whether the version `found` keeps to `bounds`, such as ">=2.6,<3". Only the release numbers count."""
+    for bound in filter(None, bounds.split(",")):
+        match = re.match(r"(>=|<=|==|!=|<|>|~=)(.+)", bound)
+        assert match is not None, bounds
+        pairs = list(zip_longest(_release(found), _release(match[2]), fillvalue=0))
+        ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
+        kept = {
+            ">=": ours >= theirs,
+            "~=": ours >= theirs,
+            "<=": ours <= theirs,
+            "<": ours < theirs,
+            ">": ours > theirs,
+            "==": ours == theirs,
+            "!=": ours != theirs,
+        }
+        if not kept[match[1]]:
+            return False
+    return True
+
+
+def _release(text: str) -> list[int]:
+    match = re.match(r"\s*v?(\d+(?:\.\d+)*)", text)
+    return [int(part) for part in match[1].split(".")] if match else []
+
+
+# The machine.
+
+
+def disk(out: Path) -> Finding:
+    """Free space where runs go, and whether a file can be written, put on the disk, renamed and locked there."""
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    try:
+        free = shutil.disk_usage(place).free
+        with tempfile.TemporaryDirectory(prefix=".acto-doctor-", dir=place) as folder:
+            FolderLock(Path(folder) / "lock").release()
+            write_atomically(Path(folder) / "file", b"acto")
+    except Exception as error:  # an OSError, or what a lock made of it
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return Finding(
+            "BAD", "disk", f"runs cannot be written to {place}: {reason}", "choose another folder with --out"
+        )
+    text = f"{size(free)} free in {place.absolute()}; a file was written, synced, renamed and locked there"
+    if free < LEAST_DISK:
+        return Finding("warn", "disk", text, "make room, or choose another folder with --out")
+    return Finding("ok", "disk", text)
+
+
+def shared_memory(place: Path = Path("/dev/shm")) -> Iterator[Finding]:
+    """Where workers leave decoded pictures; containers often have 64 MiB of it."""
+    if not place.is_dir():  # macOS has no such folder and no such limit
+        return
+    free = shutil.disk_usage(place).free
+    text = f"{size(free)} free in {place}, through which workers hand over pictures"
+    if free < LEAST_SHARED:
+        advice = "start the container with more (docker run --shm-size=2g), or train with --workers 0"
+        yield Finding("warn", "shared memory", text, advice)
+    else:
+        yield Finding("ok", "shared memory", text)
+
+
+def open_files() -> Finding:
+    """The limit of open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    text = f"at most {'any number' if soft == resource.RLIM_INFINITY else soft}"
+    if soft != resource.RLIM_INFINITY and soft < LEAST_FILES:
+        more = LEAST_FILES if hard == resource.RLIM_INFINITY else min(hard, LEAST_FILES)
+        advice = f"raise it before training: ulimit -n {more}" if more > soft else "ask the administrator for more"
+        return Finding("warn", "open files", text, f"{advice}; with few, workers fail to start")
+    return Finding("ok", "open files", text)
+
+
+def cores() -> Finding:
+    """How many cores there are, and how many of them this process may use."""
+    there, usable = os.cpu_count() or 1, usable_cores()
+    text = f"{usable} usable" + (f" of {there}" if usable < there else "")
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and 0 < int(asked) < usable:
+        advice = "unset OMP_NUM_THREADS to use all, unless several runs share the machine"
+        return Finding("warn", "cores", f"{text}, but OMP_NUM_THREADS={asked}", advice)
+    return Finding("ok", "cores", text)
+
+
+# What needs torch.
+
+
+def probe(*, data_root: str | None) -> list[Finding]:
+    """Devices and data sets, looked at by another process."""
+    command = [sys.executable, "-P", "-m", "acto.diagnostics.probe", *([data_root] if data_root else [])]
+    # The same places to import from as here, however this process came by them.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    advice = 'install it again: pip install --force-reinstall "torch>=2.6,<3" "torchvision>=0.21,<1"'
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        text = f"torch or a device did not answer within {PROBE_SECONDS:.0f} s"
+        return [Finding("BAD", "torch", text, "try CUDA_VISIBLE_DEVICES= acto doctor, which leaves the GPU alone")]
+    if done.returncode:
+        killed = done.returncode < 0
+        what = f"it was killed by signal {-done.returncode}" if killed else _last_line(done.stderr.splitlines())
+        return [Finding("BAD", "torch", f"does not work here: {what}", advice)]
+    return [Finding(**finding) for finding in json.loads(done.stdout)]
+
+
+def _last_line(lines: Iterable[str]) -> str:
+    return next((line.strip() for line in reversed(list(lines)) if line.strip()), "it ended without a word")

@@ -1,0 +1,278 @@
+"""`acto.fit`: training from Python, on a Run into a folder, or on data in memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from acto.core.errors import UserError, choose, closest
+from acto.core.settings import merged
+from acto.data.containers import gather
+from acto.data.in_memory import NAME, gather_dataset
+from acto.data.samples import Dataset
+from acto.labels.report import LabelReport
+from acto.labels.run_audit import audit_run
+from acto.methods import METHODS
+from acto.runs import execute
+from acto.runs.execute import Report
+from acto.runs.flags import SHORT, known_fields, run_of, section
+from acto.runs.recipes.by_data import Setting, setting_of_kind
+from acto.runs.run import Run
+from acto.runs.trained_model import TrainedModel, load
+from acto.runs.warm_start import as_begun, settings_after
+
+SMALLEST_BATCH = 8
+STEPS_AN_EPOCH = 16
+"""Small data are cut into at least so many batches, as far as SMALLEST_BATCH allows: a recipe counts in epochs, and an
+epoch of one step teaches nothing."""
+
+
+class Fitted:
+    """A model that `fit` trained, and what it knows of the labels."""
+
+    def __init__(
+        self,
+        folder: Path,
+        summary: dict[str, Any],
+        dataset: Dataset,
+        *,
+        classes: npt.NDArray[Any],
+        columns: tuple[str, ...] = (),
+        trust_net: bool = False,
+    ) -> None:
+        self.folder = folder
+        """The run's folder; without `out` it lasts as long as this object."""
+        self.summary = summary
+        """What summary.json says."""
+        self.dataset = dataset
+        """What it was trained and tested on."""
+        self.classes = classes
+        """(K,) the classes as the labels named them: numbers, booleans or names."""
+        self._columns = columns
+        self._trust_net = trust_net
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """(K,) in the order of the columns of predict_proba."""
+        return self.dataset.class_names
+
+    @cached_property
+    def report(self) -> LabelReport:
+        """Every training sample with what is thought of its label; made when it is first asked for."""
+        return audit_run(self.folder, dataset=self.dataset)
+
+    def predict_proba(self, data: Any) -> npt.NDArray[np.float32]:
+        """(N, K) probabilities of `data`, in any form that `fit` takes; labels in it are ignored.
+
+        Raises:
+            UserError: samples of another kind or shape than those of the training.
+        """
+        gathered = gather(data, columns=self._columns)
+        samples = gathered.samples(np.zeros(len(gathered.content), np.int64))
+        return self._model.predict_proba(samples)
+
+    def predict(self, data: Any) -> npt.NDArray[Any]:
+        """(N,) the most likely class of each sample, in the words of the labels: numbers for numbers, names for names.
+
+        Raises:
+            UserError: see predict_proba.
+        """
+        classes: npt.NDArray[Any] = self.classes[self.predict_proba(data).argmax(1)]
+        return classes
+
+    @cached_property
+    def _model(self) -> TrainedModel:
+        return load(self.folder, trust=self._trust_net)
+
+
+@overload
+def fit(
+    data: Run,
+    labels: Path | str,
+    *,
+    dataset: Dataset | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Report = ...,
+) -> dict[str, Any]: ...
+
+
+@overload
+def fit(
+    data: Any,
+    labels: Any = None,
+    *,
+    out: Path | str | None = None,
+    test: Any = None,
+    test_labels: Any = None,
+    class_names: Sequence[str] | None = None,
+    ids: Sequence[Any] | None = None,
+    holdout_share: float = 0.1,
+    method: str | None = None,
+    net: str | None = None,
+    epochs: int | None = None,
+    noise_rate: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    init_from: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Report = ...,
+    **settings: Any,
+) -> Fitted: ...
+
+
+def fit(
+    data: Any,
+    labels: Any = None,
+    *,
+    out: Path | str | None = None,
+    dataset: Dataset | None = None,
+    test: Any = None,
+    test_labels: Any = None,
+    class_names: Sequence[str] | None = None,
+    ids: Sequence[Any] | None = None,
+    holdout_share: float = 0.1,
+    method: str | None = None,
+    net: str | None = None,
+    epochs: int | None = None,
+    noise_rate: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    init_from: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Report = lambda event, facts: None,
+    **settings: Any,
+) -> Any:
+    """Train on data whose labels are partly wrong: on `data` and `labels`, or `fit(run, folder)` on a Run.
+
+    `fit(run, folder)` takes `dataset`, `resume`, `overwrite` and `report` besides, and returns the summary; it does
+    what `acto train` does. All else is for data in memory, and returns a Fitted.
+
+    Args:
+        data: an array, tensor, data frame, list or Dataset of torch, see acto.data.in_memory.as_dataset; what
+            acto.load_data returned; or a Run.
+        labels: (N,) given labels, a data frame's label column by name, or None where the data bring them; of a Run, the
+            folder.
+        out: the run's folder; None: a temporary one, deleted together with the returned object.
+        dataset: what the Run's data stand for, where it has been read already.
+        test: a test set with trustworthy labels; None: a part of the data is held out.
+        test_labels: of the test set.
+        class_names: in their order; None: from the labels.
+        ids: (N,) names of the samples.
+        holdout_share: share that is held out without a test set.
+        method: see `acto methods`; None: acto.
+        net: see acto.nets.build; None: as the recipe for such data says.
+        epochs: total number; None: as the recipe says.
+        noise_rate: share of wrong labels, for the methods that ask for it.
+        seed: of initialisation, order, views and the hold-out; None: 0.
+        device: auto, cpu, cuda, cuda:N or mps; None: auto.
+        init_from: folder of a finished run to go on from, see acto.runs.warm_start.
+        resume: go on with the run in `out`.
+        overwrite: delete a run that is in `out`.
+        report: told what happens, see acto.runs.execute.
+        **settings: any other setting of `acto train` by its name: batch_size=64, lr=0.01, warmup_epochs=5, tau=0.05;
+            dotted names as **{"protocol.plans.net1.lr": 0.1}.
+
+    Raises:
+        UserError: data or settings that cannot be used.
+        acto.runs.failures.Interrupted: after a signal.
+        acto.training.loop.DivergedError: the loss is no longer finite.
+    """
+    if isinstance(data, Run):
+        foreign = {"out": out, "test": test, "class_names": class_names, "ids": ids, "method": method, "net": net}
+        foreign |= {"epochs": epochs, "noise_rate": noise_rate, "seed": seed, "device": device, "init_from": init_from}
+        if wrong := [name for name, value in {**foreign, **settings}.items() if value is not None]:
+            raise UserError(f"{wrong[0]} belongs into the Run: fit(run, folder) takes dataset, resume and overwrite")
+        if not isinstance(labels, str | Path):
+            raise UserError("fit(run, folder) needs the folder that the run is written to")
+        return execute.fit(data, labels, dataset=dataset, resume=resume, overwrite=overwrite, report=report)
+    if dataset is not None:
+        raise UserError("dataset goes with a Run; without one, pass it as data")
+    if resume and out is None:
+        raise UserError("resume goes on with the run in `out`: say which")
+    said = {
+        "method": method, "net": net, "protocol.epochs": epochs, "assumed_noise_rate": noise_rate, "seed": seed,
+        "device": device,
+    }  # fmt: skip
+    asked: dict[str, Any] = {"data": {"source": NAME, "holdout_share": holdout_share, "holdout_seed": seed or 0}}
+    for key, value in said.items():
+        if value is not None:
+            asked = merged(asked, _nested(key, value))
+    if init_from is not None:
+        asked = settings_after(init_from, asked)
+    known_method = choose("method", asked.get("method", "acto"), METHODS)
+    for name, value in settings.items():
+        asked = merged(asked, _nested(_key(name, known_method), value))
+    if isinstance(data, Dataset):
+        brought = {"labels": labels, "test": test, "test_labels": test_labels, "class_names": class_names, "ids": ids}
+        if wrong := [name for name, value in brought.items() if value is not None]:
+            raise UserError(f"{wrong[0]} cannot be given: data that acto.load_data returned bring their own")
+        gathered, held = None, data
+    else:
+        gathered, held = gather_dataset(
+            data, labels, test=test, test_labels=test_labels, class_names=class_names, holdout_share=holdout_share,
+            seed=seed or 0, ids=ids,
+        )  # fmt: skip
+    if init_from is None:
+        setting = _for_size(setting_of_kind(held.views.pipeline, len(held.train)), len(held.train))
+        planned = run_of(asked, setting, trust_net=net is not None)
+    else:
+        planned = Run.from_dict(asked, trust_net=net is not None)
+    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="acto-"))
+    try:
+        summary = execute.fit(planned, folder, dataset=held, resume=resume, overwrite=overwrite, report=report)
+    except BaseException:
+        if out is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    held = as_begun(folder, held)
+    fitted = Fitted(
+        folder,
+        summary,
+        held,
+        classes=gathered.label_values(held.class_names) if gathered is not None else np.array(held.class_names),
+        columns=gathered.columns if gathered is not None else (),
+        trust_net=planned.trust_net,
+    )
+    if out is None:
+        weakref.finalize(fitted, shutil.rmtree, folder, ignore_errors=True)
+    return fitted
+
+
+def _for_size(setting: Setting, num_samples: int) -> Setting:
+    """The setting with batches that small data have enough of."""
+    return replace(setting, batch_size=batch_size_for(num_samples, most=setting.batch_size))
+
+
+def batch_size_for(num_samples: int, *, most: int) -> int:
+    """The largest power of two that leaves STEPS_AN_EPOCH, between SMALLEST_BATCH and `most`."""
+    fitting = 1 << max(num_samples // STEPS_AN_EPOCH, 1).bit_length() - 1
+    return min(max(fitting, SMALLEST_BATCH), most)
+
+
+def _key(name: str, method: str) -> str:
+    """The dotted key of a setting that is given by a short name."""
+    known = known_fields(METHODS[method])
+    short = {flag[2:].replace("-", "_"): key[2:] for flag, key in SHORT.items()}
+    for key in (name, short.get(name, ""), f"{section(method)}.{name}", f"protocol.{name}"):
+        if key in known:
+            return key
+    names = [*short, *(key.rpartition(".")[2] for key in known), *known]
+    raise UserError(f"unknown setting {name!r} of method {method!r}.{closest(name, names)}")
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)

@@ -1,0 +1,1 @@
+"""Reports on labels, decisions about them, and corrected copies of the data."""

@@ -1,0 +1,342 @@
+"""What is thought of each label, from probabilities and from what training saw. torch is never imported here.
+
+A label is an issue where the model predicts another class. A model that was not trained to distrust these labels must
+also be sure enough. Confident learning's threshold (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) is what
+the model gives a class on average over the samples that carry that label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from acto.core.errors import UserError
+from acto.data.classes import Labels, encode, read_column
+from acto.labels.report import COLUMNS, SEPARATOR, LabelReport, NoiseEstimate, Table
+
+Probs = npt.NDArray[np.floating[Any]]
+
+SUM_TOLERANCE = 0.02
+"""Rows of probabilities may miss 1 by this: half precision does."""
+RESAMPLES = 200
+INTERVAL = (2.5, 97.5)
+"""Percentiles of the bootstrap."""
+MOST_DUPLICATES = 20
+"""Ids that a cell of duplicates names."""
+LATE_SHARE = 0.5
+"""A label that is first fitted after this share of the epochs was learned late."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Trained:
+    """What training saw of the samples, beside the final probabilities."""
+
+    columns: Mapping[str, npt.NDArray[Any]]
+    """Of COLUMNS, from `times_selected` to `visits`, (N,) each."""
+    other_predictions: tuple[Labels, ...] = ()
+    """(N,) classes, of the method's predictions beside the headline."""
+    epochs: int = 0
+    """Epochs trained."""
+
+
+def audit(
+    labels: Sequence[Any] | npt.NDArray[Any],
+    pred_probs: npt.ArrayLike,
+    *,
+    class_names: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
+    paths: Sequence[str] | None = None,
+    label_quality: npt.ArrayLike | None = None,
+    robust: bool = False,
+    seed: int = 0,
+) -> LabelReport:
+    """Rank labels by how little they can be trusted, and estimate the noise.
+
+    Probabilities should come from a model that did not memorize these labels: a robust one such as ACTO's RTM, or
+    held-out folds.
+
+    Args:
+        labels: (N,) as given: class numbers 0 to K - 1, or names of `class_names`.
+        pred_probs: (N, K) probabilities; rows add up to 1.
+        class_names: K names in the order of the columns; None: the numbers.
+        ids: (N,) names of the samples; None: row numbers.
+        paths: (N,) picture files.
+        label_quality: (N,) trust in each label in [0, 1], 1 = trustworthy; None: the probability of the given label.
+        robust: the model was trained on these labels and distrusted them, as ACTO does.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: lengths, shapes, NaN, labels or probabilities out of range; it names the first rows.
+    """
+    labels, pred_probs, label_quality = map(_plain, (labels, pred_probs, label_quality))
+    probs = _checked_probs(pred_probs)
+    num_samples, num_classes = probs.shape
+    names = tuple(map(str, class_names)) if class_names is not None else tuple(map(str, range(num_classes)))
+    if len(names) != num_classes or len(set(names)) != len(names):
+        raise UserError(f"class_names must be {num_classes} different names, one a column, but there are {len(names)}")
+    for what, values in {"labels": labels, "ids": ids, "paths": paths, "label_quality": label_quality}.items():
+        if values is not None and (length := _length(what, values)) != num_samples:
+            raise UserError(f"{what} has {length} entries, but pred_probs has {num_samples} rows")
+    given = encode(read_column(labels, where=lambda i: f"row {i}"), names)
+    return report_on(given, probs, names, ids=ids, paths=paths, label_quality=label_quality, robust=robust, seed=seed)
+
+
+def report_on(
+    given: Labels,
+    pred_probs: npt.ArrayLike,
+    class_names: Sequence[str],
+    *,
+    ids: Sequence[str] | None = None,
+    paths: Sequence[str] | None = None,
+    label_quality: npt.ArrayLike | None = None,
+    trained: Trained | None = None,
+    robust: bool = False,
+    duplicates: Sequence[Sequence[int]] = (),
+    facts: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> LabelReport:
+    """The same as `audit` of labels that are class numbers for certain, with what else is known of the samples.
+
+    `audit` takes the label 1 for the class called "1", wherever that stands in the list; here it is the second class.
+
+    Args:
+        given: (N,) class numbers.
+        pred_probs: (N, K) probabilities; rows add up to 1.
+        class_names: K names.
+        ids: see audit.
+        paths: see audit.
+        label_quality: see audit.
+        trained: what training saw.
+        robust: see audit.
+        duplicates: groups of row numbers of samples with nearly the same content.
+        facts: see LabelReport; None: source is "pred_probs".
+        seed: see audit.
+    """
+    probs, names = _checked_probs(pred_probs), tuple(class_names)
+    num_samples, num_classes = probs.shape
+    assert num_classes == len(names) and num_samples == len(given), (probs.shape, len(names), len(given))
+    ids = list(map(str, ids if ids is not None else range(num_samples)))
+    quality = _checked_quality(label_quality) if label_quality is not None else probs[np.arange(num_samples), given]
+
+    is_issue, suggested = find_issues(given, probs, robust=robust)
+    near, conflicting = _duplicate_columns(duplicates, given, ids)
+    of_names = np.array(names)
+    columns: Table = {
+        "id": ids,
+        "path": list(map(str, paths)) if paths is not None else [""] * num_samples,
+        "given_label": of_names[given].tolist(),
+        "predicted_label": of_names[probs.argmax(1)].tolist(),
+        "suggested_label": np.where(is_issue, of_names[suggested], "").tolist(),
+        "is_label_issue": is_issue,
+        "label_quality": quality.astype(np.float32),
+        "confidence": probs.max(1).astype(np.float32),
+        "prob_given": probs[np.arange(num_samples), given].astype(np.float32),
+    }
+    if trained is not None:
+        if trained.other_predictions:
+            agree = np.all([other == probs.argmax(1) for other in trained.other_predictions], axis=0)
+            columns["networks_agree"] = agree
+        columns |= {name: np.asarray(trained.columns[name]) for name in COLUMNS if name in trained.columns}
+    columns |= {"near_duplicates": near, "conflicting_duplicates": conflicting}
+    columns["reason"] = list(_reasons(columns, epochs=trained.epochs if trained is not None else 0))
+    return LabelReport(
+        class_names=names,
+        columns={name: columns[name] for name in COLUMNS if name in columns},
+        noise=estimate_noise(given, np.where(is_issue, suggested, given), num_classes=num_classes, seed=seed),
+        facts={"source": "pred_probs", **(facts or {})},
+    )
+
+
+def find_issues(given: Labels, probs: Probs, *, robust: bool) -> tuple[npt.NDArray[np.bool_], Labels]:
+    """Which labels are thought to be wrong, (N,), and the class that the model names instead, (N,).
+
+    Args:
+        given: (N,) class numbers.
+        probs: (N, K).
+        robust: the model was trained on these labels and distrusted them: what it predicts is evidence enough. Else it
+            must be as sure of the other class as it is on average of the samples that carry that label.
+    """
+    rows, num_classes = np.arange(len(given)), probs.shape[1]
+    predicted = probs.argmax(1)
+    issues = predicted != given
+    if not robust:
+        counts = np.bincount(given, minlength=num_classes)
+        sums = np.bincount(given, weights=probs[rows, given], minlength=num_classes)
+        threshold_K = np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
+        issues &= probs[rows, predicted] >= threshold_K[predicted]
+    return issues, predicted
+
+
+def estimate_noise(given: Labels, right: Labels, *, num_classes: int, seed: int = 0) -> NoiseEstimate:
+    """Count which class is taken for which; intervals by a bootstrap over the samples of each given class.
+
+    Args:
+        given: (N,) given classes.
+        right: (N,) what they should be.
+        num_classes: K.
+        seed: of the bootstrap.
+    """
+    random = np.random.default_rng(seed)
+    table = np.bincount(given * num_classes + right, minlength=num_classes**2).reshape(num_classes, num_classes)
+    counts = table.sum(1)
+    matrix, low, high = np.eye(num_classes), np.eye(num_classes), np.eye(num_classes)
+    wrong = np.zeros(RESAMPLES)
+    for label in np.flatnonzero(counts):
+        # Only what occurs can be drawn again.
+        others = np.flatnonzero(table[label])
+        draws = random.multinomial(counts[label], table[label, others] / counts[label], size=RESAMPLES)
+        matrix[label] = table[label] / counts[label]
+        low[label] = high[label] = 0.0
+        low[label, others], high[label, others] = np.percentile(draws / counts[label], INTERVAL, axis=0)
+        wrong += draws[:, others != label].sum(1)
+    total = max(len(given), 1)
+    rate_low, rate_high = np.percentile(wrong / total, INTERVAL)
+    return NoiseEstimate(
+        rate=float(np.mean(given != right)) if len(given) else 0.0,
+        rate_low=float(rate_low),
+        rate_high=float(rate_high),
+        matrix=matrix,
+        matrix_low=low,
+        matrix_high=high,
+        counts=counts,
+        resamples=RESAMPLES,
+    )
+
+
+# Checks at the door ---------------------------------------------------------------------------------------------
+
+
+def _plain(values: Any) -> Any:
+    """Tensors and columns of data frames as arrays; all else as it is."""
+    if hasattr(values, "detach"):  # numpy knows neither gradients nor devices nor bfloat16
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    return np.asarray(values) if hasattr(values, "__array__") else values
+
+
+def _length(what: str, values: Any) -> int:
+    try:
+        return len(values)
+    except TypeError:
+        raise UserError(f"{what} must be a list or an array, not {type(values).__name__}") from None
+
+
+def _checked_probs(values: npt.ArrayLike) -> Probs:
+    try:
+        probs = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"pred_probs must be an (N, K) array of numbers: {error}") from error
+    if probs.ndim != 2 or probs.shape[1] < 2:
+        raise UserError(f"pred_probs must be (N, K) with at least two classes, but its shape is {probs.shape}")
+    if len(probs) == 0:
+        raise UserError("pred_probs has no rows")
+    _refuse_rows(~np.isfinite(probs).all(axis=1), "pred_probs has NaN or infinite values")
+    _refuse_rows(((probs < 0) | (probs > 1 + SUM_TOLERANCE)).any(1), "pred_probs must lie in [0, 1]")
+    _refuse_rows(np.abs(probs.sum(1) - 1) > SUM_TOLERANCE, "rows of pred_probs must add up to 1 (are these logits?)")
+    return probs
+
+
+def _checked_quality(values: npt.ArrayLike) -> Probs:
+    quality = np.asarray(values, dtype=np.float64)
+    if quality.ndim != 1:
+        raise UserError(f"label_quality must be (N,), but its shape is {quality.shape}")
+    _refuse_rows(~((quality >= 0) & (quality <= 1)), "label_quality must lie in [0, 1]")
+    return quality
+
+
+def _refuse_rows(bad: npt.ArrayLike, problem: str) -> None:
+    if len(rows := np.flatnonzero(bad)):
+        shown = ", ".join(map(str, rows[:5]))
+        raise UserError(f"{problem}: {len(rows)} {'row' if len(rows) == 1 else 'rows'} ({shown})")
+
+
+# Words ----------------------------------------------------------------------------------------------------------
+
+
+def _duplicate_columns(
+    groups: Sequence[Sequence[int]], given: Labels, ids: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    near, conflicting = [""] * len(ids), [""] * len(ids)
+    for group in groups:
+        by_class: dict[int, list[int]] = {}
+        for row in group:
+            by_class.setdefault(int(given[row]), []).append(row)
+        for row in group:
+            # Thousands of copies of one picture are common: nothing here may grow with the square of a group.
+            near[row] = _listed((other for other in group if other != row), len(group) - 1, ids)
+            mine = by_class[int(given[row])]
+            if len(mine) < len(group):
+                others = (other for label, rows in by_class.items() if label != given[row] for other in rows)
+                conflicting[row] = _listed(others, len(group) - len(mine), ids)
+    return near, conflicting
+
+
+def _listed(rows: Iterator[int], count: int, ids: Sequence[str]) -> str:
+    """The ids of the first MOST_DUPLICATES of `count` rows, and how many are left out."""
+    shown = SEPARATOR.join(ids[row] for row in islice(rows, MOST_DUPLICATES))
+    return shown if count <= MOST_DUPLICATES else f"{shown}{SEPARATOR}and {count - MOST_DUPLICATES:,} more"
+
+
+def _reasons(columns: Table, *, epochs: int) -> Iterator[str]:
+    """A few sentences on each issue, and on labels that a duplicate contradicts; nothing on the others."""
+
+    def column(name: str, default: Any) -> Any:
+        return columns[name] if name in columns else [default] * len(columns["id"])
+
+    for issue, predicted, given, confidence, prob, agree, selected, visits, first, memorization, conflict in zip(
+        columns["is_label_issue"],
+        columns["predicted_label"],
+        columns["given_label"],
+        columns["confidence"],
+        columns["prob_given"],
+        column("networks_agree", None),
+        column("times_selected", 0),
+        _selectable(columns),
+        column("first_epoch_fit", None),
+        column("memorization", float("nan")),
+        columns["conflicting_duplicates"],
+        strict=True,
+    ):
+        parts = []
+        if issue:
+            parts.append(f"The model sees {predicted!r} ({_percent(confidence)}), not {given!r} ({_percent(prob)}).")
+            if agree is not None:
+                parts.append("Both networks say so." if agree else "The other network disagrees.")
+            if visits > 0:
+                if selected:
+                    parts.append(f"Training took the label for clean in {selected} of {visits} visits.")
+                else:
+                    parts.append("Training never took the label for clean.")
+            if first is not None:
+                if first < 0:
+                    parts.append("The model never predicted it in training.")
+                elif epochs > 0 and first >= LATE_SHARE * epochs:
+                    parts.append(f"The model first predicted it late (epoch {first + 1} of {epochs}).")
+            if memorization >= LATE_SHARE:
+                parts.append("Only the network that memorizes fits it.")
+        if conflict:
+            parts.append(f"Nearly the same sample has another label: {conflict}.")
+        yield " ".join(parts)
+
+
+def _selectable(columns: Table) -> Sequence[int]:
+    """(N,) visits that could have selected the sample."""
+    if "reliability" not in columns or "times_selected" not in columns:
+        return [0] * len(columns["id"])
+    reliability = np.asarray(columns["reliability"], dtype=np.float64)
+    selected = np.asarray(columns["times_selected"], dtype=np.float64)
+    visits = np.asarray(columns.get("visits", np.zeros(len(selected))))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(reliability > 0, np.rint(selected / reliability), np.where(np.isnan(reliability), 0, visits))
+    return found.astype(np.int64).tolist()
+
+
+def _percent(share: float) -> str:
+    return (
+        f"{100 * share:.0f} %" if 0.005 <= share <= 0.995 else (f"{100 * share:.2g} %" if share < 0.5 else "over 99 %")
+    )

@@ -1,0 +1,282 @@
+"""`acto apply`: a corrected copy of a run's data, written beside it and never over it, that `acto train` takes.
+
+Picture files stay where they are: the copy is a manifest of their paths. What lies in memory becomes an .npz file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from acto.cli.exit_codes import Parser
+from acto.cli.progress import columns, counted, visible
+from acto.core.errors import UserError
+from acto.core.files import disk_errors, write_atomically
+from acto.core.sample_csv import sample_csv
+from acto.core.settings import build, flatten, plain
+from acto.data.classes import UNKNOWN
+from acto.data.readers.listings import HELD_OUT, ID_COLUMN, NONE_OF_THESE
+from acto.data.readers.named import DATA_ROOT_VARIABLE
+from acto.data.samples import Dataset, DataSpec, Raw, Samples
+from acto.data.sources import read
+from acto.labels.decisions import corrected, printable, read_decisions
+from acto.labels.report import read_report
+from acto.labels.run_audit import training_data
+from acto.run_folder.writing import read_run
+
+Texts = Sequence[str]
+SHOWN = 20
+"""Kinds of change that `acto apply` prints."""
+_IN_MEMORY = ("cifar", "digits", "fashion", "small")
+"""Pipelines of pictures that an .npz file can hold and name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Correction:
+    """What `apply_decisions` wrote."""
+
+    path: Path
+    """The manifest or .npz file."""
+    num_train: int
+    changed: dict[tuple[str, str], int]
+    """(given class, new class) -> number of samples."""
+    removed: dict[str, int]
+    """Given class -> number of samples."""
+    command: str
+    """Trains on it as the run did."""
+
+
+def apply(tokens: Sequence[str]) -> int:
+    """The command `acto apply DECISIONS --run RUN`; returns the exit code."""
+    parser = Parser(
+        "acto apply",
+        "Write a copy of a run's data with the labels that were decided on. The data itself is not touched.",
+    )
+    parser.add_argument("decisions", metavar="DECISIONS", help="decisions.csv of the report page or of `acto review`")
+    parser.add_argument("--run", required=True, metavar="RUN", help="the run whose labels were reviewed")
+    parser.add_argument(
+        "--out", metavar="FILE", help=".csv for picture files, .npz for arrays; default: beside the data"
+    )
+    parser.add_argument("--data-root", metavar="DIR", help=f"instead of the run's, or of ${DATA_ROOT_VARIABLE}")
+    given = parser.given(tokens)
+    done = apply_decisions(
+        given.decisions, given.run, out=getattr(given, "out", None), data_root=getattr(given, "data_root", None)
+    )
+    rows = [(count, f"{old} -> {new}", counted(count, "label")) for (old, new), count in done.changed.items()]
+    rows += [(count, f"{name}, removed", counted(count, "sample")) for name, count in done.removed.items()]
+    lines = columns(words for _, *words in sorted(rows, key=lambda row: (-row[0], row[1])))
+    if len(lines) > SHOWN:
+        lines[SHOWN:] = [f"and {len(lines) - SHOWN} more kinds of change"]
+    print(f"{counted(sum(done.changed.values()), 'label')} changed, {sum(done.removed.values())} removed, ", end="")
+    print(f"{done.num_train:,} training samples are left")
+    print("\n".join(f"  {visible(line)}" for line in lines or ["no decision asks for a change"]))
+    print(f"written: {visible(str(done.path))}\ntrain on it as before:\n  {visible(done.command)}")
+    return 0
+
+
+def apply_decisions(
+    decisions: Path | str, run: Path | str, *, out: Path | str | None = None, data_root: str | None = None
+) -> Correction:
+    """Write a copy of the run's data with the labels that were decided on.
+
+    The copy holds every training sample that was not removed, under its id, and the test samples with their labels.
+    What a run held out of its noisy training data stays held out. Before this returns, the copy was read back and its
+    labels compared.
+
+    Args:
+        decisions: decisions.csv.
+        run: the folder of the run that was reviewed.
+        out: the copy; None: NAME-corrected.csv or .npz beside the data, or in the current folder for data that comes
+            with a package.
+        data_root: where the data lies, if not where the run found it.
+
+    Raises:
+        UserError: the decisions, the data or `out` cannot be used; then nothing was written.
+    """
+    record, report = read_run(run), read_report(run)
+    decided = read_decisions(decisions, report)
+    spec = build(DataSpec, record.config["data"])
+    dataset = training_data(record, data_root=data_root)
+    names = np.array(dataset.class_names)
+    given = list(report.columns["given_label"])
+    if list(report.columns["id"]) != list(dataset.train.ids) or given != names[dataset.train.labels].tolist():
+        raise UserError(f"the data of {run} is no longer what its label report is about: samples or labels differ")
+    labels, stays = corrected(report, decided)
+    left = Counter(label for label, stay in zip(labels, stays.tolist(), strict=True) if stay)
+    if gone := [name for name in report.class_names if not left[name]]:
+        raise UserError(
+            f"after these decisions class {gone[0]!r} has no training sample, and nothing can train on that: keep one, "
+            "or take the class out of the data by hand"
+        )
+    raw = read(spec, data_root=data_root or spec.root)
+    place = _default_place(spec, raw, data_root) if out is None else Path(out)
+    path = Path(os.path.abspath(place.expanduser()))
+    if path.exists():
+        raise UserError(f"{path} exists and is not overwritten: name another file with --out")
+    wanted = ".npz" if raw.train.paths is None else ".csv"
+    if path.suffix != wanted:
+        raise UserError(f"--out must end in {wanted} for {raw.name}, but it is {path}")
+    kept = np.flatnonzero(stays)
+    new_labels = [labels[i] for i in kept.tolist()]
+    originals = [given[i] for i in kept.tolist()]
+    if raw.train.paths is None:
+        data = _arrays(dataset, kept, new_labels, originals)
+    else:
+        data = _manifest(path, dataset, raw, kept, new_labels, originals)
+    with disk_errors(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    try:
+        classes = _read_back(path, dataset, [dataset.train.ids[i] for i in kept.tolist()], new_labels)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    changes = Counter((old, new) for old, new in zip(originals, new_labels, strict=True) if old != new)
+    return Correction(
+        path=path,
+        num_train=len(kept),
+        changed=dict(changes),
+        removed=dict(Counter(given[i] for i in np.flatnonzero(~stays).tolist())),
+        command=_command(record.path, spec, path, classes),
+    )
+
+
+def _default_place(spec: DataSpec, raw: Raw, data_root: str | None) -> Path:
+    """Beside the data; for arrays of a named source in the data root or, without one, in the current folder."""
+    source = Path(spec.source).expanduser()
+    root = data_root or spec.root or os.environ.get(DATA_ROOT_VARIABLE)
+    if not source.exists() and root is not None and (Path(root) / source).exists():
+        source = Path(root) / source
+    suffix = ".npz" if raw.train.paths is None else ".csv"
+    if source.is_file():
+        return source.with_name(f"{source.stem}-corrected{suffix}")
+    if raw.train.paths is None:
+        return Path(root or ".") / f"{raw.name}-corrected.npz"
+    parts = [raw.train, *([raw.test] if raw.test is not None else [])]
+    files = [os.path.abspath(path.parent) for part in parts for path in part.paths or ()]
+    folder = source if source.is_dir() else Path(os.path.commonpath(files))
+    return Path(os.path.abspath(folder)).parent / f"{raw.name}-corrected.csv"
+
+
+def _truth(samples: Samples, names: Texts) -> list[str] | None:
+    """True labels as a manifest and an .npz file write them; None if no truth is known."""
+    if samples.true_labels is None:
+        return None
+    words = [*names, NONE_OF_THESE]
+    return ["" if code == UNKNOWN else words[min(code, len(names))] for code in samples.true_labels.tolist()]
+
+
+def _manifest(
+    path: Path, dataset: Dataset, raw: Raw, kept: npt.NDArray[np.int64], labels: Texts, originals: Texts
+) -> bytes:
+    train, test, names = dataset.train.take(kept), dataset.test, dataset.class_names
+    file_of = {
+        id: file for part in (raw.train, raw.test) if part for id, file in zip(part.ids, part.paths or (), strict=True)
+    }
+    split = HELD_OUT if dataset.test_labels_are_given else "test"
+    test_labels = [names[k] for k in test.labels.tolist()]
+    ids = [*train.ids, *test.ids]
+    table: dict[str, Any] = {
+        "path": [_relative(file_of[id], path.parent) for id in ids],
+        "label": [*labels, *test_labels],
+        "split": ["train"] * len(train) + [split] * len(test),
+    }
+    truths = (_truth(train, names), _truth(test, names))
+    if truths[0] is not None:
+        table["true_label"] = [*truths[0], *(truths[1] or [""] * len(test))]
+    table |= {"original_label": [*originals, *test_labels], ID_COLUMN: ids}
+    data, _ = sample_csv(table)
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        texts = (*table["path"], *ids, *names)
+        odd = next(text for text in texts if any("\udc80" <= mark <= "\udcff" for mark in text))
+        raise UserError(f"a manifest is UTF-8, but the name {printable(odd)} is not: rename it") from None
+    return data
+
+
+def _relative(file: Path, folder: Path) -> str:
+    """A picture's path as a manifest in `folder` writes it.
+
+    Raises:
+        UserError: it lies elsewhere, or its name is one that a manifest cannot hold.
+    """
+    text = os.path.relpath(os.path.abspath(file), folder)
+    if text.startswith(f"..{os.sep}"):
+        raise UserError(f"{file} lies outside of {folder}: --out must lie in a folder around all the pictures")
+    if text != text.strip() or "\\" in text:
+        raise UserError(f"a manifest cannot hold {text!r}: no backslash, no space at an end of a path; rename the file")
+    # The same path to a reader, and no formula to a spreadsheet.
+    return f"./{text}" if text.startswith(tuple("=+-@\t\r'")) else text
+
+
+def _arrays(dataset: Dataset, kept: npt.NDArray[np.int64], labels: Texts, originals: Texts) -> bytes:
+    train, test, names = dataset.train.take(kept), dataset.test, dataset.class_names
+    arrays: dict[str, Any] = {
+        "x": np.asarray(train.content),
+        "y": np.array(labels),
+        "ids": np.array(train.ids),
+        "original_labels": np.array(originals),
+        "class_names": np.array(names),
+        "test_x": np.asarray(test.content),
+        "test_y": np.array([names[k] for k in test.labels.tolist()]),
+        "test_ids": np.array(test.ids),
+        "test_is_held_out": np.array(dataset.test_labels_are_given),
+    }
+    if (truth := _truth(train, names)) is not None:
+        arrays["true_labels"] = np.array(truth)
+    if dataset.views.pipeline in _IN_MEMORY:
+        arrays["pipeline"] = np.array(dataset.views.pipeline)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _read_back(path: Path, dataset: Dataset, ids: Texts, labels: Texts) -> tuple[str, ...]:
+    """Whether `acto train` will see these labels; the class list that it has to be told, empty if it finds it.
+
+    Raises:
+        UserError: it would not.
+    """
+    names = dataset.class_names
+    for classes in ((), names):
+        try:
+            raw = read(DataSpec(source=str(path), classes=classes))
+        except UserError:
+            if classes:
+                raise
+            continue
+        if raw.class_names == names:
+            break
+    found = [raw.class_names[k] for k in raw.train.labels.tolist()]
+    if list(raw.train.ids) != list(ids) or found != list(labels) or raw.class_names != names:
+        raise UserError(f"{path} does not read back as it was written: a class or file name in it is too odd")
+    return classes
+
+
+def _command(run: Path, spec: DataSpec, path: Path, classes: tuple[str, ...]) -> str:
+    """The run's own settings, on other data."""
+    usual = {
+        field.name: getattr(DataSpec(), field.name) for field in fields(DataSpec) if field.name.endswith("_column")
+    }
+    new = replace(spec, source=str(path), root=None, noise=DataSpec().noise, subset=None, classes=classes, **usual)
+    before, after = (flatten(plain(asdict(each))) for each in (spec, new))
+    flags: Iterable[str] = (
+        f"--data.{key} {shlex.quote(_one_line(value))}" for key, value in after.items() if before[key] != value
+    )
+    return f"acto train --config {shlex.quote(str(run / 'config.yaml'))} {' '.join(flags)}"
+
+
+def _one_line(value: object) -> str:
+    """A value as YAML on one line, without the mark that ends a document."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9).split("\n")[0]

@@ -1,0 +1,385 @@
+"""The report page: one HTML file that needs nothing but itself, and shows every suspicious label with its picture.
+
+Names of classes and files are data: the template engine escapes them, and the page's script sets them as text. The
+page's own policy lets run no other script than the one that it comes with, and lets load nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from acto.cli.progress import counted, percent
+from acto.core.files import disk_errors, write_atomically
+from acto.labels.decisions import COLUMNS, FILE, Decision, printable
+from acto.labels.page_curves import curves
+from acto.labels.report import LabelReport
+from acto.labels.thumbnails import PictureOf, data_uri
+from acto.run_folder.writing import RunRecord
+
+LIMIT = 10_000
+"""Rows that a page lists."""
+NUM_PICTURES = 2_000
+"""Pictures that a page holds itself."""
+MATRIX_CLASSES = 20
+"""Up to so many classes the noise matrix is a table; beyond, the most frequent mistakes are listed."""
+NUM_PAIRS = 30
+NUM_CLASS_ROWS = 60
+_FIELDS = (
+    "row", "id", "path", "given", "predicted", "issue", "quality", "confidence", "agree", "duplicates", "conflicts",
+    "reason",
+)  # fmt: skip
+_THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """What the page of a review server knows beside the report."""
+
+    token: str
+    """Goes with every request."""
+    decisions: Mapping[int, Decision]
+    """Made so far, by row of the report."""
+    has_pictures: bool
+
+
+def write_report_page(
+    report: LabelReport,
+    record: RunRecord | None,
+    path: Path | str,
+    *,
+    picture_of: PictureOf | None = None,
+    limit: int = LIMIT,
+) -> None:
+    """Write the page into one file.
+
+    Args:
+        report: what to show.
+        record: the run that it is about; None: probabilities of another model.
+        path: the file.
+        picture_of: the thumbnail of the sample in a row of the report, called for the NUM_PICTURES most suspicious;
+            None: samples without a picture.
+        limit: rows to list at most, the most suspicious.
+
+    Raises:
+        acto.core.files.RunError: the disk refuses.
+    """
+    page = render(report, record, picture_of=picture_of, limit=limit)
+    with disk_errors(f"write {path}"):
+        write_atomically(Path(path), page)
+
+
+def render(
+    report: LabelReport,
+    record: RunRecord | None,
+    *,
+    picture_of: PictureOf | None = None,
+    limit: int = LIMIT,
+    served: Served | None = None,
+) -> bytes:
+    """The page as UTF-8. Arguments are those of write_report_page; with `served` it is a review server's page,
+    and pictures and decisions go through that server.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("acto.pages"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    style, script = (environment.get_template(name).render() for name in ("report.css", "report.js"))
+    listed = report.ranked()[:limit]
+    pictures = _pictures(listed[:NUM_PICTURES].tolist(), picture_of) if served is None else []
+    facts = report.facts
+    folder = facts.get("folder") or (record.path if record is not None else "")
+    name = printable(Path(folder).name) or "probabilities"
+    data_name = printable(str(facts.get("data", ""))) or "the data"
+    matrix, pairs = _matrix(report), _pairs(report)
+    charts, chart_words = curves(record, labels_are_given=_labels_are_given(report, record)) if record else ([], [])
+    page = environment.get_template("report.html.jinja").render(
+        policy=_policy(style, script, served=served is not None),
+        name=data_name,
+        subtitle=_subtitle(report, record, name),
+        banners=_banners(record),
+        facts=_facts(report, record),
+        listing=_listing(report, len(listed), len(pictures), has_pictures=picture_of is not None and served is None),
+        served=served is not None,
+        is_of_run=facts.get("source") == "run",
+        decisions_file=FILE,
+        noise_words=_noise_words(report),
+        classes=list(map(printable, report.class_names)),
+        matrix=matrix,
+        pairs=pairs,
+        per_class=_per_class(report),
+        class_note=f"; {NUM_CLASS_ROWS} of {len(report.class_names)}"
+        if len(report.class_names) > NUM_CLASS_ROWS
+        else "",
+        charts=charts,
+        chart_words=chart_words,
+        made=_made(record),
+        style=Markup(style),
+        script=Markup(script),
+        data=_data(report, listed.tolist(), pictures, name, served),
+    )
+    return page.encode("utf-8", "backslashreplace")
+
+
+def _labels_are_given(report: LabelReport, record: RunRecord) -> bool:
+    return bool((record.summary or report.facts).get("test_labels_are_given", False))
+
+
+def _policy(style: str, script: str, *, served: bool) -> str:
+    def hashed(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    own = " 'self'" if served else ""
+    parts = [
+        "default-src 'none'",
+        f"style-src {hashed(style)}",
+        f"script-src {hashed(script)}",
+        f"img-src data:{own}",
+        *(["connect-src 'self'"] if served else []),
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    return "; ".join(parts)
+
+
+def _pictures(rows: Sequence[int], picture_of: PictureOf | None) -> list[str]:
+    if picture_of is None:
+        return []
+    with ThreadPoolExecutor(_THREADS) as pool:  # decoding releases Python's lock
+        return list(map(data_uri, pool.map(picture_of, rows)))
+
+
+def _data(
+    report: LabelReport, rows: Sequence[int], pictures: Sequence[str], name: str, served: Served | None
+) -> Markup:
+    """What the page's script reads, as JSON that cannot end the element it stands in."""
+    names = list(map(printable, report.class_names))
+    number = {name: k for k, name in enumerate(report.class_names)}
+    decisions = {} if served is None else served.decisions
+    ids_and_labels = "\0".join([*report.columns["id"], *report.columns["given_label"]])
+    content = {
+        "name": name,
+        "fingerprint": hashlib.sha256(ids_and_labels.encode("utf-8", "backslashreplace")).hexdigest()[:16],
+        "classes": names,
+        "columns": list(COLUMNS),
+        "fields": _FIELDS,
+        "rows": [_cells(row, cells, number) for row, cells in zip(rows, report.rows(rows), strict=True)],
+        "pictures": pictures,
+        "photos": any(report.columns.get("path", ())),
+        "served": served is not None,
+        "token": "" if served is None else served.token,
+        "has_pictures": served is not None and served.has_pictures,
+        "decisions": [
+            [row, [made.decision, names.index(made.new_label) if made.new_label else -1, made.time]]
+            for row, made in decisions.items()
+        ],
+    }
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _cells(row: int, cells: Mapping[str, Any], number: Mapping[str, int]) -> list[Any]:
+    """A row in the order of _FIELDS."""
+    return [
+        row,
+        printable(cells["id"]),
+        printable(cells.get("path", "")),
+        number[cells["given_label"]],
+        number[cells["predicted_label"]],
+        bool(cells["is_label_issue"]),
+        _rounded(cells["label_quality"]),
+        _rounded(cells.get("confidence")),
+        cells.get("networks_agree"),
+        printable(cells.get("near_duplicates", "")),
+        printable(cells.get("conflicting_duplicates", "")),
+        printable(cells.get("reason", "")),
+    ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 4)
+
+
+# Words and tables ---------------------------------------------------------------------------------------------------
+
+
+def _subtitle(report: LabelReport, record: RunRecord | None, run: str) -> str:
+    samples = f"{len(report):,} samples of {len(report.class_names)} classes"
+    if record is None or report.facts.get("source") == "pred_probs":
+        return f"{samples}, judged by the probabilities that were given."
+    method = record.config.get("method")
+    what = "samples that the run has not seen" if report.facts.get("source") == "new data" else "training samples"
+    epochs = counted(len(record.metrics), "epoch")
+    return f"{samples} ({what}). Run {run}: {method}, {epochs}."
+
+
+def _banners(record: RunRecord | None) -> list[str]:
+    if record is None or record.status["state"] == "finished":
+        return []
+    planned = record.config.get("protocol", {}).get("epochs", "?")
+    words = {
+        "running": "This run is still going on",
+        "interrupted": "This run was interrupted",
+        "failed": "This run failed",
+        "died": "The process of this run has died",
+    }
+    text = words.get(record.status["state"], f"This run is {record.status['state']}")
+    return [
+        f"{text} after {len(record.metrics)} of {planned} epochs: everything here is of what it knew by then. "
+        "Go on with it: acto train --resume FOLDER."
+    ]
+
+
+def _facts(report: LabelReport, record: RunRecord | None) -> list[dict[str, str]]:
+    noise, issues = report.noise, int(report.is_label_issue.sum())
+    facts = [
+        {
+            "title": "labels that are wrong, estimated",
+            "value": f"{100 * noise.rate:.1f} %",
+            "note": f"95 % interval {100 * noise.rate_low:.1f} to {100 * noise.rate_high:.1f} %, from "
+            f"{noise.resamples} resamples; it knows the luck of the draw, not the model's own errors",
+        },
+        {
+            "title": "suspected labels, one by one",
+            "value": f"{issues:,}",
+            "note": f"{percent(issues / len(report))} of the samples",
+        },
+    ]
+    if record is None:
+        return facts
+    realised = ((record.labels or {}).get("noise") or {}).get("rate_realised")
+    if realised is not None:
+        facts.append(
+            {
+                "title": "labels that are wrong, known",
+                "value": percent(realised),
+                "note": "training never sees the truth",
+            }
+        )
+    found = [row["test_accuracy"] for row in record.metrics]
+    accuracies = [value for value in found if isinstance(value, float | int) and math.isfinite(value)][-10:]
+    if accuracies:
+        given = _labels_are_given(report, record)
+        against = "against held-out given labels, which may be wrong too" if given else "on the test set"
+        facts.append(
+            {
+                "title": "accuracy of the model",
+                "value": percent(math.fsum(accuracies) / len(accuracies)),
+                "note": f"{against}; mean of the last {counted(len(accuracies), 'evaluated epoch')}",
+            }
+        )
+    return facts
+
+
+def _listing(report: LabelReport, num_listed: int, num_pictures: int, *, has_pictures: bool) -> list[str]:
+    issues, words = int(report.is_label_issue.sum()), []
+    if num_listed < len(report):
+        words.append(
+            f"{num_listed:,} of {len(report):,} samples are listed here, the most suspicious"
+            + (
+                f"; {issues - num_listed:,} suspected ones are in label_report.csv only."
+                if issues > num_listed
+                else "."
+            )
+        )
+    if has_pictures and num_pictures < num_listed:
+        words.append(
+            f"The first {num_pictures:,} have their picture in this file, the others are rows without one"
+            + (": acto review RUN shows every picture." if report.facts.get("source") == "run" else ".")
+        )
+    return words
+
+
+def _noise_words(report: LabelReport) -> str:
+    found = report.noise.confusions(1)
+    if not found:
+        return "No class seems to be taken for another."
+    given, right, count = found[0]
+    names = list(map(printable, report.class_names))
+    return (
+        f"The most frequent mistake: about {count:,.0f} of the {report.noise.counts[given]:,} samples labelled "
+        f"{names[given]!r} seem to be {names[right]!r}."
+    )
+
+
+def _matrix(report: LabelReport) -> list[dict[str, Any]]:
+    noise, names = report.noise, list(map(printable, report.class_names))
+    if len(names) > MATRIX_CLASSES:
+        return []
+    rows = []
+    for i, given in enumerate(names):
+        cells = []
+        for j, right in enumerate(names):
+            share = float(noise.matrix[i, j])
+            # A light shade from half a percent on, the darkest from a fifth of the class on.
+            look = "right" if i == j else f"h{int(np.searchsorted((0.005, 0.03, 0.08, 0.2), share, side='right'))}"
+            low, high = 100 * noise.matrix_low[i, j], 100 * noise.matrix_high[i, j]
+            title = f"given {given}, right {right}: {100 * share:.1f} % ({low:.1f} to {high:.1f} %)"
+            cells.append({"look": look, "text": f"{100 * share:.0f}" if share >= 0.005 else "", "title": title})
+        rows.append({"class": given, "cells": cells})
+    return rows
+
+
+def _pairs(report: LabelReport) -> list[dict[str, str]]:
+    noise, names = report.noise, list(map(printable, report.class_names))
+    return [
+        {
+            "given": names[given],
+            "right": names[right],
+            "count": f"{count:,.0f}",
+            "share": f"{100 * noise.matrix[given, right]:.1f} %",
+            "interval": f"{100 * noise.matrix_low[given, right]:.1f} to {100 * noise.matrix_high[given, right]:.1f} %",
+        }
+        for given, right, count in noise.confusions(NUM_PAIRS)
+    ]
+
+
+def _per_class(report: LabelReport) -> list[dict[str, str]]:
+    given = np.asarray(report.columns["given_label"])
+    suggested = np.asarray(report.columns["suggested_label"])
+    rows: list[tuple[float, int, dict[str, str]]] = []
+    for name in report.class_names:
+        mine = given == name
+        count, issues = int(mine.sum()), int(report.is_label_issue[mine].sum())
+        if not count:
+            continue
+        top = Counter(suggested[mine & report.is_label_issue].tolist()).most_common(1)
+        row = {
+            "class": printable(name),
+            "count": f"{count:,}",
+            "issues": f"{issues:,}",
+            "share": percent(issues / count),
+            "quality": f"{float(np.nanmean(report.label_quality[mine])):.3f}",
+            "suggestion": f"{printable(top[0][0])} ({top[0][1]:,})" if top else "-",
+        }
+        rows.append((-issues / count, len(rows), row))
+    return [row for *_, row in sorted(rows)[:NUM_CLASS_ROWS]]
+
+
+def _made(record: RunRecord | None) -> list[tuple[str, str]]:
+    if record is None:
+        return []
+    config = record.config
+    rows = [
+        ("method", str(config.get("method", ""))),
+        ("network", str(config.get("net", ""))),
+        ("seed", str(config.get("seed", ""))),
+        ("epochs", f"{len(record.metrics)} of {config.get('protocol', {}).get('epochs', '?')}"),
+        ("state", str(record.status["state"])),
+    ]
+    noise = (record.labels or {}).get("noise") or {}
+    if noise.get("kind") not in (None, "none"):
+        rows.append(("noise put on the labels", f"{noise['kind']}, rate {noise.get('rate')}, seed {noise.get('seed')}"))
+    return rows

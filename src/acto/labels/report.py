@@ -1,0 +1,199 @@
+"""The list of labels to look at: a row a sample, and the noise in numbers. acto.labels.audit fills it.
+
+    label_report.csv       the table; label_report.parquet beside it where pyarrow is installed
+    label_report.json      the types of its columns, the facts and the estimate of the noise
+
+Column names are cleanlab's where they mean the same. torch is never imported here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from acto.core.errors import UserError
+from acto.core.files import RunError, disk_errors, write_atomically
+from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
+
+NAME = "label_report"
+"""Of the files, before their endings."""
+SEPARATOR = "; "
+"""Between the ids in the columns of duplicates."""
+
+Texts = list[str]
+Table = dict[str, npt.NDArray[Any] | Texts]
+"""Name -> (N,) numbers or booleans, or a list of strings."""
+
+COLUMNS = {
+    "id": "the sample's name, as in samples.csv",
+    "path": "its picture file; empty where samples are no files",
+    "given_label": "the class that the data gave it",
+    "predicted_label": "the class that the model holds most likely",
+    "suggested_label": "the predicted label where is_label_issue is true, else empty",
+    "is_label_issue": "whether the given label is thought to be wrong",
+    "label_quality": "trust in the given label, 0 to 1, 1 = trustworthy; it ranks, it is no calibrated probability",
+    "confidence": "probability of the predicted label",
+    "prob_given": "probability of the given label",
+    "networks_agree": "whether all of the method's predictions name the same class",
+    "times_selected": "visits in training that took the label for clean",
+    "times_mined": "of these: only the non-robust network fitted the label",
+    "reliability": "times_selected as a share of the visits that could select",
+    "weight": "the sample's weight at its last visit",
+    "mean_prob_given": "probability of the given label, averaged over the visits",
+    "first_epoch_fit": "first epoch in which training saw the given label predicted; -1 never",
+    "memorization": "share of the visits in which only the non-robust network fitted the given label",
+    "visits": "how often training saw the sample",
+    "near_duplicates": f"ids of samples with nearly the same content, the first 20 of them, joined by {SEPARATOR!r}",
+    "conflicting_duplicates": "those of them whose given label is another one",
+    "reason": "why the label is suspected, in words",
+}
+"""What a report may hold, in this order. The columns from `times_selected` to `visits` are there only where training
+was recorded, `networks_agree` only where the method has several predictions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class NoiseEstimate:
+    """How many labels are wrong, and which classes are taken for which."""
+
+    rate: float
+    """Share of wrong labels, in [0, 1]."""
+    rate_low: float
+    """The 95 % interval of a bootstrap over the samples. It knows the luck of the draw, not the model's own errors."""
+    rate_high: float
+    matrix: npt.NDArray[np.float64]
+    """(K, K): of the samples that were given the row's class, the share whose right class is the column's. Rows add up
+    to 1; that of a class without samples is 1 on the diagonal."""
+    matrix_low: npt.NDArray[np.float64]
+    """(K, K) of the same bootstrap."""
+    matrix_high: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+    """(K,) samples that were given each class."""
+    resamples: int
+    """Of the bootstrap."""
+
+    def transition_matrix(self) -> npt.NDArray[np.float64]:
+        """(K, K): of the samples whose right class is the row's, the share that was given the column's.
+
+        Rows add up to 1. A class that is right for no sample has 1 on the diagonal.
+        """
+        joint = (self.matrix * self.counts[:, None]).T
+        sums = joint.sum(1, keepdims=True)
+        return np.where(sums > 0, joint / np.where(sums > 0, sums, 1), np.eye(len(joint)))
+
+    def confusions(self, count: int) -> list[tuple[int, int, float]]:
+        """The `count` most frequent mistakes: given class, right class, number of samples (estimated)."""
+        mistakes = self.matrix * self.counts[:, None] * ~np.eye(len(self.matrix), dtype=bool)
+        order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
+        pairs = np.column_stack(np.unravel_index(order, mistakes.shape)).tolist()
+        return [(given, right, float(mistakes[given, right])) for given, right in pairs if mistakes[given, right] > 0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LabelReport:
+    """Every sample with what is thought of its label. Make one with acto.audit."""
+
+    class_names: tuple[str, ...]
+    columns: Table
+    """Some of COLUMNS, (N,) each, in the order of the samples."""
+    noise: NoiseEstimate
+    facts: Mapping[str, Any]
+    """Where it comes from: source ("run", "new data" or "pred_probs"), and of a run its folder, method, data, state and
+    epochs. Plain values."""
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    @property
+    def is_label_issue(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether each label is thought to be wrong."""
+        return np.asarray(self.columns["is_label_issue"])
+
+    @property
+    def label_quality(self) -> npt.NDArray[np.float32]:
+        """(N,) trust in each label, 1 = trustworthy."""
+        return np.asarray(self.columns["label_quality"])
+
+    def ranked(self) -> npt.NDArray[np.int64]:
+        """(N,) row numbers: issues first, and of these, as of the rest, the least trustworthy first."""
+        return np.lexsort((self.label_quality, ~self.is_label_issue))
+
+    def rows(self, index: Iterable[int]) -> list[dict[str, Any]]:
+        """These rows as plain values by column."""
+        wanted = [int(i) for i in index]
+        cells = {
+            name: [column[i] for i in wanted] if isinstance(column, list) else column[wanted].tolist()
+            for name, column in self.columns.items()
+        }
+        return [dict(zip(cells, values, strict=True)) for values in zip(*cells.values(), strict=True)]
+
+    def to_frame(self) -> Any:
+        """The columns as a pandas.DataFrame, in the order of the samples.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UserError("to_frame() needs pandas: pip install pandas") from error
+        return pandas.DataFrame(dict(self.columns))
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write the report's files into `folder` and return their paths; a text that a spreadsheet would take for a
+        formula gets a leading apostrophe in the CSV.
+
+        Raises:
+            acto.core.files.RunError: the disk refuses.
+        """
+        folder = Path(folder)
+        table, types = sample_csv(self.columns)
+        described = {
+            "class_names": list(self.class_names),
+            "columns": types,
+            "facts": dict(self.facts),
+            "noise": {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self.noise).items()},
+        }
+        files = {
+            f"{NAME}.csv": table,
+            f"{NAME}.json": json.dumps(described, indent=1, allow_nan=False).encode() + b"\n",
+        }
+        if importlib.util.find_spec("pyarrow") is not None:
+            files[f"{NAME}.parquet"] = sample_parquet(self.columns)
+        with disk_errors(f"write the label report into {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                write_atomically(folder / name, data)
+        return [folder / name for name in files]
+
+
+def read_report(folder: Path | str) -> LabelReport:
+    """The report that LabelReport.save wrote into `folder`.
+
+    Raises:
+        UserError: there is none.
+        acto.core.files.RunError: a file is damaged.
+    """
+    path = Path(folder) / f"{NAME}.json"
+    if not path.is_file():
+        raise UserError(f"{folder} has no label report: `acto audit {folder}` makes one of a run")
+    with disk_errors(f"read {path}"):
+        try:
+            described = json.loads(path.read_bytes())
+            noise: dict[str, Any] = {
+                k: np.array(v) if isinstance(v, list) else v for k, v in described["noise"].items()
+            }
+            return LabelReport(
+                class_names=tuple(described["class_names"]),
+                columns=read_sample_csv(path.with_suffix(".csv"), described["columns"]),
+                noise=NoiseEstimate(**noise),
+                facts=described["facts"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} is damaged: {error}") from error

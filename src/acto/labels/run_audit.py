@@ -1,0 +1,148 @@
+"""The audit of a run: what it knows of its labels, and of labels that it never saw, as a report in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acto.core.errors import UserError
+from acto.core.settings import build
+from acto.data.in_memory import NAME as IN_MEMORY
+from acto.data.near_duplicates import alike
+from acto.data.samples import Dataset, DataSpec, Samples
+from acto.data.sources import SOURCES, load, read
+from acto.labels.audit import Trained, report_on
+from acto.labels.report import COLUMNS, LabelReport
+from acto.methods.standard import Standard
+from acto.nets.weights import read_state
+from acto.run_folder.writing import RunRecord, last_checkpoint, read_run
+from acto.runs.run import Run, prepare
+from acto.runs.sample_table import sample_table
+from acto.runs.warm_start import as_begun
+
+OF_TRAINING = tuple(COLUMNS)[tuple(COLUMNS).index("times_selected") : tuple(COLUMNS).index("visits") + 1]
+
+
+def audit_run(
+    path: Path | str,
+    *,
+    dataset: Dataset | None = None,
+    data_root: str | None = None,
+    find_duplicates: bool = True,
+    trust: bool = False,
+) -> LabelReport:
+    """The report on the labels that a run was trained on.
+
+    A finished run is read; of one that was interrupted, the networks of its last checkpoint look at the data once more.
+
+    Args:
+        path: the run's folder.
+        dataset: what it was trained on, where it is at hand; None: read again, as config.yaml says.
+        data_root: where data sets lie, if not where they lay.
+        find_duplicates: look for samples that are nearly the same; takes a look at every picture.
+        trust: allow an unfinished run's network to be code outside of this package; a finished one's is not needed.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or its data cannot be read, or are not what they were.
+    """
+    record = read_run(path)
+    if dataset is None:
+        dataset = training_data(record, data_root=data_root)
+    samples = dataset.train
+    if record.summary is not None:
+        columns, probs = record.samples(), record.pred_probs()
+        if list(columns["id"]) != list(samples.ids):
+            raise UserError(f"the data are not those that the run in {path} was trained on: other samples")
+    else:
+        columns, probs = _at_last_checkpoint(record, dataset, trust=trust)
+    number = {name: k for k, name in enumerate(dataset.class_names)}
+    others = [
+        np.array([number[name] for name in values], dtype=np.int64)
+        for column, values in columns.items()
+        if column.startswith("predicted_label_")
+    ]
+    quality = np.asarray(columns["label_quality"])
+    return report_on(
+        record.noisy_labels(),
+        probs,
+        dataset.class_names,
+        ids=samples.ids,
+        paths=_files(record, samples, data_root=data_root),
+        label_quality=np.where(np.isnan(quality), columns["prob_given"], quality),
+        trained=Trained(
+            columns={name: np.asarray(columns[name]) for name in OF_TRAINING if name in columns},
+            other_predictions=tuple(others),
+            epochs=len(record.metrics),
+        ),
+        robust=record.config["method"] != Standard.name,
+        duplicates=alike(samples, max_pixels=record.config["data"].get("max_image_pixels")) if find_duplicates else (),
+        facts=_facts(record, dataset),
+        seed=record.config["seed"],
+    )
+
+
+def _files(record: RunRecord, samples: Samples, *, data_root: str | None) -> list[str] | None:
+    """The samples' picture files, also of small pictures that were decoded into memory; None if they are no files."""
+    paths, spec = samples.paths, build(DataSpec, record.config["data"])
+    # Named data sets are archives, which would be read and decoded a second time.
+    if samples.pixels is not None and spec.source not in (*SOURCES, IN_MEMORY):
+        raw = read(spec, data_root=data_root or spec.root)
+        parts = [part for part in (raw.train, raw.test) if part is not None and part.paths is not None]
+        file_of = {name: path for part in parts for name, path in zip(part.ids, part.paths or (), strict=True)}
+        if all(name in file_of for name in samples.ids):
+            paths = tuple(file_of[name] for name in samples.ids)
+    return None if paths is None else list(map(str, paths))
+
+
+def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset:
+    """What a run was trained on, read again.
+
+    Raises:
+        UserError: it cannot be read, or its labels are others than the run's.
+    """
+    spec = build(DataSpec, record.config["data"])
+    if spec.source == IN_MEMORY:
+        raise UserError(
+            f"the run in {record.path} was trained on data in memory, which are not kept: use what acto.fit returned "
+            "(its .report), or acto.audit_run with dataset="
+        )
+    dataset = as_begun(record.path, load(spec, data_root=data_root or spec.root))
+    before, now = record.noisy_labels(), dataset.train.labels
+    if not np.array_equal(before, now):
+        count = f"{len(before)} samples then, {len(now)} now" if len(before) != len(now) else "other labels"
+        raise UserError(f"the data of {spec.source} have changed since the run in {record.path}: {count}")
+    return dataset
+
+
+def _at_last_checkpoint(record: RunRecord, dataset: Dataset, *, trust: bool) -> tuple[dict[str, Any], Any]:
+    checkpoint = last_checkpoint(record.path)
+    if checkpoint is None:
+        raise UserError(f"the run in {record.path} has not finished an epoch: there is nothing to audit yet")
+    # With the folder, a run that began from another one needs nothing of that one.
+    run = Run.from_dict(record.config, trust_net=trust).without_cache()  # for one pass it would not pay
+    prepared = prepare(run, dataset=dataset, folder=record.path)
+    try:
+        state = read_state(checkpoint.read("training.pt"), str(checkpoint.path("training.pt")))
+        prepared.training.load_state_dict(state)
+        return sample_table(prepared.training, prepared.train_data, dataset)
+    finally:
+        prepared.close()
+
+
+def _facts(record: RunRecord, dataset: Dataset) -> dict[str, Any]:
+    summary: Mapping[str, Any] = record.summary or {}
+    return {
+        "source": "run",
+        "folder": str(record.path),
+        "method": record.config["method"],
+        "data": dataset.name,
+        "state": record.status["state"],
+        "epochs": len(record.metrics),
+        "epochs_asked": record.config["protocol"]["epochs"],
+        "test_accuracy_last10": summary.get("test_accuracy_last10"),
+        "test_labels_are_given": dataset.test_labels_are_given,
+        "notes": list(dataset.notes),
+    }

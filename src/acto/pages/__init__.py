@@ -1,0 +1,1 @@
+"""Charts and templates of the HTML pages and the model card."""

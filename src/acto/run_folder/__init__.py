@@ -1,0 +1,1 @@
+"""A run's folder: reading and writing it, without torch."""

@@ -1,0 +1,1 @@
+"""A run: its settings, its preparation, its execution into a folder."""

@@ -1,0 +1,310 @@
+"""Training into a folder: from the last checkpoint to the results, and what is told and kept on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from acto.core import distributed
+from acto.core.device import device_in_words
+from acto.core.types import Clock
+from acto.data.noise import sha256_of_labels
+from acto.data.sources import Dataset
+from acto.nets.weights import read_state
+from acto.run_folder.writing import Checkpoint, RunError, RunFolder, State, last_checkpoint, read_run
+from acto.runs import calibration
+from acto.runs.failures import Interrupted, Stop, signals_raise
+from acto.runs.run import Prepared, Run, explained, prepare
+from acto.runs.sample_table import label_quality, sample_table
+from acto.training import evaluation
+from acto.training.loop import EpochLog, Training, run_epochs
+from acto.training.step_modes import step_taken
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+"""Whose versions a run's record keeps, beside Python's."""
+STARVED_SHARE = 0.01
+"""A class of whose samples an epoch selects a smaller share than this is reported."""
+FEW_SELECTED = 0.25
+"""Where an epoch selects a smaller share of all samples than this, the method's advice is added."""
+
+Report = Callable[[str, Mapping[str, Any]], None]
+"""Told what happens: "start" with facts, "step" with its place, "epoch" with its row, "note" with a text, "finish" with
+the summary."""
+
+
+def execute(
+    prepared: Prepared, folder: RunFolder | Path, *, report: Report = lambda event, facts: None
+) -> dict[str, Any]:
+    """Train into `folder`, from its last checkpoint if it has one, and return the summary.
+
+    A signal (SIGINT, SIGTERM) or an error leaves the last checkpoint and says so in the folder's status.
+
+    Args:
+        prepared: what to train; used up.
+        folder: in processes other than the first only its path: they write nothing, and the summary is empty.
+        report: told what happens, in the first process.
+
+    Raises:
+        acto.runs.failures.Interrupted: after a signal.
+        UserError: for labels that are not those that the run was begun with.
+        acto.run_folder.writing.RunError: if the disk refuses, memory runs out, or another process of the run ends.
+        acto.training.loop.DivergedError: if loss or weights are no longer finite.
+    """
+    try:
+        with signals_raise() as stop, explained(prepared.run, prepared):
+            if isinstance(folder, Path):
+                return _follow(prepared, folder, stop)
+            summary = _train(prepared, folder, report, stop)
+    except BaseException as error:
+        if isinstance(folder, RunFolder):
+            state: State = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+            done = prepared.training.epochs_done
+            # On a full disk the status cannot be written either. What has happened is the better message.
+            with suppress(RunError):
+                folder.set_status(state, epoch=done - 1 if done else None, message=str(error) or type(error).__name__)
+        raise
+    finally:
+        prepared.close()
+    folder.set_status("finished", epoch=prepared.training.epochs_done - 1)
+    return summary
+
+
+def fit(
+    run: Run,
+    folder: Path | str,
+    *,
+    dataset: Dataset | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Report = lambda event, facts: None,
+) -> dict[str, Any]:
+    """Train `run` into `folder` and return the summary: what `acto train` does, without its words.
+
+    Args:
+        run: what to train.
+        folder: where the record goes; read it with `acto.read_run`.
+        dataset: what `run.data` stands for, where it has been read already.
+        resume: go on from the last checkpoint in `folder`, which must be of the same run.
+        overwrite: delete a run that is in `folder`.
+        report: told what happens.
+
+    Raises:
+        UserError: data, settings or folder cannot be used; then nothing was written.
+        acto.runs.failures.Interrupted: after a signal; `resume` goes on.
+        acto.run_folder.writing.RunError: the disk refuses, memory runs out, or another process of the run ends.
+        acto.training.loop.DivergedError: loss or weights are no longer finite.
+    """
+    prepared = prepare(
+        run,
+        dataset=dataset,
+        folder=Path(folder) if resume else None,
+        say=lambda text: report("note", {"text": text}),
+    )
+    config = run.to_dict()
+    with (
+        RunFolder.open(folder, config=config)
+        if resume
+        else RunFolder.create(folder, config=config, overwrite=overwrite)
+    ) as opened:
+        return execute(prepared, opened, report=report)
+
+
+def _follow(prepared: Prepared, path: Path, stop: Stop) -> dict[str, Any]:
+    """Train along with the first process."""
+    _restore(prepared.training, last_checkpoint(path))
+
+    def tick(clock: Clock) -> None:
+        stop.check()
+
+    for _ in run_epochs(prepared.training, prepared.train_data, seed=prepared.run.seed, tick=tick):
+        pass
+    return {}
+
+
+def _train(prepared: Prepared, folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
+    run, dataset, training = prepared.run, prepared.dataset, prepared.training
+    device = device_in_words(training.device)
+    start = folder.last_checkpoint()
+    if start is None and prepared.warm_start is not None:
+        prepared.warm_start.begin(folder)
+        # Saved, so that a resumed run needs nothing of the run before.
+        folder.save_checkpoint(training.epochs_done - 1, {"training.pt": checkpoint(training)})
+    _restore(training, start)
+    lost = folder.truncate_after(training.epochs_done - 1)
+    folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names, notes=dataset.notes)
+    versions = {package: version(package) for package in PACKAGES}
+    folder.add_session(
+        versions=versions,
+        device=device,
+        threads=torch.get_num_threads(),
+        step=step_taken(training.method, training.recorder),
+    )
+    for text in (*dataset.notes, *([start.note] if start is not None and start.note else [])):
+        report("note", {"text": text})
+    if lost:
+        first, last = training.epochs_done, training.epochs_done + lost - 1
+        report("note", {"text": f"epochs {first} to {last} left no good checkpoint and are done again"})
+    if prepared.warm_start is not None:
+        report("note", {"text": prepared.warm_start.in_words()})
+    report(
+        "start",
+        {
+            "run": run,
+            "device": device,
+            "precision": str(training.precision).removeprefix("torch."),
+            "data": dataset.name,
+            "num_train": len(dataset.train),
+            "num_test": len(dataset.test),
+            "num_classes": dataset.num_classes,
+            "test_labels_are_given": dataset.test_labels_are_given,
+            "noise": dataset.noise,
+            "epochs_done": training.epochs_done,
+            "folder": str(folder.path),
+        },
+    )
+    starved: set[int] = set()
+
+    def tick(clock: Clock) -> None:
+        stop.check()
+        report("step", {"epoch": clock.epoch, "turn": clock.turn, "step": clock.step, "steps": clock.steps})
+
+    for log in run_epochs(training, prepared.train_data, seed=run.seed, tick=tick):
+        started = time.monotonic()
+        row = _metrics(prepared, log)
+        timing = {
+            "train_seconds": log.seconds,
+            "eval_seconds": time.monotonic() - started,
+            "images_per_second": len(dataset.train) / log.seconds,
+        }
+        folder.add_metrics(log.epoch, row)
+        folder.add_timing(log.epoch, timing)
+        folder.save_checkpoint(log.epoch, {"training.pt": checkpoint(training)})
+        folder.set_status("running", epoch=log.epoch)
+        for text in _starving(prepared, starved):
+            report("note", {"text": text})
+        report("epoch", {"epoch": log.epoch, **row, "seconds": timing["train_seconds"] + timing["eval_seconds"]})
+    summary = _finish(prepared, folder)
+    report("finish", summary)
+    return summary
+
+
+def _restore(training: Training, saved: Checkpoint | None) -> None:
+    if saved is not None:
+        training.load_state_dict(read_state(saved.read("training.pt"), str(saved.path("training.pt"))))
+    distributed.require_same(training.epochs_done, "the number of epochs done", device=training.device)
+
+
+def _metrics(prepared: Prepared, log: EpochLog) -> dict[str, Any]:
+    """The epoch's row of metrics.csv. Nothing in it depends on the clock."""
+    run, training, samples = prepared.run, prepared.training, prepared.dataset.train
+    row: dict[str, Any] = dict(log.metrics)
+    if run.evaluates(log.epoch):
+        scores = evaluation.accuracy(training, prepared.test_data)
+    else:
+        scores = dict.fromkeys(evaluation.prediction_names(training, prepared.test_data), math.nan)
+    for place, (name, value) in enumerate(scores.items()):
+        row["test_accuracy" if place == 0 else f"test_accuracy_{name}"] = value
+    clean, known = samples.is_clean, samples.is_known
+    if bool((training.history.selectable > 0).any()):
+        selected = training.history.selected_now.cpu().numpy()
+        row["selected_share"] = float(selected.mean())
+        if clean is not None and known is not None:
+            row |= evaluation.selection_scores(selected[known], clean[known])
+    if clean is not None and known is not None:
+        row["label_quality_auroc"] = evaluation.auroc(label_quality(training)[known], clean[known])
+    return row
+
+
+def _starving(prepared: Prepared, known: set[int]) -> Iterator[str]:
+    """A sentence on the classes of which hardly any sample was selected, if there are any beside the `known` ones."""
+    history = prepared.training.history
+    if not bool((history.selectable > 0).any()):
+        return
+    labels, selected = prepared.dataset.train.labels, history.selected_now.cpu().numpy()
+    num_classes = prepared.dataset.num_classes
+    sizes = np.bincount(labels, minlength=num_classes)
+    chosen = np.bincount(labels[selected], minlength=num_classes)
+    new = [int(k) for k in np.flatnonzero((chosen < STARVED_SHARE * sizes) & (sizes > 0)) if int(k) not in known]
+    known.update(new)
+    if new:
+        shown = ", ".join(f"{prepared.dataset.class_names[k]!r} ({chosen[k]} of {sizes[k]})" for k in new[:5])
+        more = f" and {len(new) - 5} more" if len(new) > 5 else ""
+        advice = prepared.training.method.few_selected() if selected.mean() < FEW_SELECTED else ""
+        yield (
+            "hardly any sample of these classes was selected in this epoch, so they starve: "
+            f"{shown}{more}{advice and '; '}{advice}"
+        )
+
+
+def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
+    """Write the per-sample table, the weights and the summary."""
+    run, dataset, training = prepared.run, prepared.dataset, prepared.training
+    samples = dataset.train
+    columns, probs = sample_table(training, prepared.train_data, dataset)
+    folder.save_samples(columns)
+    folder.save_probs(probs)
+    # All that is needed to use the weights lies in the same file, under one key: safetensors writes several keys in an
+    # order that differs from process to process, and equal runs shall give equal files.
+    facts = {
+        "net": run.net,
+        "method": run.method,
+        "headline": training.method.headline_weights(),
+        "input_shape": prepared.train_data.input_shape,
+        "class_names": dataset.class_names,
+        "views": asdict(dataset.views),
+    }
+    for number, net in enumerate(training.method.nets):
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+        folder.save_model(f"net{number}.safetensors", safetensors.torch.save(weights, {"acto": json.dumps(facts)}))
+    folder.save_model(calibration.FILE, _calibration(prepared).to_json())
+    metrics: list[dict[str, Any]] = read_run(folder.path).metrics
+    # The rows of a run before this one, measured on its test set, are no result of this one.
+    first = prepared.warm_start.epochs if prepared.warm_start is not None else 0
+    accuracies = [row["test_accuracy"] for row in metrics if row["epoch"] >= first]
+    last = metrics[-1]
+    summary: dict[str, Any] = {
+        "method": run.method,
+        "data": dataset.name,
+        "noise": dataset.noise,
+        "seed": run.seed,
+        "epochs": run.protocol.epochs,
+        "test_accuracy_last10": evaluation.last_epochs_mean(accuracies),
+        "test_accuracy_last": accuracies[-1],
+        "test_accuracy_best_oracle": max(a for a in accuracies if not math.isnan(a)),
+        "test_labels_are_given": dataset.test_labels_are_given,
+        **{name: last[name] for name in sorted(last) if name.startswith(("selection_", "label_quality_"))},
+        "mining_open": last.get("mining_open"),
+        "num_train": len(samples),
+        "num_test": len(dataset.test),
+        "labels_sha256": sha256_of_labels(samples.labels),
+    }
+    folder.save_summary(summary)
+    return summary
+
+
+def _calibration(prepared: Prepared) -> calibration.Calibration:
+    """The temperature, fitted on held-out training data; a real test set is not even looked at here."""
+    dataset = prepared.dataset
+    if not dataset.test_labels_are_given:
+        return calibration.calibrate(None)
+    probs = next(iter(evaluation.all_probs(prepared.training, prepared.test_data).values()))
+    return calibration.calibrate((probs, dataset.test.labels))
+
+
+def checkpoint(training: Training) -> bytes:
+    """What a checkpoint's file holds."""
+    buffer = io.BytesIO()
+    torch.save(training.state_dict(), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,66 @@
+"""What a run knows of each of its training samples: the columns of samples.csv, and the model's probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from acto.core.types import TrainingData
+from acto.data.samples import Dataset
+from acto.training import evaluation
+from acto.training.loop import Training
+
+
+def label_quality(
+    training: Training, prob_given: npt.NDArray[np.floating[Any]] | None = None
+) -> npt.NDArray[np.float32]:
+    """(N,) trust in each given label in [0, 1], 1 = sure.
+
+    That of the method, which remembers the course of training, averaged with what the model holds of the label now. Of
+    a method that has none, the mean probability of the given label over the visits: its model has learned wrong labels
+    by heart at the end. A sample that training never saw is trusted as much as the model holds its label likely now.
+
+    Args:
+        training: after any number of epochs.
+        prob_given: (N,) probability of the given label now; None: the method's own trust alone.
+    """
+    quality = training.method.label_quality()
+    trust = (training.history.mean_prob_given if quality is None else quality).float().cpu().numpy()
+    if prob_given is None:
+        return trust
+    known = trust if quality is None else (trust + prob_given) / 2
+    return np.where(np.isnan(trust), prob_given, known).astype(np.float32)
+
+
+def sample_table(
+    training: Training, data: TrainingData, dataset: Dataset
+) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
+    """The columns of samples.csv, (N,) each, and (N, K) probabilities of the method's headline prediction.
+
+    Args:
+        training: after any number of epochs.
+        data: the training samples of `dataset`, all of them, in their order.
+        dataset: names, given labels and, where known, true ones.
+    """
+    samples, names = dataset.train, np.array(dataset.class_names)
+    probs, *others = (all_probs := evaluation.all_probs(training, data)).values()
+    rows = np.arange(len(probs))
+    columns: dict[str, Any] = {
+        "id": list(samples.ids),
+        "given_label": names[samples.labels],
+        "predicted_label": names[probs.argmax(1)],
+        "prob_given": probs[rows, samples.labels],
+        "prob_predicted": probs.max(1),
+        "label_quality": label_quality(training, probs[rows, samples.labels]),
+    }
+    for name, values in zip(list(all_probs)[1:], others, strict=True):
+        columns[f"predicted_label_{name}"] = names[values.argmax(1)]
+        columns[f"prob_given_{name}"] = values[rows, samples.labels]
+    history = training.history.table()
+    columns |= {name: column.numpy() for name, column in history.items() if name not in ("predicted", "prob_given")}
+    clean, known = samples.is_clean, samples.is_known
+    if clean is not None and known is not None:
+        columns["label_is_true"] = np.where(known, np.where(clean, "yes", "no"), "unknown")
+    return columns, probs

@@ -1,0 +1,1 @@
+"""The loop, and what training remembers of each sample."""

@@ -1,0 +1,99 @@
+"""How good the model is on held-out data, and how well the noise was found: the only reader of true labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from acto.core.types import Batch, TrainingData
+from acto.training.loop import Training
+
+LAST_EPOCHS = 10
+
+
+@torch.no_grad()
+def predictions(
+    training: Training, data: TrainingData, *, batch_size: int | None = None
+) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """Batches of `data` in sample order, each with the method's (B, K) probabilities by name.
+
+    Args:
+        training: whose networks look.
+        data: what they look at.
+        batch_size: None: what suits the samples and the device.
+    """
+    method = training.method
+    mode = method.training
+    method.eval()
+    try:
+        for batch in data.scan(batch_size=batch_size):
+            with training.autocast():
+                probs = method.predict(batch.views[0])
+            yield batch, probs
+    finally:
+        method.train(mode)
+
+
+def prediction_names(training: Training, data: TrainingData) -> tuple[str, ...]:
+    """What the method calls its predictions, the headline first."""
+    return tuple(next(predictions(training, data, batch_size=2))[1])
+
+
+def accuracy(training: Training, data: TrainingData) -> dict[str, float]:
+    """Share of `data` that each of the method's predictions gets right, in [0, 1]; the headline comes first."""
+    right: dict[str, Tensor] = {}
+    for batch, probs_by_name in predictions(training, data):
+        for name, probs in probs_by_name.items():
+            hits = (probs.argmax(1) == batch.label).sum()
+            right[name] = right[name] + hits if name in right else hits
+    return {name: int(hits) / data.num_samples for name, hits in right.items()}
+
+
+def all_probs(training: Training, data: TrainingData) -> dict[str, npt.NDArray[np.float32]]:
+    """(N, K) probabilities by name, in sample order."""
+    parts: dict[str, list[Tensor]] = {}
+    for _, probs_by_name in predictions(training, data):
+        for name, probs in probs_by_name.items():
+            parts.setdefault(name, []).append(probs.float().cpu())
+    return {name: torch.cat(rows).numpy() for name, rows in parts.items()}
+
+
+def last_epochs_mean(values: list[float]) -> float:
+    """Mean over the last ten epochs (all, if there are fewer): the headline accuracy."""
+    return math.fsum(values[-LAST_EPOCHS:]) / len(values[-LAST_EPOCHS:])
+
+
+def selection_scores(selected: npt.NDArray[np.bool_], clean: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Precision, recall and F1 of a selection of clean samples, each in [0, 1]; NaN where nothing defines it.
+
+    Args:
+        selected: (N,) what the method took for clean.
+        clean: (N,) whether the given label is true.
+    """
+    hits = float(np.sum(selected & clean))
+    num_selected, num_clean = float(np.sum(selected)), float(np.sum(clean))
+    return {
+        "selection_precision": hits / num_selected if num_selected else math.nan,
+        "selection_recall": hits / num_clean if num_clean else math.nan,
+        "selection_f1": 2 * hits / (num_selected + num_clean) if num_selected + num_clean else math.nan,
+    }
+
+
+def auroc(scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: the chance that a positive sample scores higher than a negative one, ties half.
+
+    NaN if one of the two kinds is missing.
+    """
+    num_positive = int(positive.sum())
+    num_negative = len(positive) - num_positive
+    if not num_positive or not num_negative:
+        return math.nan
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # the mean rank of each group of equal scores, from 1
+    rank_sum = ranks[inverse][positive].sum()
+    return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))

@@ -1,0 +1,78 @@
+"""How the steps of a training are taken: one by one, from a recording, or with compiled networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from acto.methods.base import Method
+from acto.nets.base import Net
+from acto.nets.cpu_kernels import KernelsMissing
+from acto.nets.cpu_layers import NormReLU, WinogradConv2d, use_kernels
+from acto.training.compiled_nets import compile_nets
+from acto.training.cuda_graph import Recorder, recorder_for
+
+STEPS = ("eager", "graph", "compiled")
+
+
+def prepare_steps(
+    step: str | None,
+    method: Method,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    batch_size: int,
+    world: int = 1,
+    say: Callable[[str], None] = lambda text: None,
+) -> Recorder | None:
+    """What records the steps, if they are to be recorded; compiles the networks, if they are to be compiled.
+
+    Args:
+        step: one of STEPS; None: "graph" on a CUDA device, "compiled" on a processor that gains from it, else "eager".
+        method: on its device.
+        device: of the training.
+        precision: of the training.
+        batch_size: over all processes.
+        world: number of processes.
+        say: told what was asked for and cannot be done.
+    """
+    if step == "eager":
+        return None
+    if device.type != "cuda":
+        refused = _compile_for(device, method, precision, step)
+        if step is not None and refused is not None:
+            say(refused)
+        return None
+    if step == "compiled" and (
+        refused := compile_nets(method, device=device, precision=precision, batch_size=batch_size // world)
+    ):
+        say(refused)
+    made = recorder_for(method, device=device, precision=precision, world=world)
+    if isinstance(made, str):
+        if step is not None:
+            say(made)
+        return None
+    return made
+
+
+def step_taken(method: Method, recorder: Recorder | None) -> str:
+    """Which of STEPS `prepare_steps` has come to."""
+    faster = any(
+        isinstance(module, WinogradConv2d | NormReLU) or (isinstance(module, Net) and module.compiled_batch is not None)
+        for module in method.modules()
+    )
+    return "compiled" if faster else "eager" if recorder is None else "graph"
+
+
+def _compile_for(device: torch.device, method: Method, precision: torch.dtype, step: str | None) -> str | None:
+    """Have a processor's networks use the C kernels; or say in words why they do not."""
+    if device.type != "cpu" or step == "graph":
+        return f"--step {step} is for a CUDA device, and this is {device}: steps are taken one by one"
+    if precision != torch.bfloat16:
+        return f"--step {step} is for bfloat16 on a processor, and this is {str(precision).removeprefix('torch.')}"
+    try:
+        changed = use_kernels(method)
+    except KernelsMissing as error:
+        return f"--step {step} cannot be had on this machine: {error}"
+    return None if changed else f"--step {step} changes nothing: no layer of these networks has a faster form"

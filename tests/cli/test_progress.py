@@ -1,0 +1,154 @@
+"""What a run says: lines, their numbers and words, the bar on a terminal, and the summary."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pytest
+
+from acto.cli.progress import Reporter, columns, counted, duration, percent, size, summary_lines
+from acto.data.sources import DataSpec
+from acto.methods import METHODS
+from acto.runs.run import Run
+from acto.training.loop import Protocol
+
+RUN = Run(data=DataSpec(source="digits"), config=METHODS["acto"].Config(warmup_epochs=2), protocol=Protocol(epochs=12))
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def start(**changes: Any) -> dict[str, Any]:
+    return {
+        "run": RUN,
+        "device": "cpu",
+        "precision": "float32",
+        "data": "digits",
+        "num_train": 1347,
+        "num_test": 450,
+        "num_classes": 10,
+        "test_labels_are_given": False,
+        "noise": {"kind": "symmetric", "rate_realised": 0.4053},
+        "epochs_done": 0,
+        "folder": "runs/x",
+        **changes,
+    }
+
+
+def row(epoch: int, **changes: Any) -> dict[str, Any]:
+    values = {"epoch": epoch, "loss": 1.23456, "test_accuracy": 0.5, "selected_share": 0.25, "seconds": 60.0, **changes}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def told(*events: tuple[str, dict[str, Any]], **options: Any) -> list[str]:
+    stream = io.StringIO()
+    with Reporter(stream=stream, terminal=False, **options) as reporter:
+        for event, facts in events:
+            reporter(event, facts)
+    return stream.getvalue().splitlines()
+
+
+def test_plain_lines() -> None:
+    lines = told(("start", start()), ("note", {"text": "careful"}), ("epoch", row(1)), ("epoch", row(2, seconds=120.0)))
+    assert lines == [
+        "acto on digits: 1,347 training and 450 test samples, 10 classes",
+        "wrong labels: 40.53 % of the training set (symmetric)",
+        "cnn_small, 12 epochs, 128 samples a step, on cpu in float32",
+        "folder: runs/x",
+        "note: careful",
+        "epoch  2/12  loss 1.235  test accuracy 50.00 %  selected 25.00 %  60 s  10 min left",
+        "epoch  3/12  loss 1.235  test accuracy 50.00 %  selected 25.00 %  2 min  14 min left",
+    ]
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    lines = told(
+        ("start", start(noise={"rate_realised": None}, test_labels_are_given=True, epochs_done=3)),
+        ("epoch", row(0, selected_share=None, test_accuracy=math.nan)),
+        ("epoch", row(11)),
+    )
+    assert not [line for line in lines if "wrong labels" in line]
+    assert "going on after epoch 3 of 12" in lines
+    assert lines[-2] == "epoch  1/12  loss 1.235  60 s  more than 11 min left"  # the warm-up is the cheap part
+    assert lines[-1] == "epoch 12/12  loss 1.235  accuracy against the given labels 50.00 %  selected 25.00 %  60 s"
+
+
+def test_long_epochs_show_signs_of_life() -> None:
+    clock = Clock()
+    stream = io.StringIO()
+    with Reporter(stream=stream, terminal=False, clock=clock) as reporter:
+        reporter("start", start())
+        for step in range(100):
+            clock.now += 1.0
+            reporter("step", {"epoch": 4, "turn": 0, "step": step, "steps": 100})
+    steps = [line for line in stream.getvalue().splitlines() if "step " in line and line.startswith("epoch")]
+    assert steps == ["epoch 5/12: step 30/100", "epoch 5/12: step 60/100", "epoch 5/12: step 90/100"]
+
+
+def test_a_terminal_gets_a_bar_and_the_same_lines() -> None:
+    stream = io.StringIO()
+    with Reporter(stream=stream, terminal=True) as reporter:
+        reporter("start", start())
+        reporter("step", {"epoch": 0, "turn": 0, "step": 0, "steps": 22})
+        reporter("epoch", row(0))
+    assert "epoch  1/12  loss 1.235" in stream.getvalue()
+    assert "step 1/22" in stream.getvalue()
+
+
+def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = io.StringIO()
+    with Reporter(stream=stream, terminal=True) as reporter:
+        reporter("start", start())
+        reporter("step", {"epoch": 0, "turn": 0, "step": 0, "steps": 22})
+    assert "\x1b[3" not in stream.getvalue()
+    assert "\x1b[9" not in stream.getvalue()
+
+
+def test_other_processes_are_silent() -> None:
+    assert told(("start", start()), ("epoch", row(0)), ("note", {"text": "x"}), silent=True) == []
+
+
+def test_the_summary_puts_the_headline_first_and_marks_the_oracle() -> None:
+    summary = {
+        "method": "acto", "data": "digits", "epochs": 12, "seed": 3, "test_labels_are_given": False,
+        "test_accuracy_last10": 0.9, "test_accuracy_last": 0.91, "test_accuracy_best_oracle": 0.95,
+        "selection_precision": 0.99, "selection_recall": None, "mining_open": 0.5, "label_quality_auroc": 0.98765,
+    }  # fmt: skip
+    lines = summary_lines(summary, "runs/x")
+    assert lines[0] == "acto on digits, 12 epochs, seed 3"
+    assert lines[1].split("  ")[1:] == ["test accuracy, mean of the last 10 epochs", *lines[1].split("  ")[2:]]
+    assert lines[1].endswith("90.00 %")
+    assert "oracle" in lines[3]
+    assert lines[3].endswith("95.00 %")
+    assert any("AUROC" in line and line.endswith("0.988") for line in lines)
+    assert "folder: runs/x" in lines
+    given = summary_lines({**summary, "test_labels_are_given": True, "epochs": 1}, "runs/x")
+    assert given[1].strip().startswith("accuracy against the given labels, mean of the only epoch")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.04, "0.0 s"), (9.9, "9.9 s"), (60.4, "60 s"), (99.4, "99 s"), (99.6, "2 min"), (5940, "99 min"),
+        (6000, "1 h 40 min"), (7 * 3600 + 299, "7 h 05 min"), (3600 * 240, "10.0 days"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_numbers_in_words() -> None:
+    assert [percent(0.1234), percent(math.nan), percent(None)] == ["12.34 %", "-", "-"]
+    assert [size(512), size(1536), size(5 * 2**40)] == ["512 bytes", "1.5 KiB", "5120.0 GiB"]
+    assert [counted(1, "epoch"), counted(2, "epoch")] == ["1 epoch", "2 epochs"]
+    assert columns([("a", "bb"), ("ccc", "d")]) == ["a    bb", "ccc  d"]

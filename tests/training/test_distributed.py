@@ -1,0 +1,238 @@
+"""One pair of gloo processes, with every other sample of a batch each, walks all methods and all rules on a batch.
+
+Both must end in the same state. What is more, together they must do what one process does with whole batches: a method
+may differ only if OWN_PART says what it does within each process's part of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from acto.core import distributed
+from acto.core.errors import UserError
+from acto.data.loading.loader import DeviceData
+from acto.data.samples import Samples
+from acto.data.views.pipelines import ViewSpec
+from acto.methods import METHODS
+from acto.methods.acto import select
+from acto.methods.blocks.losses import batch_mean, masked_mean, prior_penalty
+from acto.methods.blocks.selection import small_loss
+from acto.methods.co_ldl import published_divergence
+from acto.methods.promix import fill_up
+from acto.runs.run import Run, prepare
+from acto.training.loop import Protocol, Training, run_epochs
+from acto.training.plans import Plan
+from toys import NUM_CLASSES, NUM_FEATURES, TOYS, columns_of, make_problem, tensors_in
+
+EPOCHS = 6
+BATCH_SIZE = 60  # of 121 samples: the last one joins the batch before it, where one process has 31 and the other 30
+PROBLEM = make_problem(num_train=121)
+CONFIGS = {name: toy.config for name, toy in TOYS.items()} | {
+    "acto": replace(TOYS["acto"].config, tau=0.5),
+    "jo-src": replace(TOYS["jo-src"].config, tau_clean=0.75),
+}
+
+OWN_PART = {
+    "afm": "pairs the first half of its part of a batch with the second",
+    "co-ldl": "draws a weight for every sample, and its partner among the clean samples of its part",
+    "disc": "draws a sample's partner from its part",
+    "dividemix": "draws a sample's partner from its part of X and U",
+    "elr-plus": "draws a sample's partner from its part",
+    "mixup": "draws a sample's partner from its part",
+    "promix": "draws a sample's partner from its part, for mixup and for FMix",
+    "snscl": "draws partners like DivideMix, and for every sample features and whether its key is kept",
+    "unicon": "draws partners like DivideMix, contrasts the views of its part, and normalizes projections over it",
+}
+"""Methods whose numbers depend on which samples one process holds, and why. All others equal one process."""
+
+
+class PlainNet(nn.Module):
+    """No batch normalization: its statistics would depend on how the batch is split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_dim = 32
+        self.features = nn.Sequential(nn.Linear(NUM_FEATURES, self.feature_dim), nn.Tanh())
+        self.head = nn.Linear(self.feature_dim, NUM_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def train(name: str) -> dict[str, Any]:
+    """What a training leaves. In double precision, so that rounding decides about no sample."""
+    samples = Samples(
+        ids=tuple(map(str, range(PROBLEM.train.num_samples))),
+        labels=PROBLEM.train.labels.numpy(),
+        features=PROBLEM.train.features.numpy(),
+    )
+    spec = ViewSpec(pipeline="vectors", mean=(0.0,) * NUM_FEATURES, std=(1.0,) * NUM_FEATURES)
+    rank, world = distributed.rank(), distributed.world()
+    data = DeviceData(samples, spec, seed=3, dtype=torch.float64, rank=rank, world=world)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(0)
+        method = METHODS[name](CONFIGS[name], PROBLEM.task, PlainNet).double()
+        training = Training(method, Protocol(epochs=EPOCHS, batch_size=BATCH_SIZE, plan=Plan(lr=0.1), clip_norm=5.0))
+        rows = [log.metrics for log in run_epochs(training, data, seed=3)]
+        with torch.no_grad():
+            predicted = next(iter(method.eval().predict(PROBLEM.test.features.double()).values())).argmax(1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return {
+        "method": method.state_dict(),
+        "history": columns_of(training.history),
+        "rows": rows,
+        "accuracy": float((predicted == PROBLEM.test.labels).double().mean()),
+    }
+
+
+def rules(own: slice) -> dict[str, Tensor]:
+    """What the rules on a batch say of 11 samples: what a process picks of its own ones, and its share of each mean."""
+    losses = torch.tensor([0.5, 0.2, 0.5, 0.0, 3.0, 0.2, 0.5, math.nan, 0.2, 0.5, 0.5])  # the 6th least is one of five
+    some = torch.tensor([1, 1, 0, 1, 1, 1, 1, 1, 0, 0, 1]).bool()
+    few = torch.tensor([0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0]).bool()
+    logits = torch.linspace(-1, 2, 33).view(11, 3).sin()
+    label, share = logits.flip(0).softmax(1), torch.linspace(0, 1, 11)
+    loss, some, few, logits, label, share = (part[own] for part in (losses, some, few, logits, label, share))
+    log_probs, partner_label = logits.log_softmax(1), label.roll(1, 1)
+    finite = loss.nan_to_num(9.0)
+    leaf = logits.clone().requires_grad_()
+    penalty = prior_penalty(leaf)
+    penalty.backward()
+    assert leaf.grad is not None
+    return {
+        "small_loss": small_loss(loss, 0.5),
+        "small_loss among some": small_loss(loss, 0.5, among=some),
+        "small_loss among few": small_loss(loss, 0.9, among=few),
+        "fill_up": fill_up(few, some, (9 - finite) / 10),
+        "gate": select(some, some | few, tau=0.2)[2][None],
+        "published_divergence": published_divergence(log_probs, label, partner_label, share, some),
+        "batch_mean": batch_mean(finite)[None],
+        "masked_mean": masked_mean(finite, few)[None],
+        "masked_mean over a share": masked_mean(finite, few, min_share=0.3)[None],
+        "prior_penalty": penalty.detach()[None],
+        "gradient of the prior_penalty": leaf.grad,
+    }
+
+
+MEANS = ("batch_mean", "masked_mean", "masked_mean over a share", "prior_penalty")
+"""Add up over the processes; all else is what one process finds for these samples."""
+
+
+def worker(rank: int, port: int, folder: str) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    distributed.start(torch.device("cpu"))
+    try:
+        found = {name: train(name) for name in METHODS}
+        torch.save({"methods": found, "rules": rules(slice(rank, None, 2))}, Path(folder) / f"{rank}.pt")
+    finally:
+        distributed.stop()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("pair")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(worker, args=(port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@cache
+def alone(name: str) -> dict[str, Any]:
+    return train(name)
+
+
+def differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    ours, theirs = ({key: t.nan_to_num(-7) for key, t in tensors_in(state).items()} for state in (first, second))
+    assert ours.keys() == theirs.keys()
+    return [key for key in ours if not torch.equal(ours[key], theirs[key])]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_processes_agree_bit_for_bit(name: str, pair: list[dict[str, Any]]) -> None:
+    first, second = (found["methods"][name] for found in pair)
+    assert not differing(first, second)
+    assert first["rows"] == second["rows"] and len(first["rows"]) == EPOCHS
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in OWN_PART])
+def test_two_processes_equal_one(name: str, pair: list[dict[str, Any]]) -> None:
+    one, two = alone(name), pair[0]["methods"][name]
+    for part in ("method", "history"):
+        for key, value in one[part].items():
+            if value.is_floating_point():  # in the history they are single precision
+                torch.testing.assert_close(two[part][key], value, atol=1e-6, rtol=1e-6, equal_nan=True)
+            else:
+                assert torch.equal(two[part][key], value), f"{part} {key} depends on the number of processes"
+    for expected, found in zip(one["rows"], two["rows"], strict=True):
+        assert found == pytest.approx(expected, abs=1e-5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OWN_PART)
+def test_what_depends_on_a_process_s_part_learns_all_the_same(name: str, pair: list[dict[str, Any]]) -> None:
+    one, two = alone(name), pair[0]["methods"][name]
+    assert all(t.isfinite().all() for t in two["method"].values())
+    assert all(math.isfinite(value) for row in two["rows"] for value in row.values())
+    assert torch.equal(two["history"]["visits"], one["history"]["visits"])
+    assert two["accuracy"] > 0.85 and two["accuracy"] > one["accuracy"] - 0.05
+    assert differing(one["method"], two["method"]), "equals one process: take it out of OWN_PART"
+
+
+def test_something_is_picked_and_something_is_not(pair: list[dict[str, Any]]) -> None:
+    """Equal selections say nothing where they are trivial."""
+    methods = pair[0]["methods"]
+    assert methods["acto"]["rows"][-1]["mining_open"] > 0
+    for name in ("acto", "co-ldl", "co-teaching", "co-teaching-plus", "gce", "jo-src", "jocor", "pnp", "promix", "sed"):
+        history = methods[name]["history"]
+        assert 0.1 < history["selected"].sum() / history["selectable"].sum() < 0.98, name
+
+
+@pytest.mark.parametrize("rule", rules(slice(None)))
+def test_a_rule_sees_the_global_batch(rule: str, pair: list[dict[str, Any]]) -> None:
+    whole = rules(slice(None))[rule]
+    first, second = (found["rules"][rule] for found in pair)
+    if rule in MEANS:
+        torch.testing.assert_close(first + second, whole)
+    elif rule == "gate":
+        assert torch.equal(first, whole) and torch.equal(second, whole)
+    else:
+        torch.testing.assert_close(first, whole[0::2])
+        torch.testing.assert_close(second, whole[1::2])
+
+
+def test_the_rules_would_find_other_things_in_a_part() -> None:
+    whole, even, odd = rules(slice(None)), rules(slice(0, None, 2)), rules(slice(1, None, 2))
+    for rule in whole:
+        if rule in MEANS or rule == "gate":
+            assert not torch.equal(odd[rule], whole[rule]), rule
+        else:
+            assert not (torch.equal(even[rule], whole[rule][0::2]) and torch.equal(odd[rule], whole[rule][1::2])), rule
+
+
+def test_one_process_gathers_nothing() -> None:
+    values = torch.arange(3.0, requires_grad=True)
+    (gathered, flags), own = distributed.gather(values, values > 1)
+    assert gathered.data_ptr() == values.data_ptr() and not gathered.requires_grad
+    assert flags.tolist() == [False, False, True] and own == slice(None)
+
+
+def test_statistics_over_all_processes_need_cuda_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(UserError, match="sync_batchnorm needs CUDA devices, and this process trains on cpu"):
+        prepare(Run(sync_batchnorm=True, device="cpu"))
