@@ -29,9 +29,9 @@ import torch
 from acto.core.types import Batch, Clock, Step
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
+from acto.runs.prepare import Prepared, prepare
 from acto.runs.recipes.by_data import CIFAR_NUST
 from acto.runs.recipes.recipe import recipe
-from acto.runs.run import Prepared, prepare
 from acto.training import evaluation
 from acto.training.loop import run_epochs
 from acto.training.plans import Plan

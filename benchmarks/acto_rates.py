@@ -32,9 +32,9 @@ import numpy as np
 from acto.data.noise import NoiseSpec
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load
+from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import CIFAR_NUST
 from acto.runs.recipes.recipe import recipe
-from acto.runs.run import prepare
 from acto.training import evaluation
 from acto.training.loop import run_epochs
 from acto.training.plans import Plan

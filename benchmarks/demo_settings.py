@@ -38,7 +38,7 @@ from acto.compare.demo_trials import RATES, Outcome, SmallMLP, learn_confidently
 from acto.data.noise import draw_labels, transition_matrix
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import load
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.runs.recipes.by_data import DIGITS, Setting
 
 NUM_TRAIN, NUM_VALIDATION = 1347, 450

@@ -56,11 +56,11 @@ from acto.data.moments import moments
 from acto.data.noise import draw_labels, instance_dependent, transition_matrix
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import load
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.labels.audit import find_issues
+from acto.runs.prepare import Prepared, prepare
 from acto.runs.recipes.by_data import Setting, setting_for
 from acto.runs.recipes.recipe import recipe
-from acto.runs.run import Prepared, prepare
 from acto.runs.sample_table import sample_table
 from acto.training import evaluation
 from acto.training.loop import run_epochs

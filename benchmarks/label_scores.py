@@ -22,11 +22,11 @@ import numpy.typing as npt
 
 from acto.data.moments import moments
 from acto.data.samples import Dataset, DataSpec, Samples
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.labels.audit import find_issues
+from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import Setting
 from acto.runs.recipes.recipe import recipe
-from acto.runs.run import prepare
 from acto.training import evaluation
 from acto.training.loop import Training, run_epochs
 from detection import NOISES, Problem, dataset, setting_of, sources

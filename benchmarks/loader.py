@@ -37,7 +37,8 @@ from acto.data.pictures.cache import open_cache
 from acto.data.pictures.files import decode_rgb, scaled_rgb, scaled_size
 from acto.data.samples import Samples
 from acto.data.views.counter_random import Occasion
-from acto.data.views.pipelines import WINDOW_DRAWS, ViewSpec, finish_view, view_draws
+from acto.data.views.pipelines import WINDOW_DRAWS, finish_view, view_draws
+from acto.data.views.spec import ViewSpec
 from acto.nets import build as nets
 
 SPEC = ViewSpec(pipeline="photo", size=224, resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

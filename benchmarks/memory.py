@@ -32,12 +32,13 @@ from torch import Tensor
 
 from acto.core.types import Batch
 from acto.data.noise import NoiseSpec
-from acto.data.sources import DataSpec, load
+from acto.data.samples import DataSpec
+from acto.data.sources import load
 from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.elr import ELR
+from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import setting_for
 from acto.runs.recipes.recipe import recipe
-from acto.runs.run import prepare
 from acto.training.evaluation import accuracy
 from acto.training.history import History
 from acto.training.loop import run_epochs

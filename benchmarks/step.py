@@ -33,7 +33,8 @@ from torchvision import transforms
 
 from acto.core.device import resolve_precision
 from acto.core.errors import UserError
-from acto.data.sources import DataSpec, load
+from acto.data.samples import DataSpec
+from acto.data.sources import load
 from acto.diagnostics.speed_limits import convolution_seconds
 from acto.diagnostics.timed_parts import (
     BATCH,

@@ -29,9 +29,9 @@ import torch
 
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
+from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import VECTORS, Setting
 from acto.runs.recipes.recipe import recipe
-from acto.runs.run import prepare
 from acto.runs.sample_table import label_quality
 from acto.training import evaluation
 from acto.training.loop import run_epochs

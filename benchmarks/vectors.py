@@ -23,14 +23,17 @@ import numpy as np
 import torch
 
 from acto.core.device import resolve_precision
-from acto.data.sources import DataSpec, load
+from acto.data.samples import DataSpec
+from acto.data.sources import load
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_run
-from acto.run_folder.writing import RunFolder, read_run
+from acto.run_folder.reading import read_run
+from acto.run_folder.writing import RunFolder
 from acto.runs.execute import execute
+from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import setting_of_kind
 from acto.runs.recipes.recipe import recipe
-from acto.runs.run import Run, prepare
+from acto.runs.run import Run
 from acto.training import evaluation
 
 WIDTH = 256

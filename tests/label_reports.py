@@ -13,7 +13,7 @@ from acto.labels.decisions import DecisionLog
 from acto.labels.report import LabelReport, NoiseEstimate
 from acto.labels.review_server import ReviewServer
 from acto.labels.thumbnails import placeholder
-from acto.run_folder.writing import RunRecord
+from acto.run_folder.reading import RunRecord
 
 NAMES = ("cat", "dog", "owl")
 

@@ -19,7 +19,7 @@ from acto.labels.page import write_report_page
 from acto.labels.report import read_report
 from acto.labels.review_server import ReviewServer
 from acto.labels.thumbnails import pictures_of, placeholder
-from acto.run_folder.writing import read_run
+from acto.run_folder.reading import read_run
 from browser import Browser
 from label_reports import report_of, small
 from labels.test_decisions import pictures, run_on

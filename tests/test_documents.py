@@ -14,17 +14,19 @@ import pytest
 import torch
 
 import toys
-from acto.cli.audit import audit_at_the_end
 from acto.data.noise import NoiseSpec
-from acto.data.sources import DataSpec
+from acto.data.samples import DataSpec
 from acto.labels.report import COLUMNS, read_report
+from acto.labels.run_audit import audit_at_the_end
 from acto.methods import METHODS
 from acto.methods.acto import ACTO
-from acto.run_folder.writing import RunFolder, read_run
+from acto.run_folder.reading import read_run
+from acto.run_folder.writing import RunFolder
 from acto.runs.execute import execute
-from acto.runs.run import Run, prepare
-from acto.training.loop import Protocol
+from acto.runs.prepare import prepare
+from acto.runs.run import Run
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 from methods import test_methods
 
 ROOT = Path(__file__).parents[1]

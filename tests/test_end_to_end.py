@@ -14,7 +14,7 @@ from acto.cli import main
 from acto.data.samples import DataSpec
 from acto.data.sources import load
 from acto.labels.report import read_report
-from acto.run_folder.writing import read_run
+from acto.run_folder.reading import read_run
 from browser import Browser
 
 NAMES = ("zero", "one <b>", 'two "quoted"')

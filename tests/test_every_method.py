@@ -12,7 +12,7 @@ from acto.cli import main
 from acto.methods import METHODS
 from acto.nets import cpu_layers
 from acto.nets.cpu_kernels import KernelsMissing, kernels
-from acto.run_folder.writing import RunRecord, read_run
+from acto.run_folder.reading import RunRecord, read_run
 
 NUM_CLASSES, PER_CLASS = 3, 24
 

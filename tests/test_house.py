@@ -1,154 +1,69 @@
-"""The rules of the house, read off the sources: who may import whom, and what nobody may call."""
+"""The rules of the house, read off the sources: who may import whom, how large a file may be, what nobody may call.
+
+    python tests/test_house.py
+
+prints the packages with their floors, sizes and imports.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "acto"
-FLOORS = [
-    {
-        "core.types",
-        "core.errors",
-        "core.distributed",
-        "methods.blocks.mixing",
-        "core.settings",
-        "cli.progress",
-        "pages.charts",
-        "compare.ablation",
-        "compare.published",
-        "core.resources",
-        "runs.recipes.by_data",
-        "data.pictures.pixel_store",
-    },
-    {
-        "data.views.counter_random",
-        "data.moments",
-        "data.views.operations",
-        "methods.blocks.losses",
-        "methods.blocks.selection",
-        "training.plans",
-        "core.device",
-        "core.files",
-        "cli.exit_codes",
-        "nets.base",
-        "diagnostics.findings",
-        "methods.blocks.soft_labels",
-        "core.cuda_streams",
-        "data.readers.file_tree",
-        "data.readers.text_files",
-    },
-    {
-        "data.classes",
-        "data.readers.download",
-        "data.noise",
-        "data.pictures.files",
-        "data.views.policies",
-        "data.splits",
-        "data.readers.safe_pickle",
-        "inference.feature_file",
-        "nets.cpu_kernels",
-    },
-    {
-        "data.readers.archives",
-        "data.views.pipelines",
-        "data.pictures.cache",
-        "training.history",
-        "methods.base",
-        "nets.weights",
-        "nets.libraries",
-        "core.sample_csv",
-        "nets.cpu_layers",
-    },
-    {
-        "data.loading.decode_workers",
-        "data.readers.label_files",
-        "data.readers.listings",
-        "data.loading.passes",
-        "data.samples",
-        "training.compiled_nets",
-        "training.cuda_graph",
-        "nets.build",
-        "run_folder.writing",
-        "compare.finished_runs",
-    },
-    {
-        "data.loading.loader",
-        "data.readers.named",
-        "data.apply_noise",
-        "data.near_duplicates",
-        "labels.report",
-        "methods",
-        "labels.page_curves",
-        "labels.thumbnails",
-    },
-    {
-        "data.sources",
-        "runs.recipes.by_method",
-        "training.step_modes",
-        "training.loop",
-        "labels.audit",
-        "labels.decisions",
-        "compare.collect",
-        "compare.tables",
-        "runs.calibration",
-    },
-    {
-        "data.check",
-        "data.for_prediction",
-        "diagnostics.probe",
-        "diagnostics.run_checks",
-        "training.evaluation",
-        "runs.failures",
-        "data.containers",
-        "labels.exchange",
-        "compare.plots",
-        "labels.page",
-        "compare.table_formats",
-        "inference.backbone",
-    },
-    {
-        "runs.sample_table",
-        "runs.trained_model",
-        "data.in_memory",
-        "cli.table",
-        "inference.extraction",
-        "diagnostics.timed_parts",
-        "diagnostics.machine",
-    },
-    {"inference.predictions", "inference.model_card", "runs.warm_start", "diagnostics.speed_limits"},
-    {"runs.run", "inference.export", "diagnostics.bench"},
-    {"runs.recipes.recipe", "runs.execute", "labels.run_audit"},
-    {"runs.cost"},
-    {"compare.demo_page", "compare.demo_trials", "cli.audit", "labels.corrected_copy", "labels.review_server"},
-    {"compare.demo", "cli.train"},
-    {"runs.flags", "cli.papers"},
-    {"fitting", "cli.data", "cli.features", "compare.sweep_jobs"},
-    {"estimator", "compare.sweep_launchers"},
-    {"compare.sweep_view"},
-    {"compare.sweep"},
-    {"cli"},
-]
-"""From the ground up. A file imports only from floors below its own."""
-NO_TORCH = {
-    "compare.ablation", "pages.charts", "compare.collect", "core.sample_csv", "data.noise",
-    "data.pictures.files", "runs.recipes.by_data", "labels.decisions", "diagnostics.machine",
-    "diagnostics.run_checks", "core.files", "core.errors", "labels.exchange", "inference.feature_file",
-    "diagnostics.findings", "labels.audit", "labels.report", "compare.plots", "compare.published",
-    "run_folder.writing", "compare.finished_runs", "labels.page_curves", "labels.page", "cli.table",
-    "compare.table_formats", "compare.tables", "core.resources",
-}  # fmt: skip
-METHOD_IMPORTS = {
-    "core.types", "core.errors", "methods.blocks.losses", "methods.blocks.selection", "methods.blocks.mixing",
-    "methods.blocks.soft_labels", "core.distributed", "nets.build", "core.cuda_streams", "methods.base",
-}  # fmt: skip
-IS_METHOD = re.compile(r"methods\.(?!base$|blocks\b)")
-LAZY = {"cli", ""}
-"""These may import inside functions, so that `acto --help` needs no torch."""
+MOST_LINES, MOST_ON_TOP = 400, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A folder, or a door: a file at the top that users import from."""
+
+    floor: int
+    may_import: frozenset[str]
+
+
+def on(floor: int, may_import: str = "") -> Package:
+    return Package(floor, frozenset(may_import.split()))
+
+
+PACKAGES = {
+    "core": on(1),
+    "pages": on(2, "core"),
+    "data": on(2, "core"),
+    "nets": on(2, "core"),
+    "methods": on(2, "core"),
+    "run_folder": on(2, "core"),
+    "training": on(3, "core nets methods"),
+    "runs": on(4, "core data nets methods run_folder training"),
+    "labels": on(5, "core pages data nets methods run_folder runs"),
+    "compare": on(5, "core pages data methods run_folder training runs"),
+    "inference": on(6, "core pages data nets run_folder runs labels"),
+    "diagnostics": on(6, "core data nets methods run_folder training labels"),
+    "fitting": on(6, "core data methods run_folder runs labels"),
+    "estimator": on(6, "core data methods training runs labels"),
+    "cli": on(7, "core pages data nets methods run_folder training runs labels compare inference diagnostics fitting"),
+}
+"""Who may import whom. Packages on a floor never import each other."""
+NO_TORCH = [
+    "pages.charts", "core.files", "core.locks", "core.errors", "core.text", "core.signals",
+    "core.settings", "core.sample_csv", "core.resources", "run_folder.writing", "run_folder.reading",
+    "run_folder.checkpoints", "run_folder.epoch_table", "labels.audit", "labels.report", "labels.decisions",
+    "labels.exchange", "labels.page", "labels.page_curves", "compare.finished_runs", "compare.tables",
+    "compare.table_formats", "compare.plots", "compare.published", "compare.ablation", "compare.collect",
+    "diagnostics.machine", "diagnostics.run_checks", "diagnostics.findings", "data.noise",
+    "data.pictures.files", "inference.feature_file", "runs.recipes.by_data", "cli", "cli.table", "cli.parser",
+    "cli.exit_codes",
+]  # fmt: skip
+"""Loaded without torch, they and all that they import: records, reports and tables are read in a moment."""
+LAZY = {"", "cli"}
+"""These import inside functions, so that `acto --help` needs no torch."""
 OPTIONAL = {
     "pyarrow", "timm", "cleanlab", "sklearn", "pandas", "matplotlib", "submitit", "onnx", "onnxruntime", "onnxscript",
 }  # fmt: skip
@@ -173,41 +88,99 @@ def imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
             assert node.module is not None
-            # `from acto.nets import build` names a file; `from acto.core.settings import build` a thing in it.
+            # `from acto.nets import build` names a file; `from acto.core.settings import merged` a thing in it.
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 yield full if full.removeprefix("acto.") in MODULES else node.module
 
 
-def own(tree: ast.AST) -> set[str]:
-    return {name.removeprefix("acto").removeprefix(".") for name in imports(tree) if name.split(".")[0] == "acto"}
+@cache
+def own(name: str) -> frozenset[str]:
+    """The modules of acto that a module imports when it is loaded or later."""
+    found = {i.removeprefix("acto").removeprefix(".") for i in imports(MODULES[name]) if i.split(".")[0] == "acto"}
+    return frozenset(found - {name})
 
 
-def floor(name: str) -> int:
-    for number, names in enumerate(FLOORS):
-        if name in names or (IS_METHOD.match(name) and "methods" in names):
-            return number
-    raise AssertionError(f"{name} has no floor: add it to FLOORS where it belongs")
+def package(name: str) -> str:
+    return name.partition(".")[0]
 
 
-@pytest.mark.parametrize("name", [n for n in MODULES if n and n != "cli.__main__" and MODULES[n].body[1:]])
-def test_imports_go_down(name: str) -> None:
-    for other in own(MODULES[name]) - {name}:
-        if other == "" and name in LAZY:
-            continue
-        assert other, f"{name} imports the package's face; import the file"
-        if name == "methods" and IS_METHOD.match(other):
-            continue
-        family = IS_METHOD.match(name) and IS_METHOD.match(other)  # a parent, by the test below
-        assert floor(other) < floor(name) or family, f"{name} imports {other}, which is not below it"
+def upward() -> list[str]:
+    """Every import that the table does not allow."""
+    found = []
+    for name in MODULES:
+        for other in own(name) if name else ():
+            if package(other) == package(name) or (other == "" and name in LAZY):
+                continue
+            if package(other) not in PACKAGES[package(name)].may_import:
+                found.append(f"{name} imports {other or 'the face of the package'}")
+    return found
 
 
-@pytest.mark.parametrize("name", [n for n in MODULES if IS_METHOD.match(n)])
+def circle() -> list[str]:
+    """Modules that import each other in a circle; empty where there is none."""
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name not in done:
+            for other in sorted(own(name)):
+                if other in MODULES and (found := walk(other, [*way, name])):
+                    return found
+            done.add(name)
+        return []
+
+    return next((found for name in MODULES if name and (found := walk(name, []))), [])
+
+
+def lines_of() -> dict[str, int]:
+    return {
+        str(path.relative_to(SOURCE)): len(path.read_text().splitlines())
+        for path in sorted(SOURCE.rglob("*"))
+        if path.suffix in (".py", ".c", ".h")
+    }
+
+
+def on_top() -> list[str]:
+    return sorted(path.name for path in SOURCE.iterdir() if path.name != "__pycache__")
+
+
+def test_every_package_is_in_the_table() -> None:
+    assert {package(name) for name in MODULES} - {""} == set(PACKAGES)
+
+
+def test_the_table_goes_down() -> None:
+    assert max(p.floor for p in PACKAGES.values()) <= 7
+    for name, here in PACKAGES.items():
+        for other in here.may_import:
+            assert PACKAGES[other].floor < here.floor, f"{name} may import {other}, which is not below it"
+
+
+def test_imports_are_those_of_the_table() -> None:
+    assert not upward()
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    assert not circle()
+
+
+def test_files_are_short_and_the_top_is_small() -> None:
+    assert {name: lines for name, lines in lines_of().items() if lines > MOST_LINES} == {}
+    assert len(on_top()) <= MOST_ON_TOP, on_top()
+
+
+METHOD_FILES = [n for n in MODULES if re.match(r"methods\.(?!base$|blocks\b)", n)]
+
+
+@pytest.mark.parametrize("name", METHOD_FILES)
 def test_a_method_sees_no_trainer_and_no_data(name: str) -> None:
     bases = {
         ast.unparse(base) for node in ast.walk(MODULES[name]) if isinstance(node, ast.ClassDef) for base in node.bases
     }
-    for other in own(MODULES[name]) - METHOD_IMPORTS:
+    for other in own(name):
+        if package(other) == "core" or other == "methods.base" or other.startswith("methods.blocks."):
+            continue
         names = {
             alias.name
             for node in ast.walk(MODULES[name])
@@ -218,9 +191,26 @@ def test_a_method_sees_no_trainer_and_no_data(name: str) -> None:
         assert other.startswith("methods.") and names <= bases, f"{name} imports {sorted(names)} from {other}"
 
 
-@pytest.mark.parametrize("name", sorted(NO_TORCH & set(MODULES)))
+def loaded_with(name: str) -> dict[str, str]:
+    """Everything of acto that is loaded with a module, each with the module that asks for it."""
+    found, left = {name: name}, [name]
+    while left:
+        here = left.pop()
+        top = ast.Module([node for node in MODULES[here].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        for other in imports(top):
+            other = other.removeprefix("acto").removeprefix(".")
+            if other in MODULES and other not in found:
+                found[other] = here
+                left.append(other)
+    return found
+
+
+@pytest.mark.parametrize("name", NO_TORCH)
 def test_reading_needs_no_torch(name: str) -> None:
-    assert not {i for i in imports(MODULES[name]) if i.split(".")[0] in ("torch", "torchvision")}
+    for module, by in loaded_with(name).items():
+        top = ast.Module([node for node in MODULES[module].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        slow = {i for i in imports(top) if i.split(".")[0] in ("torch", "torchvision")}
+        assert not slow, f"{name} loads {module} (through {by}), which imports {sorted(slow)}"
 
 
 @pytest.mark.parametrize("name", [n for n in MODULES if n not in LAZY])
@@ -251,7 +241,7 @@ def test_no_foreign_code_runs() -> None:
                 continue
             called = ast.unparse(node.func)
             words = {k.arg: ast.unparse(k.value) for k in node.keywords}
-            if called in ("torch.load", "load") and called == "torch.load":
+            if called == "torch.load":
                 assert words.get("weights_only") == "True", f"{name}: torch.load without weights_only=True"
             if called in ("np.load", "numpy.load"):
                 assert words.get("allow_pickle") == "False", f"{name}: np.load without allow_pickle=False"
@@ -263,3 +253,26 @@ def test_no_foreign_code_runs() -> None:
 def test_the_loop_names_no_method_and_no_data_set() -> None:
     text = (SOURCE / "training" / "loop.py").read_text().lower()
     assert not [word for word in ("acto.methods.acto", "dividemix", "cifar", "digits") if word in text]
+
+
+def main() -> None:
+    """Print the house."""
+    between: Counter[str] = Counter()
+    for name in MODULES:
+        for other in own(name) if name else ():
+            if package(other) != package(name):
+                between[package(name)] += 1
+    lines = lines_of()
+    print(f"{'package':<12} floor  files  lines  imports from other packages")
+    for name, here in PACKAGES.items():
+        inside = {file: n for file, n in lines.items() if file.split("/")[0].removesuffix(".py") == name}
+        print(f"{name:<12} {here.floor:>5} {len(inside):>6} {sum(inside.values()):>6} {between[name]:>6}")
+    largest = max(lines, key=lambda file: lines[file])
+    print(f"floors: {max(p.floor for p in PACKAGES.values())}; imports between packages: {between.total()}")
+    print(f"not allowed: {'; '.join(upward()) or 'none'}; circle: {' -> '.join(circle()) or 'none'}")
+    print(f"entries on top: {len(on_top())} ({', '.join(on_top())})")
+    print(f"lines: {sum(lines.values())} in {len(lines)} files; largest file: {largest}, {lines[largest]} lines")
+
+
+if __name__ == "__main__":
+    main()

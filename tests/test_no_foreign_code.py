@@ -21,14 +21,15 @@ import torch
 import yaml
 
 from acto.cli import main
-from acto.core.files import save_checkpoint
 from acto.data.samples import DataSpec
 from acto.data.sources import load
 from acto.labels.page import render
 from acto.labels.review_server import ReviewServer
 from acto.nets.build import build
 from acto.nets.weights import load_weights
-from acto.run_folder.writing import RunFolder, read_run
+from acto.run_folder.checkpoints import save_checkpoint
+from acto.run_folder.reading import read_run
+from acto.run_folder.writing import RunFolder
 from acto.runs.run import Run
 from bad_data import arrays, published
 from label_reports import report_of, served
@@ -458,7 +459,7 @@ ALLOWED = {
     ("nets.libraries", "importlib.import_module"): "a network that the user typed on the command line, or trusted",
 }
 EXTRACTING = (".extractall", ".extract", "unpack_archive")
-SUBPROCESSES = {"run_folder.writing", "compare.sweep_launchers", "diagnostics.machine", "nets.cpu_kernels"}
+SUBPROCESSES = {"run_folder.git_commit", "compare.sweep_launchers", "diagnostics.machine", "nets.cpu_kernels"}
 """They start git, a C compiler or acto itself, with a list of words and no shell."""
 
 

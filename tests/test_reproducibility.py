@@ -22,10 +22,12 @@ import torch
 from PIL import Image
 
 from acto.core.types import Clock, Stream
-from acto.run_folder.writing import read_run
+from acto.run_folder.reading import read_run
 from acto.runs.execute import fit
-from acto.runs.flags import parse, resolve
-from acto.runs.run import Run, prepare
+from acto.runs.flags import parse
+from acto.runs.prepare import prepare
+from acto.runs.resolve import resolve
+from acto.runs.run import Run
 from acto.training import evaluation
 from acto.training.loop import run_epochs
 

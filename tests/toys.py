@@ -43,8 +43,9 @@ from acto.methods.sop import SOP
 from acto.methods.standard import Standard
 from acto.methods.unicon import UNICON
 from acto.training.history import COLUMNS, History
-from acto.training.loop import Protocol, Training
+from acto.training.loop import Training
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 
 NUM_CLASSES = 4
 NUM_FEATURES = 8

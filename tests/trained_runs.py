@@ -11,7 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.nets import build as nets
 from acto.nets.base import Net
 from acto.run_folder.writing import RunFolder

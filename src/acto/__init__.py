@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from acto.core.errors import UserError as UserError
     from acto.data.in_memory import as_dataset as as_dataset
     from acto.data.noise import NoiseSpec as NoiseSpec
-    from acto.data.sources import DataSpec as DataSpec
+    from acto.data.samples import DataSpec as DataSpec
     from acto.data.sources import load as load_data
     from acto.estimator import NoisyLabelClassifier as NoisyLabelClassifier
     from acto.fitting import Fitted as Fitted
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from acto.labels.report import read_report as read_report
     from acto.labels.run_audit import audit_run as audit_run
     from acto.methods import METHODS as METHODS
+    from acto.run_folder.reading import read_run as read_run
     from acto.run_folder.writing import RunFolder as RunFolder
-    from acto.run_folder.writing import read_run as read_run
     from acto.runs.recipes.by_data import setting_for as setting_for
     from acto.runs.recipes.recipe import recipe as recipe
     from acto.runs.run import Run as Run
     from acto.runs.trained_model import TrainedModel as TrainedModel
     from acto.runs.trained_model import load as load_model
-    from acto.training.loop import Protocol as Protocol
     from acto.training.plans import Plan as Plan
+    from acto.training.protocol import Protocol as Protocol
 
 _PUBLIC = {
-    "DataSpec": ("acto.data.sources", "DataSpec"),
+    "DataSpec": ("acto.data.samples", "DataSpec"),
     "Fitted": ("acto.fitting", "Fitted"),
     "LabelReport": ("acto.labels.report", "LabelReport"),
     "METHODS": ("acto.methods", "METHODS"),
     "NoiseSpec": ("acto.data.noise", "NoiseSpec"),
     "NoisyLabelClassifier": ("acto.estimator", "NoisyLabelClassifier"),
     "Plan": ("acto.training.plans", "Plan"),
-    "Protocol": ("acto.training.loop", "Protocol"),
+    "Protocol": ("acto.training.protocol", "Protocol"),
     "Run": ("acto.runs.run", "Run"),
     "RunFolder": ("acto.run_folder.writing", "RunFolder"),
     "TrainedModel": ("acto.runs.trained_model", "TrainedModel"),
@@ -55,7 +55,7 @@ _PUBLIC = {
     "load_data": ("acto.data.sources", "load"),
     "load_model": ("acto.runs.trained_model", "load"),
     "read_report": ("acto.labels.report", "read_report"),
-    "read_run": ("acto.run_folder.writing", "read_run"),
+    "read_run": ("acto.run_folder.reading", "read_run"),
     "recipe": ("acto.runs.recipes.recipe", "recipe"),
     "setting_for": ("acto.runs.recipes.by_data", "setting_for"),
 }

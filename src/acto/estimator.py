@@ -23,14 +23,14 @@ from acto.core.device import resolve_device
 from acto.core.errors import UserError, choose
 from acto.core.settings import merged
 from acto.data.samples import Dataset, Samples
-from acto.data.views.pipelines import ViewSpec
-from acto.fitting import batch_size_for
+from acto.data.views.spec import ViewSpec
 from acto.labels.audit import report_on
 from acto.methods import METHODS
 from acto.methods.standard import Standard
-from acto.runs.flags import run_of, section
-from acto.runs.recipes.by_data import setting_of_kind
-from acto.runs.run import Run, prepare
+from acto.runs.prepare import prepare
+from acto.runs.recipes.by_data import batch_size_for, setting_of_kind
+from acto.runs.resolve import run_of, section
+from acto.runs.run import Run
 from acto.runs.sample_table import label_quality
 from acto.runs.trained_model import Headline
 from acto.training.loop import run_epochs

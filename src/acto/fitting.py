@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -23,17 +22,12 @@ from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_run
 from acto.methods import METHODS
 from acto.runs import execute
-from acto.runs.execute import Report
-from acto.runs.flags import SHORT, known_fields, run_of, section
-from acto.runs.recipes.by_data import Setting, setting_of_kind
+from acto.runs.events import Report
+from acto.runs.recipes.by_data import for_size, setting_of_kind
+from acto.runs.resolve import SHORT, known_fields, run_of, section
 from acto.runs.run import Run
 from acto.runs.trained_model import TrainedModel, load
 from acto.runs.warm_start import as_begun, settings_after
-
-SMALLEST_BATCH = 8
-STEPS_AN_EPOCH = 16
-"""Small data are cut into at least so many batches, as far as SMALLEST_BATCH allows: a recipe counts in epochs, and an
-epoch of one step teaches nothing."""
 
 
 class Fitted:
@@ -225,7 +219,7 @@ def fit(
             seed=seed or 0, ids=ids,
         )  # fmt: skip
     if init_from is None:
-        setting = _for_size(setting_of_kind(held.views.pipeline, len(held.train)), len(held.train))
+        setting = for_size(setting_of_kind(held.views.pipeline, len(held.train)), len(held.train))
         planned = run_of(asked, setting, trust_net=net is not None)
     else:
         planned = Run.from_dict(asked, trust_net=net is not None)
@@ -248,17 +242,6 @@ def fit(
     if out is None:
         weakref.finalize(fitted, shutil.rmtree, folder, ignore_errors=True)
     return fitted
-
-
-def _for_size(setting: Setting, num_samples: int) -> Setting:
-    """The setting with batches that small data have enough of."""
-    return replace(setting, batch_size=batch_size_for(num_samples, most=setting.batch_size))
-
-
-def batch_size_for(num_samples: int, *, most: int) -> int:
-    """The largest power of two that leaves STEPS_AN_EPOCH, between SMALLEST_BATCH and `most`."""
-    fitting = 1 << max(num_samples // STEPS_AN_EPOCH, 1).bit_length() - 1
-    return min(max(fitting, SMALLEST_BATCH), most)
 
 
 def _key(name: str, method: str) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from acto.core.errors import UserError
-from acto.core.files import RunError
+from acto.core.errors import RunError, UserError
 from acto.data.pictures.files import decode_rgb
 from acto.data.samples import Dataset
 

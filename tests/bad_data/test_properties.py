@@ -18,8 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from acto.core.errors import UserError
-from acto.core.files import RunError
+from acto.core.errors import RunError, UserError
 from acto.data.classes import encode, infer_classes, read_column
 from acto.data.pictures.files import BadImage, decode_rgb, inspect
 from acto.data.readers.archives import read_arrays, read_idx, read_parquet

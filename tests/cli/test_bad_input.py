@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from acto.cli import main
-from acto.run_folder.writing import RunFolder, read_run
+from acto.run_folder.reading import read_run
+from acto.run_folder.writing import RunFolder
 
 DIGITS = ["--data", "digits", "--method", "standard", "--device", "cpu", "--subset", "100", "--epochs", "1"]
 SMALL = ["--method", "standard", "--device", "cpu", "--epochs", "1", "--batch-size", "4"]
@@ -123,7 +124,7 @@ def test_settings_are_checked_before_anything_is_read(
     def read(*args: object, **kwargs: object) -> None:
         raise AssertionError("data was read")
 
-    monkeypatch.setattr("acto.runs.flags.load", read)
+    monkeypatch.setattr("acto.runs.resolve.load", read)
     monkeypatch.setattr("acto.cli.train.load", read)
     assert "tau is -1.0" in refuse("--data", str(folder), "--acto.tau", "-1")
     assert "more than the 2 epochs" in refuse("--data", str(folder), "--epochs", "2", "--warmup-epochs", "3")

@@ -21,16 +21,16 @@ import acto
 from acto.cli import COMMANDS, USAGE, main, train
 from acto.cli.progress import Reporter
 from acto.compare.sweep_jobs import Block, Variant, jobs_of
-from acto.core.errors import UserError
-from acto.core.files import RunError
+from acto.core.errors import RunError, UserError
 from acto.core.settings import plain
 from acto.methods import METHODS
-from acto.run_folder.writing import read_run
-from acto.runs.flags import known_fields, parse, resolve
+from acto.run_folder.reading import read_run
+from acto.runs.flags import parse
 from acto.runs.recipes import by_data
+from acto.runs.resolve import known_fields, resolve
 from acto.runs.run import Run
-from acto.training.loop import Protocol
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 
 TINY = [
     *("--data", "digits", "--noise", "symmetric", "--noise-rate", "0.4", "--subset", "160", "--batch-size", "64"),
@@ -86,7 +86,7 @@ def test_errors_are_one_line_and_choose_the_exit_code(
         def command(tokens: Any) -> int:
             raise error
 
-        monkeypatch.setattr("acto.cli.data.methods", command)
+        monkeypatch.setattr("acto.cli.methods.methods", command)
         return main(["methods"])
 
     assert fail(UserError("no such thing")) == 2

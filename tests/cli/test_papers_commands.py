@@ -14,8 +14,8 @@ from PIL import Image
 
 from acto.cli import papers
 from acto.core.errors import UserError
-from acto.data.sources import DataSpec
-from acto.run_folder.writing import read_run
+from acto.data.samples import DataSpec
+from acto.run_folder.reading import read_run
 from acto.runs.run import Run
 from acto.training.plans import Plan
 

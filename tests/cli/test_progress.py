@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from acto.cli.progress import Reporter, columns, counted, duration, percent, size, summary_lines
-from acto.data.sources import DataSpec
+from acto.cli.progress import Reporter, summary_lines
+from acto.core.text import columns, counted, duration, percent, size
+from acto.data.samples import DataSpec
 from acto.methods import METHODS
 from acto.runs.run import Run
-from acto.training.loop import Protocol
+from acto.training.protocol import Protocol
 
 RUN = Run(data=DataSpec(source="digits"), config=METHODS["acto"].Config(warmup_epochs=2), protocol=Protocol(epochs=12))
 

@@ -19,12 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from acto.cli import demo as demo_command
 from acto.cli import main
 from acto.compare import demo, demo_page, demo_trials
-from acto.compare.demo_page import Curve, Suspect, draw
+from acto.compare.demo_page import Suspect
 from acto.compare.demo_trials import Outcome, Outcomes, SmallMLP, Trial, learn_confidently, train
 from acto.data.samples import Dataset, Samples
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
+from acto.pages.charts import Curve, draw
 from acto.runs.recipes.by_data import setting_for
 
 QUICK = replace(setting_for("digits"), epochs=3, warmup_epochs=1)
@@ -268,8 +270,8 @@ def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
 
 
 def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(demo, "setting_for", lambda source: QUICK)
-    monkeypatch.setattr(demo, "MLP", QUICK_MLP)
+    monkeypatch.setattr(demo_command, "setting_for", lambda source: QUICK)
+    monkeypatch.setattr(demo_command, "MLP", QUICK_MLP)
     monkeypatch.setenv("COLUMNS", "120")
     assert main(["demo", "--seeds", "2", "--workers", "2", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr()
@@ -316,8 +318,8 @@ def test_without_cleanlab_the_rest_is_compared(
         }
         return {trial: outcome(0, accuracies=nets[trial.method], **many) for trial in trials}
 
-    monkeypatch.setattr(demo, "_has", lambda package: package != "cleanlab")
-    monkeypatch.setattr(demo, "measure_all", measure_all)
+    monkeypatch.setattr(demo_command, "has_package", lambda package: package != "cleanlab")
+    monkeypatch.setattr(demo_command, "measure_all", measure_all)
     assert main(["demo", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert 'pip install "acto-lnl[cleanlab]"' in printed.err
@@ -351,7 +353,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(
 BUSY = """
 import os, signal, sys
 from acto import cli
-from acto.compare import demo
+from acto.cli import demo
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & makes what it starts ignore Ctrl-C
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import yaml
 
+from acto.cli.sweep import sweep
 from acto.compare.ablation import ABLATION
 from acto.compare.collect import collect
 from acto.compare.finished_runs import config_hash
-from acto.compare.sweep import run_all, sweep
+from acto.compare.sweep import run_all
 from acto.compare.sweep_jobs import Block, Job, folder_name, jobs_of, parse_methods, parse_noise, read_study
 from acto.compare.sweep_launchers import (
     Item,
@@ -33,7 +34,7 @@ from acto.compare.sweep_launchers import (
 )
 from acto.compare.sweep_view import View, result_lines
 from acto.core.errors import UserError
-from acto.core.files import FolderLock
+from acto.core.locks import FolderLock
 from acto.methods import METHODS
 from acto.run_folder.writing import RunFolder
 
@@ -107,7 +108,8 @@ def test_the_name_tells_what_it_is_and_hashes_what_decides() -> None:
 
 
 def test_the_run_is_the_one_that_train_would_do() -> None:
-    from acto.runs.flags import parse, resolve
+    from acto.runs.flags import parse
+    from acto.runs.resolve import resolve
 
     tokens = ["--method", "acto", "--data", "digits", "--noise", "symmetric", "--noise-rate", "0.4", "--epochs", "8"]
     (job, _) = jobs_of([block("acto", tokens=("--epochs", "8"))])

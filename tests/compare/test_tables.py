@@ -24,7 +24,7 @@ from acto.compare.table_formats import as_json, comma_separated, latex, markdown
 from acto.compare.tables import Table, build
 from acto.core.errors import UserError
 from acto.data.noise import NoiseSpec
-from acto.data.sources import DataSpec
+from acto.data.samples import DataSpec
 from acto.methods import METHODS
 from acto.runs.recipes.by_data import SETTINGS
 from acto.runs.recipes.recipe import recipe

@@ -17,11 +17,12 @@ from torchvision.datasets import ImageFolder
 import acto
 from acto.core.errors import UserError
 from acto.data.in_memory import as_dataset
-from acto.data.sources import DataSpec
-from acto.fitting import Fitted, batch_size_for, fit
+from acto.data.samples import DataSpec
+from acto.fitting import Fitted, fit
+from acto.runs.recipes.by_data import batch_size_for
 from acto.runs.run import Run
-from acto.training.loop import Protocol
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 
 LABELS = np.arange(40) % 2
 VECTORS = np.arange(120, dtype=np.float64).reshape(40, 3)

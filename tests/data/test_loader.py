@@ -20,7 +20,8 @@ from acto.data.loading.loader import DeviceData, DiskData, open_data
 from acto.data.pictures.files import BadImage, scaled_rgb
 from acto.data.samples import Samples
 from acto.data.views.counter_random import Occasion, order, uniform
-from acto.data.views.pipelines import ViewSpec, make_vector_view, make_view
+from acto.data.views.pipelines import make_vector_view, make_view
+from acto.data.views.spec import ViewSpec
 
 SPEC = ViewSpec(pipeline="small", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
 BOTH = ("weak", "strong")

@@ -20,15 +20,14 @@ from PIL import Image
 
 from acto.cli import main
 from acto.compare.finished_runs import config_hash
-from acto.core.errors import UserError
-from acto.core.files import RunError
+from acto.core.errors import RunError, UserError
 from acto.core.types import Stream
 from acto.data.loading.loader import DiskData, open_data
 from acto.data.pictures import cache as picture_cache
 from acto.data.pictures.cache import open_cache
 from acto.data.pictures.files import BadImage, scaled_rgb
 from acto.data.samples import DataSpec, Samples
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.runs.run import Run
 
 SPEC = ViewSpec(pipeline="photo", size=20, resize=24, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))

@@ -16,7 +16,8 @@ from torchvision.transforms import AutoAugment, AutoAugmentPolicy, Interpolation
 from acto.core.errors import UserError
 from acto.data.views import operations, pipelines, policies
 from acto.data.views.counter_random import Occasion, bits, order, uniform
-from acto.data.views.pipelines import PIPELINES, VIEWS, ViewSpec, finish_view, make_vector_view, make_view
+from acto.data.views.pipelines import finish_view, make_vector_view, make_view
+from acto.data.views.spec import PIPELINES, VIEWS, ViewSpec
 
 OCCASION = Occasion(seed=3, epoch=5, turn=1, number=2)
 GREY = (128, 128, 128)

@@ -22,8 +22,8 @@ from acto.data.noise import NoiseSpec, draw_labels, sha256_of_labels, transition
 from acto.data.readers import named
 from acto.data.readers.archives import CIFAR10, CIFAR100, read_idx
 from acto.data.readers.safe_pickle import load_plain
-from acto.data.samples import Samples
-from acto.data.sources import SOURCES, DataSpec, load
+from acto.data.samples import DataSpec, Samples
+from acto.data.sources import SOURCES, load
 from acto.data.splits import holdout, subset
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from acto.cli.bench import bench as bench_command
 from acto.core.errors import UserError
 from acto.data.loading.passes import suitable_batch
 from acto.diagnostics import bench, speed_limits
@@ -149,7 +150,7 @@ def test_the_command_prints_words_and_json(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(speed_limits, "FEWEST_CALLS", 1)
     measured = best_seconds
     monkeypatch.setattr(speed_limits, "best_seconds", lambda work, device, least: measured(work, device, least=0.0))
-    assert bench.bench(["--quick", "--json", "--device", "cpu"]) == 0
+    assert bench_command(["--quick", "--json", "--device", "cpu"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert set(figures["rates"]) == {
         "step", "evaluation", "weak", "autoaugment", "randaugment", "files", "files_in_workers",
@@ -230,7 +231,7 @@ def test_figures_in_words() -> None:
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="device 'cuda:99' is not on this machine"):
-        bench.bench(["--device", "cuda:99"])
+        bench_command(["--device", "cuda:99"])
 
 
 def test_batches_of_an_evaluation_suit_samples_and_device() -> None:

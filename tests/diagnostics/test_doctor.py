@@ -19,12 +19,13 @@ import torch
 from acto.cli import main
 from acto.core import device
 from acto.core.resources import WAITING, usable_cores, usable_memory
-from acto.data.sources import DataSpec
+from acto.data.samples import DataSpec
 from acto.diagnostics import machine
 from acto.diagnostics.findings import Finding, as_lines, worst
 from acto.diagnostics.machine import cores, disk, open_files, packages, probe, satisfies, shared_memory
 from acto.diagnostics.run_checks import examine
-from acto.run_folder.writing import MARK, RunFolder
+from acto.run_folder.reading import MARK
+from acto.run_folder.writing import RunFolder
 
 TINY = [
     *("--data", "digits", "--noise", "symmetric", "--noise-rate", "0.4", "--subset", "160", "--batch-size", "64"),

@@ -21,13 +21,13 @@ from acto.cli import train
 from acto.core import files
 from acto.methods.base import Method
 from acto.run_folder import writing
-from acto.runs import flags
+from acto.runs import resolve
 from acto.training import evaluation
 from acto.training.loop import Training
 
 Act = Callable[[], None]
 POINTS = ("start", "half training.pt", "written training.pt", "manifest written", "renamed", "older deleted")
-"""Inside a save, as durable.save_checkpoint names them."""
+"""Inside a save, as run_folder.checkpoints.save_checkpoint names them."""
 
 
 def die() -> None:
@@ -103,7 +103,7 @@ def before(module: Any, name: str, act: Act, *, number: int = 0) -> Injection:
 
 def in_data(act: Act) -> Injection:
     """While the data are read, before there is a folder."""
-    return together(before(flags, "load", act), before(train, "load", act))
+    return together(before(resolve, "load", act), before(train, "load", act))
 
 
 def in_evaluation(epoch: int, act: Act) -> Injection:

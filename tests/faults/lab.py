@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from acto.cli import main
-from acto.run_folder.writing import checksum_report, last_checkpoint, read_run
+from acto.run_folder.reading import checksum_report, last_checkpoint, read_run
 
 EPOCHS, STEPS = 4, 4
 COMMON = [

@@ -37,7 +37,7 @@ from injections import (
 from lab import EPOCHS, METHODS, STEPS, Child, Injection, Lab, Life, status_of
 
 from acto.cli import train
-from acto.run_folder.writing import last_checkpoint, read_run
+from acto.run_folder.reading import last_checkpoint, read_run
 
 Trials = Iterator[tuple[str, Callable[[], str | None]]]
 Fault = Callable[[Lab, random.Random, int], Trials]

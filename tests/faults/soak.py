@@ -31,7 +31,8 @@ from processes import FAULTS as OF_PROCESSES
 from scenarios import FAULTS as OF_RUNS
 from storage import FAULTS as OF_STORAGE
 
-from acto.data.sources import DataSpec, load
+from acto.data.samples import DataSpec
+from acto.data.sources import load
 from acto.runs import flags  # noqa: F401  (loaded once, before the children are forked)
 
 FAULTS = {**OF_RUNS, **OF_STORAGE, **OF_PROCESSES}

@@ -17,7 +17,7 @@ from injections import FULL, die, in_evaluation, in_save, refused_operation, sma
 from lab import Injection, Lab, Life, status_of
 from scenarios import KINDS, Fault, Trials, epochs_saved, must_say, operations_of
 
-from acto.run_folder.writing import read_run
+from acto.run_folder.reading import read_run
 
 # The disk.
 

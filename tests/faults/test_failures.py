@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from acto.core import distributed
-from acto.core.files import RunError, start_over
+from acto.core.errors import RunError
 from acto.core.types import Clock
+from acto.run_folder.checkpoints import start_over
 from acto.runs.failures import Interrupted, in_words, signals_raise
-from acto.training.loop import DivergedError
+from acto.training.divergence import DivergedError
 
 
 def told(error: BaseException, *, workers: int = 4, precision: str = "float32") -> str:

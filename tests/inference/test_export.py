@@ -16,11 +16,11 @@ import torchvision
 import yaml
 from safetensors.torch import load_file
 
-from acto.core.errors import UserError
-from acto.core.files import RunError
-from acto.data.views.pipelines import ViewSpec
+from acto.cli.export import export_command
+from acto.core.errors import RunError, UserError
+from acto.data.views.spec import ViewSpec
 from acto.inference import export as exporting
-from acto.inference.export import Exported, export, export_command
+from acto.inference.export import Exported, export
 from acto.inference.model_card import plain_text
 from acto.runs.trained_model import load
 from trained_runs import finished_run

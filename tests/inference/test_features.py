@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from acto.cli.features import features
+from acto.cli.train import train
 from acto.core.errors import UserError
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import IMAGENET_MEAN, IMAGENET_STD, load
@@ -29,7 +30,6 @@ from acto.inference.backbone import Backbone, _folded, make_backbone
 from acto.inference.extraction import extract
 from acto.inference.feature_file import FeatureFile, folder_of
 from acto.nets.build import build
-from acto.runs.flags import train
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from acto.core.errors import UserError
-from acto.core.files import RunError
+from acto.core.errors import RunError, UserError
 from acto.labels.audit import Trained, audit, estimate_noise, find_issues, report_on
 from acto.labels.report import COLUMNS, LabelReport, read_report
 

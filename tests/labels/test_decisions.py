@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from acto.core.errors import UserError
-from acto.core.files import RunError
+from acto.cli.apply import apply
+from acto.core.errors import RunError, UserError
 from acto.core.settings import build
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
 from acto.data.sources import load
-from acto.labels.corrected_copy import apply, apply_decisions
+from acto.labels.corrected_copy import apply_decisions
 from acto.labels.decisions import DecisionLog, corrected, read_decisions, to_csv
 from acto.labels.report import read_report
 from acto.run_folder.writing import RunFolder

@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from acto.cli.exchange import exchange
 from acto.core.errors import UserError
 from acto.data.samples import DataSpec
-from acto.labels.exchange import REMOVE, exchange, export_report, import_decisions
+from acto.labels.exchange import REMOVE, export_report, import_decisions
 from acto.run_folder.writing import RunFolder
 from acto.runs.recipes.by_data import setting_for
 from acto.runs.recipes.recipe import recipe

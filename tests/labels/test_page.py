@@ -19,7 +19,7 @@ from acto.data.samples import Samples
 from acto.labels.page import MATRIX_CLASSES, NUM_PICTURES, render, write_report_page
 from acto.labels.thumbnails import MAX_BYTES, SIDE, media_type, pictures_of, placeholder, thumbnail
 from acto.pages.charts import Curve, draw_values
-from acto.run_folder.writing import RunRecord
+from acto.run_folder.reading import RunRecord
 from label_reports import report_of, small
 
 NASTY = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", '=HYPERLINK("http://x")\'&')

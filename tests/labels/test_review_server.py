@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from test_page import data_of, record_of
 
+from acto.cli import review as module
 from acto.cli.exit_codes import guarded
+from acto.cli.review import review
 from acto.core.errors import UserError
 from acto.data.samples import DataSpec
-from acto.labels import review_server as module
 from acto.labels.decisions import DecisionLog
-from acto.labels.review_server import ReviewServer, review
+from acto.labels.review_server import ReviewServer
 from acto.labels.thumbnails import placeholder
 from acto.run_folder.writing import RunFolder
 from acto.runs.recipes.by_data import setting_for

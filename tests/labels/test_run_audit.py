@@ -15,13 +15,15 @@ from PIL import Image
 
 from acto.cli import main
 from acto.cli.audit import audit, lines
+from acto.cli.exchange import exchange
 from acto.core.errors import UserError
 from acto.data.for_prediction import read_labelled
 from acto.fitting import fit
-from acto.labels.exchange import exchange, export_report
+from acto.labels.exchange import export_report
 from acto.labels.report import LabelReport, read_report
 from acto.labels.run_audit import audit_run
-from acto.run_folder.writing import RunFolder, read_run
+from acto.run_folder.reading import read_run
+from acto.run_folder.writing import RunFolder
 from acto.runs.sample_table import label_quality
 from label_reports import report_of
 

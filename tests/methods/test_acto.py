@@ -17,8 +17,9 @@ from acto.methods.acto import ACTO, select
 from acto.methods.base import Method
 from acto.methods.blocks.losses import negative_entropy
 from acto.methods.standard import Standard
-from acto.training.loop import Protocol, Training, run_epochs
+from acto.training.loop import Training, run_epochs
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 from toys import LinearNet, tensors_in
 
 # The rule on hand-written numbers ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from acto.core import distributed
 from acto.core.types import Batch, Clock, Task
 from acto.data.loading.loader import DeviceData
 from acto.data.samples import Samples
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.methods.blocks.selection import min_max, two_mode_mixture
 from acto.methods.dividemix import DivideMix, divide
 from acto.training.loop import Training, run_epochs

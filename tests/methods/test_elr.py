@@ -19,8 +19,9 @@ from acto.methods.elr import ELR
 from acto.methods.elr_plus import ELRPlus, ramp_up
 from acto.runs.recipes.by_data import SETTINGS
 from acto.runs.recipes.by_method import CONFIGS
-from acto.training.loop import Protocol, Training, run_epochs
+from acto.training.loop import Training, run_epochs
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 from toys import make_method, make_problem, make_training
 
 K = 3

@@ -21,12 +21,14 @@ from acto.methods.acto import ACTO
 from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.elr import ELR
 from acto.methods.elr_plus import ELRPlus
-from acto.run_folder.writing import last_checkpoint
+from acto.run_folder.reading import last_checkpoint
 from acto.runs.flags import parse
-from acto.runs.run import Run, prepare
+from acto.runs.prepare import prepare
+from acto.runs.run import Run
 from acto.runs.warm_start import settings_after
-from acto.training.loop import Protocol, Training, run_epochs
+from acto.training.loop import Training, run_epochs
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 from toys import NUM_FEATURES, make_problem
 
 K = 20

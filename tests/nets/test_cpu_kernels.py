@@ -22,10 +22,10 @@ from acto.nets import build as nets
 from acto.nets import cpu_kernels, cpu_layers
 from acto.nets.cpu_kernels import KernelsMissing, kernels
 from acto.nets.cpu_layers import NormReLU, WinogradConv2d, has_fast_form, use_kernels
-from acto.run_folder.writing import read_run
+from acto.run_folder.reading import read_run
 from acto.runs.execute import fit
 from acto.runs.run import Run
-from acto.training.loop import Protocol
+from acto.training.protocol import Protocol
 from acto.training.step_modes import prepare_steps
 from toys import make_method, make_problem
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from acto.core.errors import UserError
-from acto.nets.build import NETS, Net, average, build, num_parameters
+from acto.methods.blocks.weight_average import average
+from acto.nets.base import Net
+from acto.nets.build import NETS, build, num_parameters
 
 SMALLEST: dict[str, tuple[int, ...]] = {
     "cnn7": (3, 32, 32),

@@ -22,10 +22,13 @@ import numpy as np
 import pytest
 import yaml
 
-from acto.core import files
-from acto.core.errors import UserError
-from acto.core.files import FolderLock, write_atomically
-from acto.run_folder.writing import RunError, RunFolder, checksum_report, default_run_name, last_checkpoint, read_run
+from acto.core import files, locks
+from acto.core.errors import RunError, UserError
+from acto.core.files import write_atomically
+from acto.core.locks import FolderLock
+from acto.run_folder import checkpoints
+from acto.run_folder.reading import checksum_report, last_checkpoint, read_run
+from acto.run_folder.writing import RunFolder, default_run_name
 
 CONFIG = {"method": {"name": "acto", "tau": 0.025}, "epochs": 3, "device": "cpu"}
 
@@ -228,7 +231,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def no_locks(descriptor: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
     with pytest.raises(RunError, match=r"cannot lock .*No locks available.*another file system"):
         FolderLock(tmp_path / "lock")
 
@@ -668,11 +671,11 @@ def test_too_little_space_is_noticed_before_writing(run: RunFolder, monkeypatch:
     run.save_checkpoint(0, of_epoch(0))
     size = sum(map(len, of_epoch(1).values()))
     usage = shutil.disk_usage(run.path)
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage._replace(free=2 * size - 1))
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage._replace(free=2 * size - 1))
     with pytest.raises(RunError, match=r"0\.0 MB free, and 0\.0 MB \(twice its size\).*go on with --resume"):
         run.save_checkpoint(1, of_epoch(1))
     assert_whole(run, 0)
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage._replace(free=2 * size))
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage._replace(free=2 * size))
     run.save_checkpoint(1, of_epoch(1))
 
 
@@ -737,7 +740,7 @@ def test_an_older_checkpoint_that_cannot_be_deleted_does_not_stop_the_run(
     for epoch in range(2):
         run.save_checkpoint(epoch, of_epoch(epoch))
     with monkeypatch.context() as patch:
-        patch.setattr(files.shutil, "rmtree", lambda path, ignore_errors: None)
+        patch.setattr(checkpoints.shutil, "rmtree", lambda path, ignore_errors: None)
         run.save_checkpoint(2, of_epoch(2))
     assert_whole(run, 2)
     assert states(run.path)["checkpoints/.old-000001-epoch0"] == "leftover"

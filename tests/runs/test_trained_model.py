@@ -17,17 +17,18 @@ from PIL import Image
 from scipy.special import softmax
 from torch import Tensor
 
-from acto.core.errors import UserError
-from acto.core.files import RunError
+from acto.cli.predict import predict
+from acto.core.errors import RunError, UserError
 from acto.data.for_prediction import read_new
-from acto.data.sources import DataSpec, NoiseSpec
+from acto.data.noise import NoiseSpec
+from acto.data.samples import DataSpec
 from acto.data.sources import load as load_data
-from acto.data.views.pipelines import ViewSpec
-from acto.inference.predictions import predict
+from acto.data.views.spec import ViewSpec
 from acto.methods import METHODS
 from acto.methods.standard import Standard
 from acto.nets.build import build
-from acto.run_folder.writing import RunFolder, read_run
+from acto.run_folder.reading import read_run
+from acto.run_folder.writing import RunFolder
 from acto.runs.calibration import (
     FEWEST,
     Calibration,
@@ -39,8 +40,8 @@ from acto.runs.calibration import (
 from acto.runs.execute import fit
 from acto.runs.run import Run
 from acto.runs.trained_model import Headline, load
-from acto.training.loop import Protocol
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 from toys import TOYS, make_problem
 from trained_runs import CLASSES, finished_run, random_net
 

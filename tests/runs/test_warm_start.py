@@ -19,11 +19,14 @@ from acto.data.in_memory import as_dataset
 from acto.data.samples import Dataset
 from acto.fitting import fit
 from acto.methods import METHODS
-from acto.run_folder.writing import RunFolder, last_checkpoint, read_run
+from acto.run_folder.reading import last_checkpoint, read_run
+from acto.run_folder.writing import RunFolder
 from acto.runs import execute
 from acto.runs.cost import estimate
-from acto.runs.flags import parse, resolve
-from acto.runs.run import Run, prepare
+from acto.runs.flags import parse
+from acto.runs.prepare import prepare
+from acto.runs.resolve import resolve
+from acto.runs.run import Run
 from acto.runs.warm_start import plan, settings_after
 
 N, WRONG = 200, 80

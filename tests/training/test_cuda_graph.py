@@ -14,7 +14,8 @@ from torch import Tensor
 from acto.core.types import Batch, Clock
 from acto.methods import METHODS
 from acto.training.cuda_graph import WARM_UP, CudaRecorder, RecordedStep, recorder_for
-from acto.training.loop import Training, _Watch, run_epochs
+from acto.training.divergence import LossWatch
+from acto.training.loop import Training, run_epochs
 from toys import BATCH_SIZE, TOYS, make_method, make_problem, make_training, tensors_in
 
 PROBLEM = make_problem()
@@ -156,7 +157,7 @@ def test_a_cuda_graph_trains_as_the_plain_loop(name: str) -> None:
 
 
 def test_the_first_bad_step_and_its_samples_are_kept_on_the_device() -> None:
-    watch = _Watch(4, torch.device("cpu"))
+    watch = LossWatch(4, torch.device("cpu"))
     for step, loss in enumerate((1.0, float("nan"), 2.0, float("inf"))):
         watch.update(torch.tensor(loss), torch.arange(2 + step) + 10 * step)
     assert int(watch.first_bad) == 1

@@ -23,16 +23,18 @@ from acto.core import distributed
 from acto.core.errors import UserError
 from acto.data.loading.loader import DeviceData
 from acto.data.samples import Samples
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.methods import METHODS
 from acto.methods.acto import select
 from acto.methods.blocks.losses import batch_mean, masked_mean, prior_penalty
 from acto.methods.blocks.selection import small_loss
 from acto.methods.co_ldl import published_divergence
 from acto.methods.promix import fill_up
-from acto.runs.run import Run, prepare
-from acto.training.loop import Protocol, Training, run_epochs
+from acto.runs.prepare import prepare
+from acto.runs.run import Run
+from acto.training.loop import Training, run_epochs
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 from toys import NUM_CLASSES, NUM_FEATURES, TOYS, columns_of, make_problem, tensors_in
 
 EPOCHS = 6

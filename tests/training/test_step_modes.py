@@ -14,7 +14,8 @@ from acto.diagnostics.timed_parts import ActoSteps, in_memory, smooth_pictures
 from acto.nets import base
 from acto.nets import build as nets
 from acto.nets.base import Net
-from acto.runs.run import Run, step_of
+from acto.runs.prepare import step_of
+from acto.runs.run import Run
 from acto.training import compiled_nets, step_modes
 from acto.training.compiled_nets import compile_nets
 from acto.training.cuda_graph import CudaRecorder

@@ -10,21 +10,21 @@ from acto.cli.exit_codes import guarded
 from acto.core.errors import choose
 
 COMMANDS = {
-    "train": "acto.runs.flags:train",
+    "train": "acto.cli.train:train",
     "features": "acto.cli.features:features",
     "audit": "acto.cli.audit:audit",
-    "review": "acto.labels.review_server:review",
-    "apply": "acto.labels.corrected_copy:apply",
-    "exchange": "acto.labels.exchange:exchange",
-    "predict": "acto.inference.predictions:predict",
-    "export": "acto.inference.export:export_command",
-    "sweep": "acto.compare.sweep:sweep",
+    "review": "acto.cli.review:review",
+    "apply": "acto.cli.apply:apply",
+    "exchange": "acto.cli.exchange:exchange",
+    "predict": "acto.cli.predict:predict",
+    "export": "acto.cli.export:export_command",
+    "sweep": "acto.cli.sweep:sweep",
     "table": "acto.cli.table:table",
-    "demo": "acto.compare.demo:main",
-    "methods": "acto.cli.data:methods",
+    "demo": "acto.cli.demo:main",
+    "methods": "acto.cli.methods:methods",
     "data": "acto.cli.data:data",
-    "doctor": "acto.diagnostics.machine:doctor",
-    "bench": "acto.diagnostics.bench:bench",
+    "doctor": "acto.cli.doctor:doctor",
+    "bench": "acto.cli.bench:bench",
 }
 """Where each command lives. It takes what stands behind its name, and returns the exit code."""
 USAGE = """\

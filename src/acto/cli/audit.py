@@ -9,20 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from acto.cli.exit_codes import Parser
-from acto.cli.progress import columns, percent, visible
-from acto.data.for_prediction import read_labelled
-from acto.data.near_duplicates import alike
+from acto.cli.parser import Parser
+from acto.core.text import columns, percent, visible
 from acto.data.readers.named import DATA_ROOT_VARIABLE
-from acto.data.samples import Dataset, Samples
-from acto.labels.audit import report_on
 from acto.labels.decisions import FILE
-from acto.labels.page import write_report_page
 from acto.labels.report import LabelReport
-from acto.labels.run_audit import audit_run, training_data
-from acto.labels.thumbnails import pictures_of
-from acto.run_folder.writing import RunRecord, read_run
-from acto.runs.trained_model import load as load_model
+from acto.labels.run_audit import audit_others, audit_run, save, training_data
+from acto.run_folder.reading import read_run
 
 SHOWN = 5
 
@@ -67,62 +60,6 @@ def audit(tokens: Sequence[str]) -> int:
     else:
         print("\n".join(lines(report, folder)))
     return 0
-
-
-def audit_at_the_end(run: Path | str, dataset: Dataset) -> LabelReport:
-    """The report of a run that has just finished, written into its folder."""
-    record = read_run(run)
-    report = audit_run(run, dataset=dataset)
-    save(report, record, dataset.train, Path(run))
-    return report
-
-
-def audit_others(
-    record: RunRecord,
-    source: str,
-    *,
-    data_root: str | None = None,
-    find_duplicates: bool = True,
-    trust: bool = False,
-) -> tuple[LabelReport, Samples]:
-    """What a run's model thinks of labels that it never saw.
-
-    Args:
-        record: of a finished run.
-        source: the data. All its samples are looked at, its own test set included.
-        data_root: where data sets lie.
-        find_duplicates: look for samples that are nearly the same.
-        trust: allow a network that is code outside of this package.
-
-    Raises:
-        UserError: data that cannot be read, have other classes, or samples of another kind or shape.
-    """
-    model = load_model(record.path, trust=trust)
-    raw, samples = read_labelled(source, model.class_names, data_root=data_root)
-    report = report_on(
-        samples.labels,
-        model.predict_proba(samples),
-        model.class_names,
-        ids=samples.ids,
-        paths=None if samples.paths is None else list(map(str, samples.paths)),
-        duplicates=alike(samples, max_pixels=model.max_pixels) if find_duplicates else (),
-        facts={
-            "source": "new data",
-            "folder": str(record.path),
-            "method": model.method,
-            "data": raw.name,
-            "state": record.status["state"],
-            "notes": list(raw.notes),
-        },
-    )
-    return report, samples
-
-
-def save(report: LabelReport, record: RunRecord, samples: Samples, folder: Path) -> None:
-    """Write the report's files and its page."""
-    report.save(folder)
-    pictures = pictures_of(samples, max_pixels=record.config["data"].get("max_image_pixels"))
-    write_report_page(report, record, folder / "report.html", picture_of=pictures)
 
 
 def summary(report: LabelReport) -> dict[str, Any]:

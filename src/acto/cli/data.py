@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Iterable, Sequence
 
-import yaml
-
-from acto.cli.exit_codes import Parser
-from acto.cli.progress import columns, percent
 from acto.core.errors import UserError, choose
-from acto.core.settings import build, fields_of, plain
+from acto.core.settings import build
+from acto.core.text import columns, percent
 from acto.data.check import DataReport, check_data
-from acto.data.sources import DataSpec
-from acto.methods import METHODS
-from acto.runs.flags import parse, section
+from acto.data.samples import DataSpec
+from acto.runs.flags import parse
 
 SHOWN = 10
-
-
-def methods(tokens: Sequence[str]) -> int:
-    """`acto methods [NAME]`: all methods in a table, or one method's card and settings."""
-    parser = Parser("acto methods", "The methods in a table; with a NAME, that method's card and settings.")
-    parser.add_argument("name", nargs="?", metavar="NAME")
-    name = getattr(parser.given(tokens), "name", None)
-    if name is None:
-        rows = [("name", "venue", "networks", "views", "what it does")]
-        rows += [
-            (method.name, method.venue, str(method.num_nets), "+".join(method.views), method.title)
-            for method in METHODS.values()
-        ]
-        print("\n".join(columns(rows)))
-        return 0
-    method = METHODS[choose("method", name, METHODS)]
-    print(inspect.getdoc(sys.modules[method.__module__]))
-    print("\nSettings, with their defaults where no recipe says otherwise:")
-    for field in fields_of(method.Config, section(method.name)):
-        print(f"  --{field.key} {yaml.safe_dump(plain(field.default)).splitlines()[0]}\n      {field.text}")
-    return 0
 
 
 def data(tokens: Sequence[str]) -> int:

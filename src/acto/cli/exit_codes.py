@@ -5,64 +5,18 @@ Exit codes: 0 done; 1 failed; 2 something given by the user cannot be used; 130 
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
 
-from acto.core.errors import UserError, closest
-
-Handler = Callable[[int, FrameType | None], None]
-"""Of signals, as Python wants it."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Takes flags that are written out, leaves those that are not given out of the result, and raises UserError."""
-
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of exiting."""
-        raise UserError(f"{message} (`{self.prog} --help` tells more)")
-
-    def given(self, tokens: Sequence[str]) -> argparse.Namespace:
-        """What `tokens` give.
-
-        Raises:
-            UserError: for an unknown flag, with the nearest known one, and for a value of the wrong type.
-        """
-        found, unknown = self.parse_known_args(tokens)
-        if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            self.error(f"unknown argument {unknown[0]!r}.{closest(unknown[0].partition('=')[0], flags)}")
-        return found
+from acto.core.signals import on_signals
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM reached a command: it ends as after Ctrl-C, its files and processes in order, with another exit code."""
-
-
-@contextmanager
-def on_signals(numbers: Iterable[int], handler: Handler) -> Iterator[None]:
-    """Let `handler` take these signals inside the block.
-
-    Only the main thread of a process can: in another one whoever owns that handles the signals.
-    """
-    try:
-        before = {number: signal.signal(number, handler) for number in numbers}
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

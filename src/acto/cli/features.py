@@ -16,18 +16,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from acto.cli.exit_codes import Parser
-from acto.cli.progress import HEARTBEAT_SECONDS, duration, size, visible
+from acto.cli.parser import Parser
+from acto.cli.progress import HEARTBEAT_SECONDS
 from acto.core.device import resolve_device
 from acto.core.errors import UserError, check_range, choose
 from acto.core.resources import usable_cores
 from acto.core.settings import build
+from acto.core.text import duration, size, visible
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load
 from acto.inference.backbone import SMALL_SIDE, make_backbone
 from acto.inference.extraction import LIKENESS, Extracted, extract
 from acto.inference.feature_file import folder_of
-from acto.runs.flags import SHORT, parse
+from acto.runs.flags import parse
+from acto.runs.resolve import SHORT
 
 DTYPES = ("float16", "float32")
 PRECISIONS = ("auto", "bfloat16", "float32")

@@ -14,13 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from acto.cli.exit_codes import Parser, guarded
-from acto.cli.train import Launch, read_settings, resume, start
+from acto.cli.exit_codes import guarded
+from acto.cli.parser import Parser
+from acto.cli.train import Launch, resume, start
 from acto.core.device import available_devices
 from acto.core.errors import UserError, choose
 from acto.data.noise import NoiseSpec
 from acto.data.readers.named import DATA_ROOT_VARIABLE
-from acto.data.sources import SOURCES, DataSpec
+from acto.data.samples import DataSpec
+from acto.data.sources import SOURCES
+from acto.run_folder.reading import read_settings
 from acto.runs.recipes.by_data import SETTINGS, Setting
 from acto.runs.recipes.recipe import recipe
 from acto.runs.run import Run

@@ -6,18 +6,20 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from acto.core.text import columns, counted, duration, percent
 
 HEARTBEAT_SECONDS = 30.0
 """Without a terminal, an epoch that takes longer shows a sign of life this often."""
 
 
 class Reporter:
-    """Tells what happens in a run, as an `acto.runs.execute.Report`.
+    """Tells what happens in a run, as an `acto.runs.events.Report`.
 
     Events: ``start``, ``step``, ``epoch``, ``note``, ``finish``. Leave the context to put the terminal back as it was.
     """
@@ -171,44 +173,3 @@ def summary_lines(summary: Mapping[str, Any], folder: str) -> list[str]:
         *(f"  {line}" for line in columns(rows)),
         f"folder: {folder}",
     ]
-
-
-def counted(number: int, noun: str) -> str:
-    """Say 1 epoch, 2 epochs."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def percent(share: float | None) -> str:
-    """A share in [0, 1] as a percentage; "-" for NaN, which JSON has as null."""
-    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f} %"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever is read at a glance."""
-    if seconds < 99.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes < 100 * 60 else f"{minutes / 1440:.1f} days"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes in the largest unit of 1024 that leaves a number of at least 1."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024 or unit == "GiB":
-            break
-        num_bytes /= 1024
-    return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
-
-
-def visible(text: str) -> str:
-    """A text from outside on one line: what a terminal would obey or could not show comes as backslash codes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def columns(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines with aligned columns."""
-    rows = list(rows)
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

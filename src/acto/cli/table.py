@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from acto.cli.exit_codes import Parser
+from acto.cli.parser import Parser
 from acto.compare.finished_runs import Found, read_records
 from acto.compare.plots import plot
 from acto.compare.table_formats import FORMATS, ORACLE

@@ -5,24 +5,33 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acto.cli.audit import audit_at_the_end, lines
-from acto.cli.progress import Reporter, columns, counted, duration, size, summary_lines
+import yaml
+
+from acto.cli.audit import lines
+from acto.cli.progress import Reporter, summary_lines
 from acto.core import distributed
 from acto.core.device import resolve_device
-from acto.core.errors import UserError
-from acto.data.sources import Dataset, load
-from acto.labels.run_audit import training_data
-from acto.run_folder.writing import RunError, RunFolder, default_run_name, last_checkpoint, read_run
+from acto.core.errors import RunError, UserError
+from acto.core.settings import merged, plain
+from acto.core.text import columns, counted, duration, size
+from acto.data.samples import Dataset
+from acto.data.sources import load
+from acto.labels.run_audit import audit_at_the_end, training_data
+from acto.run_folder.reading import last_checkpoint, read_run
+from acto.run_folder.writing import RunFolder, default_run_name
 from acto.runs.cost import Estimate, estimate
 from acto.runs.execute import execute
 from acto.runs.failures import Interrupted
-from acto.runs.run import Prepared, Run, prepare
+from acto.runs.flags import parse
+from acto.runs.prepare import Prepared, prepare
+from acto.runs.resolve import resolve, with_whole_paths
+from acto.runs.run import Run
 
 MAY_DIFFER = ("device", "step", "workers", "data.root", "data.cache")
 """Settings that a resumed run may change: where it runs, not what it computes."""
@@ -113,15 +122,6 @@ def resume(path: str, run: Run, launch: Launch) -> int:
             return 0
         prepared = _prepare(run, launch, reporter, folder=Path(path))
         return _execute(prepared, folder or Path(path), reporter, launch)
-
-
-def read_settings(path: str) -> dict[str, Any]:
-    """The settings of the run in the folder `path`.
-
-    Raises:
-        UserError: it is no run's folder.
-    """
-    return read_run(path).config
 
 
 def _first_only(make: Callable[[], RunFolder]) -> AbstractContextManager[RunFolder | None]:
@@ -224,3 +224,30 @@ def cost_lines(cost: Estimate, out: Path) -> list[str]:
         f"{size(shutil.disk_usage(there).free)} are free at {there}",
         "nothing was written",
     ]
+
+
+def train(tokens: Sequence[str]) -> int:
+    """The command `acto train`; returns the exit code.
+
+    Raises:
+        UserError: for anything that was asked for and cannot be done.
+    """
+    asked = parse(tokens)
+    launch = Launch(
+        out=asked.actions.get("out"),
+        overwrite=asked.actions.get("overwrite", False),
+        dry_run=asked.actions.get("dry-run", False),
+        download=asked.actions.get("download", False),
+        json=asked.actions.get("json", False),
+        report=not asked.actions.get("no-report", False),
+    )
+    dataset = None
+    if asked.saved:
+        settings = merged(asked.saved, with_whole_paths(asked.settings))
+        run = Run.from_dict(settings, trust_net=asked.net_was_typed)
+    else:
+        run, dataset = resolve(asked.settings, trust_net=asked.net_was_typed, download=launch.download)
+    if asked.actions.get("print-config"):
+        print(yaml.safe_dump(plain(run.to_dict()), sort_keys=False), end="")
+        return 0
+    return resume(asked.actions["resume"], run, launch) if asked.saved else start(run, launch, dataset=dataset)

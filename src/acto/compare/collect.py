@@ -12,7 +12,8 @@ import yaml
 from acto.compare.finished_runs import without_places
 from acto.core.errors import UserError
 from acto.core.files import disk_errors, write_atomically
-from acto.run_folder.writing import MARK, read_run
+from acto.run_folder.encoding import json_bytes
+from acto.run_folder.reading import MARK, read_run
 
 AS_THEY_ARE = ("summary.json", "metrics.csv", "timing.csv")
 SESSION = ("started", "python", "platform", "processors", "threads", "device", "versions", "git")
@@ -48,16 +49,12 @@ def collect(runs: Path, target: Path) -> list[str]:
             text = yaml.safe_dump(without_places(record.config), sort_keys=False)
             write_atomically(place / "config.yaml", text.encode())
             sessions = [_impersonal(session) for session in record.sessions]
-            write_atomically(place / "env.json", _json({"sessions": sessions}))
+            write_atomically(place / "env.json", json_bytes({"sessions": sessions}))
             if (folder / "labels.json").is_file():
                 labels = json.loads((folder / "labels.json").read_bytes())
-                write_atomically(place / "labels.json", _json({k: v for k, v in labels.items() if k != "notes"}))
+                write_atomically(place / "labels.json", json_bytes({k: v for k, v in labels.items() if k != "notes"}))
         names.append(folder.name)
     return names
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=1).encode() + b"\n"
 
 
 def _impersonal(session: Mapping[str, Any]) -> dict[str, Any]:

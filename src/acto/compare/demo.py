@@ -10,38 +10,25 @@ from __future__ import annotations
 import math
 import os
 import platform
-import shlex
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from itertools import count
 from pathlib import Path
 from statistics import fmean, stdev
-from types import FrameType
 from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from scipy.special import stdtrit
 
-from acto.cli.exit_codes import Parser
-from acto.cli.progress import duration
 from acto.compare import demo_page
-from acto.compare.demo_page import Curve, Suspect, draw
-from acto.compare.demo_trials import RATES, Outcome, Outcomes, SmallMLP, Trial, digits, measure_all, trials_of
-from acto.core.errors import UserError, check_range
-from acto.core.resources import usable_cores
+from acto.compare.demo_page import Suspect
+from acto.compare.demo_trials import RATES, Outcome, Outcomes, SmallMLP, Trial, digits
 from acto.data.samples import Dataset
-from acto.runs.recipes.by_data import Setting, setting_for
+from acto.pages.charts import Curve, draw
+from acto.runs.recipes.by_data import Setting
 from acto.training import evaluation
 
 MLP = SmallMLP()
@@ -51,7 +38,6 @@ TITLES = {"standard": "Standard", "confident-learning": "Confident learning", "a
 """The methods, the one that the others are compared with at the end."""
 CONFIDENCE = 0.95
 PACKAGES = ("acto-lnl", "torch", "numpy", "scikit-learn", "cleanlab")
-CLEANLAB_HINT = 'pip install "acto-lnl[cleanlab]"'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,61 +147,8 @@ def verdict(rows: Iterable[dict[str, Any]], *, rate: float) -> str:
     return f"{rate:.0%}: {'; '.join(parts)}."
 
 
-# The command.
-
-
-def main(tokens: Sequence[str]) -> int:
-    """`acto demo`; returns the exit code.
-
-    Raises:
-        UserError: for flags and folders that cannot be used.
-    """
-    parser = Parser(
-        "acto demo",
-        "Train ACTO, plain training and confident learning on digits with wrong labels, and compare them seed by seed.",
-    )
-    parser.add_argument("--out", metavar="DIR", help="folder of report.html, results.json and results.csv (runs/demo)")
-    parser.add_argument("--seeds", type=int, metavar="N", help=f"how many seeds ({NUM_SEEDS})")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes of one thread each (2, or 1 on one core)")
-    given = parser.given(tokens)
-    out, num_seeds = Path(getattr(given, "out", "runs/demo")), getattr(given, "seeds", NUM_SEEDS)
-    workers = getattr(given, "workers", min(2, usable_cores()))
-    check_range("seeds", num_seeds, low=2)
-    check_range("workers", workers, low=1)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out}: {error.strerror}") from error
-    methods = list(TITLES)
-    if not _has("cleanlab"):
-        methods.remove("confident-learning")
-        print(f"note: confident learning is left out, it needs cleanlab: {CLEANLAB_HINT}", file=sys.stderr)
-
-    setting, started = setting_for("digits"), time.monotonic()
-    trials = trials_of(range(num_seeds), methods=methods)
-    with _exit_when_terminated(), _progress(len(trials)) as tell:
-        outcomes = measure_all(trials, setting, MLP, workers=workers, tell=tell)
-    seconds = time.monotonic() - started
-
-    rows = summarize(outcomes)
-    console = Console(highlight=False)
-    for rate in RATES:
-        console.print(table(rows, rate=rate))
-        console.print(verdict(rows, rate=rate), soft_wrap=True)
-        console.print()
-    console.print(
-        f"{num_seeds} seeds in {duration(seconds)}. Accuracy: mean of the last {evaluation.LAST_EPOCHS} epochs, +- "
-        "deviation over the seeds. ACTO is ahead only where the whole interval lies above 0. AUROC: of telling wrong "
-        "labels from true ones.",
-        soft_wrap=True,
-    )
-    facts = {"command": shlex.join(["acto", "demo", *tokens]), "seconds": seconds, "workers": workers}
-    _report(out, outcomes, rows, setting=setting, facts=facts)
-    console.print(f"look next at {out / 'report.html'}", soft_wrap=True)
-    return 0
-
-
-def _has(package: str) -> bool:
+def has_package(package: str) -> bool:
+    """Say whether a distribution is installed."""
     try:
         version(package)
     except PackageNotFoundError:
@@ -223,42 +156,7 @@ def _has(package: str) -> bool:
     return True
 
 
-@contextmanager
-def _exit_when_terminated() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that no worker is left behind; the exit code is 143."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Shows on stderr how many trainings are done: a bar on a terminal, elsewhere a line for every tenth of them."""
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
-        columns = (TextColumn("trained"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield partial(bar.advance, task)
-        return
-    done, started = count(1), time.monotonic()
-
-    def tell() -> None:
-        number = next(done)
-        if number * 10 // total > (number - 1) * 10 // total:
-            print(f"{number}/{total} trained, {duration(time.monotonic() - started)}", file=sys.stderr, flush=True)
-
-    print(f"{total} trainings", file=sys.stderr, flush=True)
-    yield tell
-
-
-def _report(
+def report_page(
     out: Path,
     outcomes: Outcomes,
     rows: Sequence[dict[str, Any]],
@@ -275,7 +173,8 @@ def _report(
         **facts,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": f"cpu ({platform.machine()}, {os.cpu_count()} cores), float32",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES if _has(name)},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES if has_package(name)},
         "seeds": sorted({trial.seed for trial in outcomes}),
         "num_train": len(dataset.train),
         "num_test": len(dataset.test),

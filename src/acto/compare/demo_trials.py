@@ -20,9 +20,9 @@ from acto.data.noise import NoiseSpec, sha256_of_labels
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load
 from acto.methods.standard import Standard
+from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import Setting
 from acto.runs.recipes.recipe import recipe
-from acto.runs.run import prepare
 from acto.runs.sample_table import label_quality
 from acto.training import evaluation
 from acto.training.loop import run_epochs

@@ -14,10 +14,9 @@ from typing import Any
 import yaml
 
 from acto.compare.published import methods, passes
-from acto.core.errors import UserError
-from acto.core.files import RunError
-from acto.core.sample_csv import Cell, EpochTable
+from acto.core.errors import RunError, UserError
 from acto.core.settings import flatten, plain
+from acto.run_folder.epoch_table import Cell, EpochTable
 
 PLACES = ("device", "workers")
 """With data.root: settings that say where a run runs, not what it computes."""

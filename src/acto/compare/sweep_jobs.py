@@ -15,10 +15,12 @@ from acto.compare.ablation import ABLATION
 from acto.compare.finished_runs import config_hash
 from acto.core.errors import UserError, choose, closest
 from acto.core.settings import build, flatten, merged
-from acto.data.sources import DataSpec, load
+from acto.data.samples import DataSpec
+from acto.data.sources import load
 from acto.methods import METHODS
-from acto.runs.flags import ACTIONS, SHORT, Asked, known_fields, parse, resolve, run_of, section
+from acto.runs.flags import ACTIONS, Asked, parse
 from acto.runs.recipes.by_data import SETTINGS, Setting, setting_of_kind
+from acto.runs.resolve import SHORT, known_fields, resolve, run_of, section
 from acto.runs.run import Run
 
 OWN = {

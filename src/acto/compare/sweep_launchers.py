@@ -14,11 +14,12 @@ from typing import Any, Literal, Protocol
 import yaml
 
 from acto.compare.sweep_jobs import Job
-from acto.core.errors import UserError
-from acto.core.files import FolderLock, RunError, disk_errors, is_locked, write_atomically
+from acto.core.errors import RunError, UserError
+from acto.core.files import disk_errors, write_atomically
+from acto.core.locks import FolderLock, is_locked
 from acto.core.resources import usable_cores
 from acto.core.settings import plain
-from acto.run_folder.writing import MARK, RunRecord, last_checkpoint, read_run
+from acto.run_folder.reading import MARK, RunRecord, last_checkpoint, read_run
 
 State = Literal["new", "finished", "in use", "resume", "redo", "foreign"]
 CHILD = "import sys; from acto.cli import main; sys.exit(main())"

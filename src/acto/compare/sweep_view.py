@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from acto.cli.progress import columns, counted, duration, percent
 from acto.compare.sweep_launchers import Item, Outcome, state_of
+from acto.core.text import columns, counted, duration, percent
 
 
 class View:

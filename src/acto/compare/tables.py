@@ -12,11 +12,11 @@ from statistics import fmean, stdev
 from string import ascii_lowercase
 from typing import Any
 
-from acto.cli.progress import counted
 from acto.compare.ablation import ABLATION, ablation_row
 from acto.compare.finished_runs import Found, Record
 from acto.compare.published import Accuracy, accuracies, methods
 from acto.core.errors import UserError
+from acto.core.text import counted
 
 TITLES = {
     "1": "Table 1: test accuracy (%) on CIFAR-100 with synthetic noise",

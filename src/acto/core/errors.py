@@ -42,3 +42,7 @@ def check_range(
         left = "-inf" if low is None else f"{low:g}"
         right = "inf" if high is None else f"{high:g}"
         raise UserError(f"{name} is {value}, but must lie in {'(' if open_low else '['}{left}, {right}]")
+
+
+class RunError(RuntimeError):
+    """A run cannot go on, and the user's input is not to blame: a full disk, a damaged file. Exit code 1."""

@@ -17,7 +17,7 @@ from acto.core.errors import UserError, check_range, choose
 from acto.data.classes import UNKNOWN, Where
 from acto.data.noise import NoiseSpec
 from acto.data.pictures.files import HARD_MAX_PIXELS, MAX_PIXELS
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 
 Labels = npt.NDArray[np.int64]
 

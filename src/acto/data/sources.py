@@ -26,7 +26,7 @@ from acto.data.readers.archives import CIFAR10, CIFAR100
 from acto.data.readers.listings import MANIFEST_SUFFIXES
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.splits import holdout, subset
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 
 __all__ = ["SOURCES", "DataSpec", "Dataset", "NoiseSpec", "Samples", "Source", "load", "read"]
 

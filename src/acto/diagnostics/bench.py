@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,8 @@ from typing import Any
 
 import torch
 
-from acto.cli.exit_codes import Parser
-from acto.cli.progress import columns, duration, size
-from acto.core.device import resolve_device, resolve_precision
 from acto.core.resources import usable_cores
+from acto.core.text import columns, duration, size
 from acto.diagnostics.speed_limits import convolution_seconds, count_work, measure_rates
 from acto.diagnostics.timed_parts import (
     BATCH,
@@ -58,26 +55,6 @@ FULL = Extent(rounds=7, steps=4, evaluated=1024, seen=4096, files=256)
 QUICK = Extent(rounds=3, steps=1, evaluated=341, seen=1024, files=48)
 ON_GPU = Extent(rounds=7, steps=100, evaluated=10_000, seen=50_000, files=512)
 QUICK_ON_GPU = Extent(rounds=3, steps=30, evaluated=10_000, seen=20_000, files=64)
-
-
-def bench(tokens: Sequence[str]) -> int:
-    """`acto bench [--quick]`: images a second of step, views, loader and evaluation, beside the step's floors."""
-    parser = Parser(
-        "acto bench",
-        "How fast this machine trains: images a second of ACTO's step (two seven-layer CNNs, batch 128, 32x32 pixels, "
-        "weak and strong view), of the views, of the loader of picture files and of evaluation, and how near the step "
-        "is to what the machine's arithmetic and memory allow. Random pictures; needs no data. About two minutes.",
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: about 20 s")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
-    parser.add_argument("--device", metavar="NAME", help="auto (default), cpu, cuda, cuda:N or mps")
-    parser.add_argument("--precision", metavar="NAME", help="auto (default), float32, bfloat16 or float16")
-    given = vars(parser.given(tokens))
-    device = resolve_device(given.get("device", "auto"))
-    precision = resolve_precision(given.get("precision", "auto"), device)
-    figures = measure(device, precision, quick=given.get("quick", False))
-    print(json.dumps(figures, indent=1) if given.get("json") else "\n".join(in_words(figures)))
-    return 0
 
 
 def measure(device: torch.device, precision: torch.dtype, *, quick: bool = False) -> dict[str, Any]:

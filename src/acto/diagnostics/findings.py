@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from acto.cli.progress import counted, visible
+from acto.core.text import counted, visible
 
 State = Literal["ok", "warn", "BAD"]
 STATES: tuple[State, ...] = ("ok", "warn", "BAD")

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from acto.cli.progress import size
 from acto.core.device import available_devices, cpu_has_bfloat16, cpu_has_matrix_units, limit_threads, resolve_precision
 from acto.core.errors import UserError
 from acto.core.resources import usable_cores, usable_memory
+from acto.core.text import size
 from acto.data.readers.named import DATA_ROOT_VARIABLE
 from acto.data.samples import DataSpec, Raw
 from acto.data.sources import SOURCES, read

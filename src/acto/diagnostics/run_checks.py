@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import yaml
 
-from acto.cli.progress import counted, size
-from acto.core.errors import UserError
-from acto.core.files import Checkpoint, FileCheck, RunError, is_locked, newest_checkpoint, start_over
-from acto.core.sample_csv import EpochTable
+from acto.core.errors import RunError, UserError
+from acto.core.locks import is_locked
+from acto.core.text import counted, size
 from acto.data.noise import sha256_of_labels
 from acto.diagnostics.findings import Finding, State
 from acto.labels.decisions import FILE as DECISIONS
 from acto.labels.decisions import read_decisions
 from acto.labels.report import NAME as REPORT
 from acto.labels.report import read_report
-from acto.run_folder.writing import MARK, RunRecord, checksum_report, read_run
+from acto.run_folder.checkpoints import Checkpoint, FileCheck, newest_checkpoint, start_over
+from acto.run_folder.epoch_table import EpochTable
+from acto.run_folder.reading import MARK, RunRecord, checksum_report, read_run
 
 AT_THE_START = ("env.json", "labels.json", "noisy_labels.npy")
 AT_THE_END = ("samples.csv", "samples.json", "pred_probs.npy", "calibration.json", "net0.safetensors", "summary.json")

@@ -20,13 +20,13 @@ from torch import nn
 from acto.core.types import Stream, Task
 from acto.data.loading.loader import DeviceData, DiskData
 from acto.data.samples import Samples
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.methods.acto import ACTO
 from acto.nets import build as nets
 from acto.training import evaluation
-from acto.training.loop import Protocol as TrainingProtocol
 from acto.training.loop import Training, run_epochs
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol as TrainingProtocol
 from acto.training.step_modes import prepare_steps
 
 BATCH, NUM_CLASSES, SIDE = 128, 100, 32

@@ -19,7 +19,7 @@ from acto.core.files import sha256_of
 from acto.core.settings import build
 from acto.data.samples import Dataset
 from acto.data.sources import IMAGENET_MEAN, IMAGENET_STD
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.nets import build as nets
 from acto.nets.base import Net
 

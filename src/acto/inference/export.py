@@ -23,13 +23,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from acto.cli.exit_codes import Parser
-from acto.core.errors import UserError, choose
-from acto.core.files import RunError, disk_errors, write_atomically
+from acto.core.errors import RunError, UserError, choose
+from acto.core.files import disk_errors, write_atomically
 from acto.data.for_prediction import read_new
 from acto.inference.model_card import model_card
 from acto.nets import build as nets
-from acto.run_folder.writing import RunRecord, read_run
+from acto.run_folder.reading import RunRecord, read_run
 from acto.runs.trained_model import Headline, TrainedModel, load
 
 TOLERANCE = 1e-4
@@ -54,40 +53,6 @@ class Exported:
     num_random: int
     num_real: int
     """Samples of the run's own data that were compared; 0 where they are no longer where they were."""
-
-
-def export_command(tokens: Sequence[str]) -> int:
-    """`acto export RUN`: write the model for use elsewhere; returns the exit code."""
-    parser = Parser(
-        "acto export",
-        "Write the model of a finished RUN for use elsewhere, with its preprocessing and a model card. The exported "
-        "model is compared with the trained one first, and nothing is written if they differ.",
-    )
-    parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--format", metavar="NAME", help=f"{', '.join(FORMATS)} (safetensors)")
-    parser.add_argument("--out", metavar="DIR", help="folder of the export (RUN/exported)")
-    parser.add_argument("--json", action="store_true", help="say what was done as JSON")
-    parser.add_argument(
-        "--trust-net", action="store_true", help="the run's network is code outside of acto: allow it to run"
-    )
-    given = vars(parser.given(tokens))
-    done = export(
-        given["run"],
-        given.get("out"),
-        format=given.get("format", "safetensors"),
-        trust=given.get("trust_net", False),
-    )
-    if given.get("json"):
-        facts = {"max_difference": done.max_difference, "num_random": done.num_random, "num_real": done.num_real}
-        print(json.dumps({"files": [str(path) for path in done.files], **facts}))
-        return 0
-    print("\n".join(str(path) for path in done.files))
-    real = f"{done.num_real} of its own samples" if done.num_real else "its own samples are not there to compare"
-    print(
-        f"largest difference to the trained model's probabilities: {done.max_difference:.2g} "
-        f"({done.num_random} random inputs; {real})"
-    )
-    return 0
 
 
 def export(

@@ -24,7 +24,7 @@ from acto.data.classes import UNKNOWN, Column, Labels, encode, encode_truth, rea
 from acto.data.loading.loader import DiskData
 from acto.data.pictures.files import MAX_PIXELS
 from acto.data.samples import Dataset, Samples
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.inference.backbone import Backbone
 from acto.inference.feature_file import FeatureFile
 

@@ -22,18 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto.core.errors import UserError
-from acto.core.files import (
-    FolderLock,
-    OnPoint,
-    RunError,
-    append,
-    disk_errors,
-    nothing,
-    sha256_of,
-    sync_folder,
-    write_atomically,
-)
+from acto.core.errors import RunError, UserError
+from acto.core.files import OnPoint, append, disk_errors, nothing, sha256_of, sync_folder, write_atomically
+from acto.core.locks import FolderLock
 
 PROGRESS, LOCK, DRAFT = "progress.json", "lock", "draft.npz"
 _BLOCK = 16 * 2**20

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from acto.labels.report import NAME, NoiseEstimate, read_report
 from acto.nets import build as nets
-from acto.run_folder.writing import RunRecord
+from acto.run_folder.reading import RunRecord
 from acto.runs.trained_model import TrainedModel
 
 MOST_CLASSES = 50

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
-from acto.core.files import FolderLock, append, disk_errors, is_locked, write_atomically
+from acto.core.files import append, disk_errors, write_atomically
+from acto.core.locks import FolderLock, is_locked
 from acto.core.sample_csv import sample_csv
 from acto.data.readers.text_files import read_text, rows_of
 from acto.labels.report import LabelReport

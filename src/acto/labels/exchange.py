@@ -15,8 +15,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,15 +23,13 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import escape
 
-from acto.cli.exit_codes import Parser
-from acto.cli.progress import counted
 from acto.core.errors import UserError, choose
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import sample_csv
 from acto.data.readers.text_files import check_titles, read_text, rows_of
-from acto.labels.decisions import Decision, decide, printable, row_of_id, to_csv
-from acto.labels.report import LabelReport, read_report
-from acto.run_folder.writing import read_run
+from acto.labels.decisions import Decision, decide, printable, row_of_id
+from acto.labels.report import LabelReport
+from acto.run_folder.encoding import json_bytes
 
 FORMATS = ("label-studio", "fiftyone", "cleanlab")
 REMOVE = "(remove this sample)"
@@ -43,37 +40,6 @@ _CHOICE = "label"
 
 Verdict = tuple[int, str, str]
 """Row of the report, word of a decision, new label."""
-
-
-def exchange(tokens: Sequence[str]) -> int:
-    """The commands `acto exchange export` and `acto exchange import`; returns the exit code."""
-    if tokens and not tokens[0].startswith("-"):
-        choose("command", f"exchange {tokens[0]}", ("exchange export", "exchange import"))
-    if tokens and tokens[0] == "import":
-        parser = Parser("acto exchange import", "Make decisions.csv of what was decided in another tool.")
-        parser.add_argument("file", metavar="FILE", help="what the other tool exported")
-        parser.add_argument("--run", required=True, metavar="RUN", help="the run whose report was exported")
-    else:
-        parser = Parser("acto exchange export", "Write a run's label report for another tool; `import` takes it back.")
-        parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--format", required=True, metavar="NAME", help=", ".join(FORMATS))
-    parser.add_argument("--out", required=True, metavar="FILE")
-    given = parser.given(tokens[1:] if tokens and not tokens[0].startswith("-") else tokens or ["--help"])
-    choose("format", given.format, FORMATS)
-    if tokens[0] == "import":
-        report = read_report(given.run)
-        decisions = import_decisions(given.file, report, format=given.format)
-        out = _fresh(given.out)
-        _write({out: to_csv(decisions)})
-        print(f"{counted(len(decisions), 'decision')} written to {out}")
-        print(f"next: acto apply {shlex.quote(str(out))} --run {shlex.quote(given.run)}")
-        return 0
-    record = read_run(given.run)
-    is_finished = record.summary is not None  # else there are no probabilities, but there may be a report
-    probs = record.pred_probs() if given.format == "cleanlab" and is_finished else None
-    paths, advice = export_report(read_report(given.run), given.out, format=given.format, pred_probs=probs)
-    print("\n".join([*(f"written: {path}" for path in paths), *advice]))
-    return 0
 
 
 def export_report(
@@ -95,7 +61,7 @@ def export_report(
         acto.core.files.RunError: the disk refuses.
     """
     choose("format", format, FORMATS)
-    out = _fresh(out)
+    out = new_path(out)
     if format == "label-studio":
         files, advice = _label_studio(report, out)
     elif format == "fiftyone":
@@ -103,8 +69,8 @@ def export_report(
     else:
         files, advice = _cleanlab(report, out, pred_probs)
     for path in files:
-        _fresh(path)
-    _write(files)
+        new_path(path)
+    write_files(files)
     return list(files), advice
 
 
@@ -140,22 +106,20 @@ def import_decisions(path: Path | str, report: LabelReport, *, format: str) -> l
     return list(decided.values())
 
 
-def _fresh(path: Path | str) -> Path:
+def new_path(path: Path | str) -> Path:
+    """Return `path` if nothing is there; raise UserError otherwise."""
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} exists and is not overwritten: name another file")
     return path
 
 
-def _write(files: Mapping[Path, bytes]) -> None:
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write each file whole or not at all."""
     for path, data in files.items():
         with disk_errors(f"write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
 
 
 def _text(cells: Mapping[str, Any], name: str) -> str:
@@ -226,7 +190,7 @@ def _label_studio(report: LabelReport, out: Path) -> tuple[dict[Path, bytes], li
             "serve the pictures with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
             f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}"
         )
-    return {out: _json(tasks), out.with_suffix(".xml"): "\n".join(setup).encode()}, advice
+    return {out: json_bytes(tasks), out.with_suffix(".xml"): "\n".join(setup).encode()}, advice
 
 
 def _from_label_studio(text: str, report: LabelReport) -> Iterator[Verdict]:
@@ -296,7 +260,7 @@ def _fiftyone(report: LabelReport, out: Path) -> tuple[dict[Path, bytes], list[s
         f"load it: fiftyone.Dataset.from_json({str(out)!r}). Edit ground_truth, or tag samples keep or remove; then "
         "dataset.write_json(FILE) and `acto exchange import FILE`"
     ]
-    return {out: _json(content)}, advice
+    return {out: json_bytes(content)}, advice
 
 
 def _from_fiftyone(text: str, report: LabelReport) -> Iterator[Verdict]:

@@ -21,13 +21,13 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from acto.cli.progress import counted, percent
 from acto.core.files import disk_errors, write_atomically
+from acto.core.text import counted, percent
 from acto.labels.decisions import COLUMNS, FILE, Decision, printable
 from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import PictureOf, data_uri
-from acto.run_folder.writing import RunRecord
+from acto.run_folder.reading import RunRecord
 
 LIMIT = 10_000
 """Rows that a page lists."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from acto.core.sample_csv import Cell
 from acto.pages.charts import Chart, Curve, draw, draw_values
-from acto.run_folder.writing import RunRecord
+from acto.run_folder.epoch_table import Cell
+from acto.run_folder.reading import RunRecord
 
 COUNTED = 10
 """The headline accuracy is the mean of so many last epochs."""

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto.core.errors import UserError
-from acto.core.files import RunError, disk_errors, write_atomically
+from acto.core.errors import RunError, UserError
+from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
 
 NAME = "label_report"

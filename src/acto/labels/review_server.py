@@ -10,89 +10,22 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-import shlex
-import signal
 import threading
-import webbrowser
-from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from acto.cli.exit_codes import Parser, Terminated
-from acto.cli.progress import counted
-from acto.core.errors import UserError
-from acto.core.files import RunError
-from acto.data.readers.named import DATA_ROOT_VARIABLE
+from acto.core.errors import RunError, UserError
 from acto.labels.decisions import DecisionLog
 from acto.labels.page import Served, render
-from acto.labels.report import LabelReport, read_report
-from acto.labels.run_audit import training_data
-from acto.labels.thumbnails import PictureOf, media_type, pictures_of
-from acto.run_folder.writing import RunRecord, read_run
+from acto.labels.thumbnails import PictureOf, media_type
+from acto.run_folder.reading import RunRecord
 
 HOST = "127.0.0.1"
 MAX_BODY = 10_000
 """Bytes of a decision."""
 _TOKEN_HEADER = "X-Acto-Token"
-
-
-def review(tokens: Sequence[str]) -> int:
-    """The command `acto review RUN`; returns the exit code: 0 after Ctrl-C, 143 after SIGTERM."""
-    parser = Parser(
-        "acto review",
-        "Serve a run's report page here and save each decision in RUN/decisions.csv at once. Ctrl-C ends it.",
-    )
-    parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--port", type=int, metavar="PORT", help="0, the default: a free one")
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
-    parser.add_argument("--data-root", metavar="DIR", help=f"instead of the run's, or of ${DATA_ROOT_VARIABLE}")
-    given = parser.given(tokens)
-    port = getattr(given, "port", 0)
-    if not 0 <= port <= 65535:
-        raise UserError(f"--port is {port}, but must lie in [0, 65535]")
-    record, report = read_run(given.run), read_report(given.run)
-    picture_of, note = _pictures(record, report, getattr(given, "data_root", None))
-    log = DecisionLog(given.run, report)
-    before, code = _num_decided(log), 0
-    try:
-        with ReviewServer(record, log, picture_of=picture_of, port=port) as server:
-            for text in (note, log.repaired):
-                if text:
-                    print(f"note: {text}")
-            print(f"{counted(before, 'sample')} of {len(report):,} decided so far, in {log.path}")
-            print(f"review at {server.address}\nCtrl-C ends it", flush=True)
-            if not getattr(given, "no_browser", False):
-                webbrowser.open(server.address)
-            try:
-                server.serve_forever()
-            except Terminated:
-                code = 128 + signal.SIGTERM
-            except KeyboardInterrupt:
-                pass
-    finally:
-        log.close()
-    done = _num_decided(log)
-    print(f"\n{counted(done, 'sample')} decided, {done - before} of them new, in {log.path}")
-    if done:
-        print(f"next: acto apply {shlex.quote(str(log.path))} --run {shlex.quote(str(record.path))}")
-    return code
-
-
-def _num_decided(log: DecisionLog) -> int:
-    return sum(made.decision != "skip" for made in log.decisions.values())
-
-
-def _pictures(record: RunRecord, report: LabelReport, data_root: str | None) -> tuple[PictureOf | None, str]:
-    """The samples' pictures, or None and why there are none."""
-    try:
-        samples = training_data(record, data_root=data_root).train
-    except UserError as error:
-        return None, f"no pictures are shown, for the data cannot be read: {error}"
-    if list(samples.ids) != list(report.columns["id"]):
-        return None, "no pictures are shown, for the report is about other samples than the run's data"
-    return pictures_of(samples, max_pixels=record.config["data"].get("max_image_pixels")), ""
 
 
 class ReviewServer(ThreadingHTTPServer):

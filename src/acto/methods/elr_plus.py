@@ -37,8 +37,8 @@ from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import observed
 from acto.methods.blocks.losses import batch_mean, soft_cross_entropy
 from acto.methods.blocks.mixing import mixup, one_hot
+from acto.methods.blocks.weight_average import average
 from acto.methods.elr import ELR
-from acto.nets.build import average
 
 
 class ELRPlus(ELR):

@@ -41,7 +41,7 @@ from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, jensen_shannon, masked_mean, soft_cross_entropy, symmetric_divergence
 from acto.methods.blocks.mixing import smoothed
-from acto.nets.build import average
+from acto.methods.blocks.weight_average import average
 
 LAST_TAU = 0.95
 FLATTENING = 10.0

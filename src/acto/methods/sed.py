@@ -44,7 +44,7 @@ from acto.core.errors import check_range
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
-from acto.nets.build import average
+from acto.methods.blocks.weight_average import average
 
 MAX_THRESHOLD = 0.95
 TINY = 1e-12

@@ -50,8 +50,8 @@ from acto.core.errors import check_range
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.blocks.losses import batch_mean
 from acto.methods.blocks.mixing import one_hot
+from acto.methods.blocks.weight_average import average
 from acto.methods.dividemix import DivideMix
-from acto.nets.build import average
 
 
 class SNSCL(DivideMix):

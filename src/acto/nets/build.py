@@ -1,4 +1,4 @@
-"""Networks: `build` makes one from its name, always as a `Net`; `average` moves a copy slowly after its original.
+"""Networks: `build` makes one from its name, always as a `Net`.
 
 Weights are drawn from torch's global generator, so the caller seeds.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet
@@ -18,7 +17,7 @@ from acto.nets.base import Net, Shape, check_picture, he_normal
 from acto.nets.libraries import custom_net, timm_net, torchvision_net
 from acto.nets.weights import load_weights
 
-__all__ = ["NETS", "Net", "average", "build", "num_parameters"]
+__all__ = ["NETS", "Net", "build", "num_parameters"]
 
 CIFAR_STEM_UP_TO = 64
 """Pixels a side up to which a ResNet starts with a 3x3 convolution of stride 1 and without pooling."""
@@ -229,22 +228,6 @@ def build(name: str, *, input_shape: Shape, num_classes: int, weights: str | Non
     if weights is not None and weights != "timm":
         load_weights(net, weights)
     return net
-
-
-@torch.no_grad()
-def average(target: nn.Module, source: nn.Module, *, decay: float, copy_buffers: bool = True) -> None:
-    """Move `target` after `source`, in place: parameter <- decay * parameter + (1 - decay) * source's.
-
-    Args:
-        target: a copy of `source`, made by deepcopy.
-        source: the network that learns.
-        decay: in [0, 1]; 0 copies, 1 leaves as it is.
-        copy_buffers: take over batch statistics as they are. False, where the target lives in training mode and keeps
-            its own: in eval mode they would be those of its first day.
-    """
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), 1.0 - decay)
-    if copy_buffers and next(target.buffers(), None) is not None:
-        torch._foreach_copy_(list(target.buffers()), list(source.buffers()))
 
 
 def num_parameters(net: nn.Module) -> int:

@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from acto.core.errors import UserError, closest
-from acto.core.files import RunError
+from acto.core.errors import RunError, UserError, closest
 from acto.nets.base import Net
 
 HEAD = ("head.weight", "head.bias")

@@ -17,56 +17,44 @@ torch is never imported here: the bytes of checkpoints and weights come from the
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import io
-import json
-import math
 import os
 import platform
 import re
 import secrets
 import shutil
-import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import yaml
 
-from acto.core.errors import UserError
-from acto.core.files import (
+from acto.core.errors import RunError, UserError
+from acto.core.files import OnPoint, disk_errors, nothing, write_atomically
+from acto.core.locks import FolderLock
+from acto.core.sample_csv import Column, sample_csv, sample_parquet
+from acto.run_folder.checkpoints import (
     Checkpoint,
-    FileCheck,
-    FolderLock,
-    OnPoint,
-    RunError,
-    check_checkpoints,
     clear_leftovers,
-    disk_errors,
-    is_locked,
     newest_checkpoint,
-    nothing,
     save_checkpoint,
-    sha256_of,
     start_over,
-    write_atomically,
 )
-from acto.core.sample_csv import Cell, Column, EpochTable, read_sample_csv, sample_csv, sample_parquet
-
-__all__ = [
-    "Checkpoint", "FileCheck", "RunError", "RunFolder", "RunRecord", "checksum_report", "default_run_name",
-    "last_checkpoint", "read_run",
-]  # fmt: skip
-
-State = Literal["running", "finished", "interrupted", "failed"]
-
-MARK = ".acto-run"
-"""The lock's file. A folder that has it is a run's."""
+from acto.run_folder.config import as_reloaded, read_config, refuse_other_config
+from acto.run_folder.encoding import array_bytes, json_bytes, plain_values
+from acto.run_folder.epoch_table import Cell, EpochTable
+from acto.run_folder.git_commit import git_commit
+from acto.run_folder.reading import (
+    MARK,
+    State,
+    load_array,
+    read_json,
+    require_run,
+)
 
 
 class RunFolder:
@@ -78,7 +66,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: FolderLock) -> None:
         self.path = path
         self.on_point: OnPoint = nothing
-        """For fault-injection tests: called at the points named in durable.save_checkpoint."""
+        """For fault-injection tests: called at the points named in run_folder.checkpoints.save_checkpoint."""
         self._lock = lock
         self._metrics = EpochTable(path / "metrics.csv")
         self._timing = EpochTable(path / "timing.csv")
@@ -136,14 +124,14 @@ class RunFolder:
             UserError: not a run, in use, or a configuration that differs; it lists the keys with both values.
         """
         path = Path(path)
-        _require_run(path)
+        require_run(path)
         lock = FolderLock(path / MARK)
         try:
             folder = cls(path, lock)
-            saved = _read_config(path)
+            saved = read_config(path)
             if config is not None:
-                asked = _reloaded(config)
-                _refuse_other_config(path, saved, asked, may_differ)
+                asked = as_reloaded(config)
+                refuse_other_config(path, saved, asked, may_differ)
                 if asked != saved:
                     folder._write_config(config)
         except BaseException:
@@ -170,15 +158,15 @@ class RunFolder:
     @property
     def config(self) -> dict[str, Any]:
         """config.yaml."""
-        return _read_config(self.path)
+        return read_config(self.path)
 
     @property
     def status(self) -> dict[str, Any]:
         """status.json, or an empty dict before there is one."""
-        return _read_json(self.path / "status.json") or {}
+        return read_json(self.path / "status.json") or {}
 
     def _write_config(self, config: object) -> None:
-        self._save("config.yaml", yaml.safe_dump(_plain(config), sort_keys=False).encode())
+        self._save("config.yaml", yaml.safe_dump(plain_values(config), sort_keys=False).encode())
 
     def add_session(
         self,
@@ -209,10 +197,10 @@ class RunFolder:
             "step": step,
             "device": device,
             "versions": dict(versions),
-            "git": _git_commit(),
+            "git": git_commit(),
         }
-        sessions = (_read_json(self.path / "env.json") or {}).get("sessions", [])
-        self._save("env.json", _json({"sessions": [*sessions, session]}))
+        sessions = (read_json(self.path / "env.json") or {}).get("sessions", [])
+        self._save("env.json", json_bytes({"sessions": [*sessions, session]}))
 
     def set_status(self, state: State, *, epoch: int | None = None, message: str = "") -> None:
         """Replace status.json; `epoch` is the last one done."""
@@ -225,7 +213,7 @@ class RunFolder:
             "host": platform.node(),
         }
         with disk_errors(f"write {self.path / 'status.json'}"):
-            write_atomically(self.path / "status.json", _json(status))
+            write_atomically(self.path / "status.json", json_bytes(status))
 
     # What the run does.
 
@@ -278,7 +266,7 @@ class RunFolder:
         path = self.path / "noisy_labels.npy"
         if path.exists():
             with disk_errors(f"read {path}"):
-                before = _load_array(path)
+                before = load_array(path)
             if not np.array_equal(before, labels):
                 count = int((before != labels).sum()) if before.shape == labels.shape else None
                 what = f"{count} of {len(labels)} differ" if count else f"there were {len(before)}, now {len(labels)}"
@@ -286,7 +274,7 @@ class RunFolder:
                     f"the labels are not those that the run in {self.path} was begun with ({what}): "
                     "the data or its noise has changed"
                 )
-        data = _array_bytes(labels)
+        data = array_bytes(labels)
         self._save(path.name, data)
         description = {
             "file": path.name,
@@ -296,7 +284,7 @@ class RunFolder:
             "noise": dict(facts),
             "notes": list(notes),
         }
-        self._save("labels.json", _json(description))
+        self._save("labels.json", json_bytes(description))
 
     def save_samples(self, columns: Mapping[str, Column], *, parquet: bool = False) -> None:
         """Replace the per-sample table.
@@ -311,7 +299,7 @@ class RunFolder:
         """
         table = sample_parquet(columns) if parquet else None
         text, types = sample_csv(columns)
-        self._save("samples.json", _json({"columns": types}))
+        self._save("samples.json", json_bytes({"columns": types}))
         self._save("samples.csv", text)
         if table is not None:
             self._save("samples.parquet", table)
@@ -320,7 +308,7 @@ class RunFolder:
 
     def save_probs(self, probs: np.ndarray[Any, Any]) -> None:
         """Keep the model's probabilities of the training samples, (N, K), as float32."""
-        self._save("pred_probs.npy", _array_bytes(probs.astype(np.float32)))
+        self._save("pred_probs.npy", array_bytes(probs.astype(np.float32)))
 
     def save_checkpoint(self, epoch: int, files: Mapping[str, bytes]) -> None:
         """Keep what a resumed run needs after `epoch`; this checkpoint and the last good one before it stay.
@@ -352,125 +340,27 @@ class RunFolder:
 
     def save_summary(self, results: Mapping[str, Any]) -> None:
         """Replace summary.json; numbers that are not finite become null."""
-        self._save("summary.json", _json(results))
+        self._save("summary.json", json_bytes(results))
 
     def _save(self, name: str, data: bytes) -> None:
         """Replace a file atomically. Its new checksum is written first, beside the old one: both hold in between."""
-        checksums = _read_json(self.path / "checksums.json") or {}
+        checksums = read_json(self.path / "checksums.json") or {}
         entry = {"sha256": hashlib.sha256(data).hexdigest()}
         if name in checksums and checksums[name]["sha256"] != entry["sha256"]:
             entry["before"] = checksums[name]["sha256"]
         with disk_errors(f"write {self.path / name}"):
-            write_atomically(self.path / "checksums.json", _json({**checksums, name: entry}))
+            write_atomically(self.path / "checksums.json", json_bytes({**checksums, name: entry}))
             write_atomically(self.path / name, data)
 
     def _delete(self, name: str) -> None:
-        checksums = _read_json(self.path / "checksums.json") or {}
+        checksums = read_json(self.path / "checksums.json") or {}
         if checksums.pop(name, None) is not None:
             with disk_errors(f"delete {self.path / name}"):
                 (self.path / name).unlink(missing_ok=True)
-                write_atomically(self.path / "checksums.json", _json(checksums))
+                write_atomically(self.path / "checksums.json", json_bytes(checksums))
 
 
 # Reading.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class RunRecord:
-    """What a run's folder says."""
-
-    path: Path
-    config: dict[str, Any]
-    status: dict[str, Any]
-    """status.json; its "state" is "died" where it says running and no process holds the folder."""
-    sessions: tuple[dict[str, Any], ...]
-    """One for the start and one for each resume, from env.json."""
-    metrics: list[dict[str, Cell]]
-    timing: list[dict[str, Cell]]
-    summary: dict[str, Any] | None
-    labels: dict[str, Any] | None
-    """labels.json: num_labels, class_names, sha256, and the noise's facts."""
-
-    def noisy_labels(self) -> np.ndarray[Any, Any]:
-        """(N,) the labels that were trained on."""
-        with disk_errors(f"read {self.path / 'noisy_labels.npy'}"):
-            return _load_array(self.path / "noisy_labels.npy")
-
-    def pred_probs(self) -> np.ndarray[Any, Any]:
-        """(N, K) the finished model's probabilities of the training samples, in the order of samples.csv.
-
-        Raises:
-            RunError: there are none, or the file is damaged.
-        """
-        path = self.path / "pred_probs.npy"
-        if not path.exists():
-            raise RunError(f"{self.path} has no pred_probs.npy: the run has not finished, or an older version made it")
-        with disk_errors(f"read {path}"):
-            return _load_array(path)
-
-    def samples(self) -> dict[str, np.ndarray[Any, Any] | list[str]]:
-        """The per-sample table: numbers and booleans as (N,) arrays, strings as lists.
-
-        Raises:
-            RunError: there is none, or it is damaged.
-        """
-        types = _read_json(self.path / "samples.json")
-        if types is None:
-            raise RunError(f"{self.path} has no per-sample table")
-        with disk_errors(f"read {self.path / 'samples.csv'}"):
-            return read_sample_csv(self.path / "samples.csv", types["columns"])
-
-
-def read_run(path: Path | str) -> RunRecord:
-    """Everything of a run but the per-sample table and the labels, which are read when asked for.
-
-    Raises:
-        UserError: not a run's folder.
-        RunError: a file of it is damaged.
-    """
-    path = Path(path)
-    _require_run(path)
-    status = _read_json(path / "status.json") or {"state": "failed", "epoch": None, "message": "status.json is missing"}
-    if status["state"] == "running" and not is_locked(path / MARK):
-        status["state"] = "died"
-    return RunRecord(
-        path=path,
-        config=_read_config(path),
-        status=status,
-        sessions=tuple((_read_json(path / "env.json") or {}).get("sessions", [])),
-        metrics=EpochTable(path / "metrics.csv").rows(),
-        timing=EpochTable(path / "timing.csv").rows(),
-        summary=_read_json(path / "summary.json"),
-        labels=_read_json(path / "labels.json"),
-    )
-
-
-def last_checkpoint(path: Path | str) -> Checkpoint | None:
-    """The same as RunFolder.last_checkpoint, without the lock: for evaluation of a run that may still go on."""
-    return newest_checkpoint(Path(path) / "checkpoints")
-
-
-def checksum_report(path: Path | str) -> list[FileCheck]:
-    """A line for every file with a checksum, for what a run cannot be without, for checkpoints and leftovers.
-
-    Raises:
-        UserError: not a run's folder.
-    """
-    path = Path(path)
-    _require_run(path)
-    try:
-        checksums = _read_json(path / "checksums.json") or {}
-        checks = [_check_file(path / name, entry) for name, entry in sorted(checksums.items())]
-    except (RunError, TypeError, KeyError):
-        checksums, checks = {}, [FileCheck(name="checksums.json", state="damaged", detail="cannot be read")]
-    needed = {"config.yaml", "env.json", "status.json"} - checksums.keys()
-    checks += [FileCheck(name=name, state="missing") for name in sorted(needed) if not (path / name).is_file()]
-    for name in ("metrics.csv", "timing.csv"):
-        if (path / name).is_file():
-            fault = EpochTable(path / name).fault()
-            checks.append(FileCheck(name=name, state="damaged" if fault else "ok", detail=fault))
-    checks += [FileCheck(name=draft.name, state="leftover") for draft in sorted(path.glob(".*.draft"))]
-    return checks + check_checkpoints(path / "checkpoints")
 
 
 def default_run_name(method: str, data: str) -> str:
@@ -483,82 +373,8 @@ def default_run_name(method: str, data: str) -> str:
 # Plain values, files, facts.
 
 
-def _plain(value: object) -> Any:
-    """Dataclasses, tuples, paths and numpy numbers as what YAML and JSON know."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"a {type(value).__name__} cannot be written to a run's folder: {value!r}")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan and no infinity: null stands for them."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(_finite(_plain(value)), indent=1, allow_nan=False).encode() + b"\n"
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """None if there is no such file."""
-    with disk_errors(f"read {path}"):
-        try:
-            return json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}") from error
-
-
-def _array_bytes(array: np.ndarray[Any, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _load_array(path: Path) -> np.ndarray[Any, Any]:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise RunError(f"{path} is damaged: {error}") from error
-
-
-def _require_run(path: Path) -> None:
-    if not (path / MARK).is_file():
-        raise UserError(f"{path} is no run's folder")
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _git_commit() -> dict[str, Any] | None:
-    """Commit of the working folder's repository, and whether tracked files differ from it; None outside of one."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "changed": bool(_git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*arguments: str) -> str:
-    # A repository's settings may name a program that `status` runs; this turns it off.
-    command = ["git", "-c", "core.fsmonitor=false", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
 
 
 def _empty(path: Path) -> None:
@@ -574,59 +390,4 @@ def _empty(path: Path) -> None:
                 entry.unlink()
 
 
-def _check_file(path: Path, entry: Mapping[str, str]) -> FileCheck:
-    if not path.is_file():
-        return FileCheck(name=path.name, state="missing")
-    try:
-        whole = sha256_of(path) in (entry["sha256"], entry.get("before"))
-    except OSError as error:
-        return FileCheck(name=path.name, state="damaged", detail=f"cannot be read ({error.strerror})")
-    return FileCheck(
-        name=path.name, state="ok" if whole else "damaged", detail="" if whole else "differs from its checksum"
-    )
-
-
 # The configuration.
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} has no config.yaml: the run ended before it began; use --overwrite") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path / 'config.yaml'}: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path / 'config.yaml'} holds no mapping of settings")
-    return config
-
-
-def _reloaded(config: object) -> dict[str, Any]:
-    """The configuration as it comes back from config.yaml."""
-    return yaml.safe_load(yaml.safe_dump(_plain(config)))
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("method.tau", 0.025), ... A mapping without entries is a value."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _refuse_other_config(
-    path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any], may_differ: Collection[str]
-) -> None:
-    # A setting that an older version did not have is null in a newer one: that is no difference.
-    before, now = dict(_flat(saved)), dict(_flat(asked))
-    differing = [
-        f"{key}: {before.get(key, 'not set')!r} there, {now.get(key, 'not set')!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in may_differ)
-    ]
-    if differing:
-        raise UserError(
-            f"the run in {path} was begun with other settings: {'; '.join(differing)}. Resume it with its own, or "
-            "start over with --overwrite"
-        )

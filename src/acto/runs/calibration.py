@@ -22,7 +22,8 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from acto.core.files import RunError, disk_errors
+from acto.core.errors import RunError
+from acto.core.files import disk_errors
 
 FILE = "calibration.json"
 """Its name in a run's folder."""

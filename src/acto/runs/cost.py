@@ -12,7 +12,7 @@ import torch
 
 from acto.core.types import Batch, Stream, TrainingData
 from acto.runs.execute import checkpoint
-from acto.runs.run import Prepared
+from acto.runs.prepare import Prepared
 from acto.training import evaluation
 from acto.training.loop import Training, run_epochs
 

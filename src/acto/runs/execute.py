@@ -6,7 +6,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -19,14 +19,19 @@ import torch
 
 from acto.core import distributed
 from acto.core.device import device_in_words
+from acto.core.errors import RunError
 from acto.core.types import Clock
 from acto.data.noise import sha256_of_labels
-from acto.data.sources import Dataset
+from acto.data.samples import Dataset
 from acto.nets.weights import read_state
-from acto.run_folder.writing import Checkpoint, RunError, RunFolder, State, last_checkpoint, read_run
+from acto.run_folder.checkpoints import Checkpoint
+from acto.run_folder.reading import State, last_checkpoint, read_run
+from acto.run_folder.writing import RunFolder
 from acto.runs import calibration
+from acto.runs.events import Report
 from acto.runs.failures import Interrupted, Stop, signals_raise
-from acto.runs.run import Prepared, Run, explained, prepare
+from acto.runs.prepare import Prepared, explained, prepare
+from acto.runs.run import Run
 from acto.runs.sample_table import label_quality, sample_table
 from acto.training import evaluation
 from acto.training.loop import EpochLog, Training, run_epochs
@@ -38,10 +43,6 @@ STARVED_SHARE = 0.01
 """A class of whose samples an epoch selects a smaller share than this is reported."""
 FEW_SELECTED = 0.25
 """Where an epoch selects a smaller share of all samples than this, the method's advice is added."""
-
-Report = Callable[[str, Mapping[str, Any]], None]
-"""Told what happens: "start" with facts, "step" with its place, "epoch" with its row, "note" with a text, "finish" with
-the summary."""
 
 
 def execute(

@@ -10,10 +10,10 @@ from types import FrameType
 
 import torch
 
-from acto.cli.exit_codes import on_signals
 from acto.core.distributed import lost_another, world
-from acto.core.files import RunError
-from acto.training.loop import DivergedError
+from acto.core.errors import RunError
+from acto.core.signals import on_signals
+from acto.training.divergence import DivergedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
 import types
 import typing
 from argparse import ArgumentError
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, dataclass, replace
-from functools import partial
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 
-from acto.cli.train import Launch, read_settings, resume, start
 from acto.core.errors import UserError, choose, closest
-from acto.core.settings import Field, build, fields_of, flatten, merged, plain
-from acto.data.pictures.cache import MEMORY
-from acto.data.sources import SOURCES, Dataset, DataSpec, load
+from acto.core.settings import Field, flatten, merged
+from acto.data.samples import DataSpec
 from acto.methods import METHODS
 from acto.methods.base import Method
-from acto.runs.recipes.by_data import BY_PIPELINE, SETTINGS, Setting, setting_for, with_batch
+from acto.run_folder.reading import read_settings
+from acto.runs.recipes.by_data import SETTINGS, setting_for
 from acto.runs.recipes.recipe import recipe
-from acto.runs.run import Run
-from acto.runs.warm_start import settings_after
-from acto.training.loop import Protocol
-from acto.training.plans import Plan
+from acto.runs.resolve import SHORT, known_fields, section
 
-SHORT = {
-    "--data": "--data.source",
-    "--data-root": "--data.root",
-    "--on-bad-image": "--data.on_bad_image",
-    "--subset": "--data.subset",
-    "--noise": "--data.noise.kind",
-    "--noise-rate": "--data.noise.rate",
-    "--noise-seed": "--data.noise.seed",
-    "--epochs": "--protocol.epochs",
-    "--batch-size": "--protocol.batch_size",
-    "--optimizer": "--protocol.optimizer",
-    "--weight-decay": "--protocol.weight_decay",
-    "--lr": "--protocol.plan.lr",
-    "--schedule": "--protocol.plan.schedule",
-    "--eval-every": "--eval_every",
-    "--sync-batchnorm": "--sync_batchnorm",
-    "--init-from": "--init_from",
-}
-"""Short forms of the flags that are typed most; --warmup-epochs joins them where the method has a warm-up."""
 ACTIONS = {
     "--config": "read settings from this YAML file; flags win over it",
     "--out": "folder of the run; without it a new one under runs/",
@@ -77,89 +52,6 @@ class Asked:
     """By ACTIONS' names, without the dashes in front."""
     saved: dict[str, Any]
     """The settings of the run to go on with; empty for a new run."""
-
-
-def train(tokens: Sequence[str]) -> int:
-    """The command `acto train`; returns the exit code.
-
-    Raises:
-        UserError: for anything that was asked for and cannot be done.
-    """
-    asked = parse(tokens)
-    launch = Launch(
-        out=asked.actions.get("out"),
-        overwrite=asked.actions.get("overwrite", False),
-        dry_run=asked.actions.get("dry-run", False),
-        download=asked.actions.get("download", False),
-        json=asked.actions.get("json", False),
-        report=not asked.actions.get("no-report", False),
-    )
-    dataset = None
-    if asked.saved:
-        settings = merged(asked.saved, _with_whole_paths(asked.settings))
-        run = Run.from_dict(settings, trust_net=asked.net_was_typed)
-    else:
-        run, dataset = resolve(asked.settings, trust_net=asked.net_was_typed, download=launch.download)
-    if asked.actions.get("print-config"):
-        print(yaml.safe_dump(plain(run.to_dict()), sort_keys=False), end="")
-        return 0
-    return resume(asked.actions["resume"], run, launch) if asked.saved else start(run, launch, dataset=dataset)
-
-
-def resolve(
-    settings: Mapping[str, Any], *, trust_net: bool = False, download: bool = False
-) -> tuple[Run, Dataset | None]:
-    """The Run that nested `settings` stand for. What they leave open comes from the recipe for their data and method.
-
-    Returns:
-        The run; and its data, if it had to be read to know which kind it is.
-
-    Raises:
-        UserError: for a setting that cannot be used. Nothing is read from disk before all settings have been checked.
-    """
-    settings = _with_whole_paths(settings)
-    if settings.get("init_from") is not None:
-        return Run.from_dict(settings_after(settings["init_from"], settings), trust_net=trust_net), None
-    spec = build(DataSpec, settings.get("data", {}))
-    choose("method", settings.get("method", "acto"), METHODS)
-    run_with = partial(run_of, settings, trust_net=trust_net)
-    if spec.source in SETTINGS:
-        return run_with(SETTINGS[spec.source]), None
-    refusals = []
-    for setting in BY_PIPELINE.values():
-        try:
-            run_with(setting)
-        except UserError as error:
-            refusals.append(error)
-    if len(refusals) == len(BY_PIPELINE):  # whatever the data are
-        raise refusals[-1]
-    dataset = load(spec, data_root=spec.root, download=download)
-    kind, count = dataset.views.pipeline, len(dataset.train)
-    return run_with(setting_for(spec.source, pipeline=kind, num_samples=count)), dataset
-
-
-def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = False) -> Run:
-    """The Run that nested `settings` stand for on data of the kind that `setting` is for.
-
-    Raises:
-        UserError: for a setting that cannot be used.
-    """
-    spec = build(DataSpec, settings.get("data", {}))
-    method = choose("method", settings.get("method", "acto"), METHODS)
-    protocol = settings.get("protocol", {})
-    setting = with_batch(setting, protocol.get("batch_size"))
-    epochs = protocol.get("epochs")
-    warmup = settings.get(section(method), {}).get("warmup_epochs")
-    if epochs is not None and epochs > 0:
-        setting = setting.lasting(epochs)
-    if warmup is not None:
-        setting = replace(setting, warmup_epochs=warmup)
-    return Run.from_dict(merged(recipe(spec, setting, method=method).to_dict(), settings), trust_net=trust_net)
-
-
-def section(method: str) -> str:
-    """Where a method's own settings stand."""
-    return method.replace("-", "_")
 
 
 def parse(tokens: Sequence[str]) -> Asked:
@@ -200,17 +92,6 @@ def parse(tokens: Sequence[str]) -> Asked:
         actions={name: value for name, value in actions.items() if value is not None},
         saved=saved,
     )
-
-
-def known_fields(method: type[Method]) -> dict[str, Field]:
-    """Every setting of a run of `method`, by its dotted key."""
-    hidden = ("config", "trust_net")  # the method's settings have a section of their own; trust is not for files
-    found = [f for f in fields_of(Run) if f.key not in hidden and not f.key.startswith(("data.", "protocol."))]
-    found += [*fields_of(DataSpec, "data"), *fields_of(Protocol, "protocol")]
-    for k in range(method.num_nets):
-        found += fields_of(Plan, f"protocol.plans.net{k}")
-    found += fields_of(method.Config, section(method.name))
-    return {field.key: field for field in found}
 
 
 # Tokens ---------------------------------------------------------------------------------------------------------
@@ -361,26 +242,3 @@ def _type_name(hint: Any) -> str:
 
 def _is_optional(hint: Any) -> bool:
     return type(None) in typing.get_args(hint)
-
-
-def _with_whole_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths from the current folder made absolute, so that the saved settings mean the same elsewhere."""
-
-    def whole(key: str, value: Any) -> Any:
-        if key == "data.cache" and value not in (None, "", "none", MEMORY):
-            return os.path.abspath(Path(value).expanduser())  # made if it is missing
-        is_path = key in ("data.root", "data.noise.path", "weights", "init_from") or (
-            key == "data.source" and value not in SOURCES
-        )
-        if not is_path or value is None:
-            return value
-        path = Path(value).expanduser()
-        return os.path.abspath(path) if path.exists() else value
-
-    def walk(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        return {
-            name: walk(value, f"{prefix}{name}.") if isinstance(value, Mapping) else whole(f"{prefix}{name}", value)
-            for name, value in values.items()
-        }
-
-    return walk(settings, "")

@@ -17,19 +17,19 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from acto.cli.progress import counted
 from acto.core.device import resolve_device
-from acto.core.errors import UserError, check_range
-from acto.core.files import RunError, disk_errors
+from acto.core.errors import RunError, UserError, check_range
+from acto.core.files import disk_errors
 from acto.core.settings import build
+from acto.core.text import counted
 from acto.data.for_prediction import array_samples
 from acto.data.loading.loader import open_data
 from acto.data.pictures.files import MAX_PIXELS, BadImage, decode_rgb, inspect_all
 from acto.data.samples import Samples
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.nets import build as nets
 from acto.nets.base import Net, Shape
-from acto.run_folder.writing import read_run
+from acto.run_folder.reading import read_run
 from acto.runs.calibration import read_calibration
 
 _SHOWN = 5

@@ -21,15 +21,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from acto.core.errors import UserError
-from acto.core.files import RunError, disk_errors
+from acto.core.errors import RunError, UserError
+from acto.core.files import disk_errors
 from acto.core.settings import build, merged, plain
 from acto.data.noise import sha256_of_labels
 from acto.data.readers.listings import MANIFEST_SUFFIXES
 from acto.data.samples import Dataset, join
-from acto.data.views.pipelines import ViewSpec
+from acto.data.views.spec import ViewSpec
 from acto.nets.weights import read_state
-from acto.run_folder.writing import RunFolder, RunRecord, last_checkpoint, read_run
+from acto.run_folder.reading import RunRecord, last_checkpoint, read_run
+from acto.run_folder.writing import RunFolder
 from acto.runs.trained_model import TrainedModel, load
 from acto.training.loop import Training
 

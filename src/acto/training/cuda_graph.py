@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from acto.core.files import RunError
+from acto.core.errors import RunError
 from acto.core.types import Batch
 from acto.methods.base import Method
 

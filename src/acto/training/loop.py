@@ -10,87 +10,21 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from acto.core import distributed
-from acto.core.errors import UserError, check_range, choose
+from acto.core.errors import UserError
 from acto.core.types import Batch, Clock, Stream, TrainingData, device_of
 from acto.methods.base import Method
 from acto.training.cuda_graph import RecordedStep, Recorder
+from acto.training.divergence import LossWatch, refuse_non_finite
 from acto.training.history import History
-from acto.training.plans import Plan
-
-OPTIMIZERS = ("sgd", "adam")
-
-
-SHOWN_ROWS = 8
-"""So many samples of a bad step are named."""
-
-
-class DivergedError(RuntimeError):
-    """Losses or weights are no longer finite numbers."""
-
-    def __init__(self, what: str, *, clock: Clock, rows: tuple[int, ...], advice: str) -> None:
-        """`what` is not finite, found at `clock`, in a step whose batch began with the samples `rows`."""
-        super().__init__(what, clock, rows, advice)
-        self.what, self.clock, self.rows, self.advice = what, clock, rows, advice
-        self.ids: tuple[str, ...] = tuple(map(str, rows))
-        """What to call the samples; who knows their names puts them here."""
-
-    def __str__(self) -> str:
-        """The sentence for the user."""
-        turn = f", turn {self.clock.turn}" if self.clock.turn else ""
-        where = f"epoch {self.clock.epoch}{turn}, step {self.clock.step} of {self.clock.steps}"
-        batch = f"its batch begins with the samples {', '.join(self.ids)}" if self.ids else "in another process"
-        return f"{self.what} in {where} ({batch}). {self.advice}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Protocol:
-    """How a method is trained: what all methods of a comparison share.
-
-    Attributes:
-        epochs: total number, >= 1.
-        batch_size: samples a step over all processes, >= 2.
-        optimizer: "sgd" or "adam".
-        momentum: of SGD, in [0, 1).
-        nesterov: Nesterov's form of the momentum.
-        weight_decay: added to the gradient, >= 0.
-        clip_norm: largest norm of the gradient of each network; None: no limit.
-        plan: learning rate of every network.
-        plans: other plans by parameter group, say {"net1": Plan(lr=0.08)}.
-    """
-
-    epochs: int = 100
-    batch_size: int = 128
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    clip_norm: float | None = None
-    plan: Plan = field(default_factory=Plan)
-    plans: dict[str, Plan] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        check_range("epochs", self.epochs, low=1)
-        check_range("batch_size", self.batch_size, low=2)
-        choose("optimizer", self.optimizer, OPTIMIZERS)
-        check_range("momentum", self.momentum, low=0, high=0.9999)
-        check_range("weight_decay", self.weight_decay, low=0)
-        if self.optimizer != "adam" and any(p.schedule.startswith("adam") for p in (self.plan, *self.plans.values())):
-            raise UserError(f"an adam schedule sets Adam's betas, but the optimizer is {self.optimizer}")
-        if self.clip_norm is not None:
-            check_range("clip_norm", self.clip_norm, low=0, open_low=True)
-
-    def at(self, group: str, epoch: int) -> dict[str, float]:
-        """Settings of the parameter group `group` in `epoch`."""
-        return self.plans.get(group, self.plan).at(epoch, self.epochs)
+from acto.training.protocol import Protocol
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,7 +173,7 @@ def _run_turn(
     ]
     steps = data.num_steps(streams[0])
     assert steps > 0 and all(data.num_steps(s) > 0 for s in streams), "a stream without a batch"
-    watch = _Watch(steps, device)
+    watch = LossWatch(steps, device)
 
     def take(batches: tuple[Batch, ...]) -> tuple[str, ...]:
         """One step. What it leaves for the next one stays in its place on the device, so that it can be recorded."""
@@ -272,7 +206,7 @@ def _run_turn(
         clock = replace(clock, step=step, steps=steps)
         counts.update(take_step(batches))
         tick(clock)
-    _refuse_non_finite(method, clock, watch)
+    refuse_non_finite(method, clock, watch)
     method.merge_rows(training.history.written)
     training.history.merge()
     distributed.average(b for module in method.children() for b in module.buffers())
@@ -287,67 +221,6 @@ def _side_by_side(data: TrainingData, streams: list[Stream], clock: Clock) -> It
 
     first = data.batches(streams[0], epoch=clock.epoch, turn=clock.turn, number=0)
     yield from zip(first, *(endless(stream, k) for k, stream in enumerate(streams) if k > 0), strict=False)
-
-
-class _Watch:
-    """The first step of a turn whose loss is not finite, kept on the device: to ask in every step would make it wait.
-
-    Args:
-        steps: of the turn.
-        device: of the training.
-    """
-
-    def __init__(self, steps: int, device: torch.device) -> None:
-        self.steps = steps
-        self.first_bad = torch.full((), steps, dtype=torch.int64, device=device)
-        """() `steps` if there is none."""
-        self.bad_rows = torch.full((SHOWN_ROWS,), -1, dtype=torch.int64, device=device)
-        """The first samples of its batch, filled up with -1."""
-        self.last_rows = self.bad_rows.clone()
-        """Those of the last step."""
-        self._step = torch.zeros((), dtype=torch.int64, device=device)
-
-    def update(self, loss: Tensor, index: Tensor) -> None:
-        """Look at the next step's loss, and at the (B,) samples of its batch."""
-        index = index[:SHOWN_ROWS]
-        self.last_rows.copy_(nn.functional.pad(index, (0, SHOWN_ROWS - len(index)), value=-1))
-        first = ~torch.isfinite(loss) & (self.first_bad == self.steps)
-        self.bad_rows.copy_(torch.where(first, self.last_rows, self.bad_rows))
-        self.first_bad.copy_(torch.where(first, self._step, self.first_bad))
-        self._step.add_(1)
-
-
-def _refuse_non_finite(method: Method, clock: Clock, watch: _Watch) -> None:
-    """End the run, alike in all processes, before a turn that went wrong reaches a checkpoint.
-
-    A finite loss with a gradient that is not ruins the weights unseen, if it is the last step's.
-
-    Args:
-        method: what was trained in the turn.
-        clock: of the turn's last step.
-        watch: what was seen of the turn.
-    """
-    ruined = torch.stack([~torch.isfinite(weights).all() for weights in method.parameters()]).any()
-    num_bad, num_ruined = distributed.total(torch.stack([watch.first_bad < clock.steps, ruined]).int()).tolist()
-    if num_bad:
-        here = int(watch.first_bad) < clock.steps
-        raise DivergedError(
-            "the loss is not finite",
-            clock=replace(clock, step=int(watch.first_bad)) if here else clock,
-            rows=_known(watch.bad_rows) if here else (),
-            advice="A lower learning rate, clip_norm or precision float32 may help.",
-        )
-    if num_ruined:
-        raise DivergedError(
-            "the weights are not finite, though the loss was,",
-            clock=clock,
-            rows=_known(watch.last_rows),
-            advice="A gradient was not: a lower learning rate or precision float32 may help.",
-        )
-
-
-def _known(rows: Tensor) -> tuple[int, ...]:
-    return tuple(row for row in rows.tolist() if row >= 0)
 
 
 def _stir(seed: int, *numbers: int) -> int:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from acto.core.files import RunError
+from acto.core.errors import RunError
 from acto.data.pictures.files import BadImage, scaled_rgb
 from acto.data.pictures.pixel_store import StoredPixels
-from acto.data.views.pipelines import ViewSpec, window
+from acto.data.views.pipelines import window
+from acto.data.views.spec import ViewSpec
 
 
 @dataclass(frozen=True, slots=True)

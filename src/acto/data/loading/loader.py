@@ -23,7 +23,8 @@ from acto.data.loading.decode_workers import Decoder, Request, Workers
 from acto.data.loading.passes import Pass, Passes
 from acto.data.pictures.cache import MEMORY, Say, open_cache
 from acto.data.samples import Samples
-from acto.data.views.pipelines import WINDOW_DRAWS, ViewSpec, finish_view, make_vector_view, make_view, view_draws
+from acto.data.views.pipelines import WINDOW_DRAWS, finish_view, make_vector_view, make_view, view_draws
+from acto.data.views.spec import ViewSpec
 
 
 class DeviceData(Passes):

@@ -13,7 +13,7 @@ from torch import Tensor
 from acto.core.errors import UserError, choose
 from acto.core.types import Batch, Stream
 from acto.data.views.counter_random import Occasion, order
-from acto.data.views.pipelines import VIEWS
+from acto.data.views.spec import VIEWS
 
 _SCAN = -1  # the number of no stream
 _LARGEST_BATCH = 1024  # to be looked at together

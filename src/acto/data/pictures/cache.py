@@ -34,8 +34,8 @@ import numpy.typing as npt
 import PIL
 from PIL import features
 
-from acto.core.errors import UserError
-from acto.core.files import RunError, disk_errors, sha256_of, write_atomically
+from acto.core.errors import RunError, UserError
+from acto.core.files import disk_errors, sha256_of, write_atomically
 from acto.core.resources import usable_cores
 from acto.data.pictures.files import BadImage, inspect, scaled_rgb, scaled_size
 from acto.data.pictures.pixel_store import MemoryFile, Pixels, StoredPixels

@@ -27,43 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import UserError, choose
 from acto.data.views import policies
 from acto.data.views.counter_random import Occasion, bits, uniform
 from acto.data.views.operations import cutout, rotate_smoothly, take_columns, take_rows
+from acto.data.views.spec import ViewSpec
 
-PIPELINES = ("cifar", "photo", "digits", "fashion", "small", "vectors")
-VIEWS = ("none", "weak", "strong")
 WINDOW_DRAWS = 3
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ViewSpec:
-    """How the samples of a source are seen. The views belong to the data, never to the method."""
-
-    pipeline: str
-    """One of PIPELINES."""
-    size: int | None = None
-    """Side of the square that the network sees, in pixels; None: pictures are used as large as they are."""
-    resize: int | None = None
-    """Short side to which a picture FILE is scaled before its window is taken; None: `size`."""
-    mean: tuple[float, ...] = ()
-    """A channel's mean, pixels counted from 0 to 1 (a feature's mean for vectors); empty: 0."""
-    std: tuple[float, ...] = ()
-    """A channel's standard deviation on the same scale; empty: 1."""
-
-    def __post_init__(self) -> None:
-        choose("pipeline", self.pipeline, PIPELINES)
-        if len(self.mean) != len(self.std):
-            raise UserError(f"a view needs a mean and a deviation for each channel, not {self.mean} and {self.std}")
-        if any(not deviation > 0 for deviation in self.std):
-            raise UserError(f"a view's deviations must be above 0, not {self.std}")
-        for name in ("size", "resize"):
-            side = getattr(self, name)
-            if side is not None and side < 1:
-                raise UserError(f"a view's {name} is {side} pixels, but must be at least 1")
-        if self.size is not None and self.resize is not None and self.resize < self.size:
-            raise UserError(f"pictures scaled to {self.resize} pixels are too small for a window of {self.size}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -177,3 +177,22 @@ def with_batch(setting: Setting, size: object) -> Setting:
     share = min(1.0, size / setting.batch_size)
     rates = {name: share * getattr(setting, name) for name in ("lr", "warmup_lr", "lr1")}
     return replace(setting, batch_size=size, **rates)
+
+
+SMALLEST_BATCH = 8
+
+
+STEPS_AN_EPOCH = 16
+"""Small data are cut into at least so many batches, as far as SMALLEST_BATCH allows: a recipe counts in epochs, and an
+epoch of one step teaches nothing."""
+
+
+def for_size(setting: Setting, num_samples: int) -> Setting:
+    """The setting with batches that small data have enough of."""
+    return replace(setting, batch_size=batch_size_for(num_samples, most=setting.batch_size))
+
+
+def batch_size_for(num_samples: int, *, most: int) -> int:
+    """The largest power of two that leaves STEPS_AN_EPOCH, between SMALLEST_BATCH and `most`."""
+    fitting = 1 << max(num_samples // STEPS_AN_EPOCH, 1).bit_length() - 1
+    return min(max(fitting, SMALLEST_BATCH), most)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from acto.data.sources import DataSpec
+from acto.data.samples import DataSpec
 from acto.runs.recipes.by_data import Setting
 from acto.runs.recipes.by_method import CONFIGS
 from acto.runs.run import Run
-from acto.training.loop import Protocol
 from acto.training.plans import Plan
+from acto.training.protocol import Protocol
 
 
 def recipe(data: DataSpec, setting: Setting, *, method: str = "acto", seed: int = 0) -> Run:

@@ -1,0 +1,89 @@
+"""`acto predict`: the classes of other samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from acto.cli.parser import Parser
+from acto.core.errors import UserError
+from acto.core.files import disk_errors, write_atomically
+from acto.core.sample_csv import sample_csv, sample_parquet
+from acto.data.for_prediction import read_new
+from acto.inference.predictions import predictions
+from acto.runs.trained_model import load
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def predict(tokens: Sequence[str]) -> int:
+    """`acto predict RUN SOURCE`: classes and confidences, to stdout or a file; returns the exit code.
+
+    Raises:
+        UserError: the run has no model, or the data do not suit it; then nothing was written.
+    """
+    parser = Parser(
+        "acto predict",
+        "Predict with the model of a finished RUN. SOURCE: a picture file, a folder of pictures (however deep), a "
+        "table (.csv, .tsv, .parquet) with a column of paths, arrays (.npz, .npy), or a named data set. Labels are "
+        "not needed, and ignored.",
+    )
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("--out", metavar="FILE", help="a .csv or .parquet file; without it CSV goes to stdout")
+    parser.add_argument("--probs", action="store_true", help="a column with the probability of each class as well")
+    parser.add_argument("--data-root", metavar="DIR", help="folder of the data sets, instead of $ACTO_DATA_ROOT")
+    parser.add_argument("--path-column", metavar="NAME", help="a table's column of picture files (path)")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    parser.add_argument("--batch-size", metavar="B", type=int, help="samples at a time (256)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of CSV on stdout")
+    parser.add_argument(
+        "--trust-net", action="store_true", help="the run's network is code outside of acto: allow it to run"
+    )
+    given = vars(parser.given(tokens))
+    out = _checked_out(given.get("out"), given["source"])
+    model = load(given["run"], trust=given.get("trust_net", False))
+    data = read_new(given["source"], data_root=given.get("data_root"), path_column=given.get("path_column", "path"))
+    for text in data.notes:
+        print(f"note: {text}", file=sys.stderr)
+    columns = predictions(
+        model,
+        data,
+        probs=given.get("probs", False),
+        batch_size=given.get("batch_size", 256),
+        device=given.get("device", "auto"),
+    )
+    if out is not None:
+        content = sample_parquet(columns) if out.suffix == ".parquet" else sample_csv(columns)[0]
+        with disk_errors(f"write {out}"):
+            write_atomically(out, content)
+        said = f"{len(data.samples)} predictions in {out}"
+        print(json.dumps({"out": str(out), "num_samples": len(data.samples)}) if "json" in given else said)
+    elif "json" in given:
+        rows = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
+    else:
+        # Bytes of a file's name that are no UTF-8 come out as backslash codes: stdout may be a terminal.
+        sys.stdout.write(sample_csv(columns)[0].decode("utf-8", "backslashreplace"))
+    return 0
+
+
+def _checked_out(out: str | None, source: str) -> Path | None:
+    """Where the table goes, refused before any work is done if it cannot go there."""
+    if out is None:
+        return None
+    path = Path(out)
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"--out {out} must end in {' or '.join(SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: the folder {path.absolute().parent} does not exist")
+    if path.is_dir():
+        raise UserError(f"--out {out} is a folder")
+    if os.path.exists(source) and path.exists() and path.samefile(source):
+        raise UserError(f"--out {out} is the source itself: choose another file")
+    return path

@@ -1,0 +1,61 @@
+"""The configuration in a run's folder, and what may differ when the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from acto.core.errors import UserError
+from acto.run_folder.encoding import plain_values
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read config.yaml of the run's folder `path`.
+
+    Raises:
+        UserError: there is none, or it holds no settings.
+    """
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} has no config.yaml: the run ended before it began; use --overwrite") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path / 'config.yaml'}: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path / 'config.yaml'} holds no mapping of settings")
+    return config
+
+
+def as_reloaded(config: object) -> dict[str, Any]:
+    """The configuration as it comes back from config.yaml."""
+    return yaml.safe_load(yaml.safe_dump(plain_values(config)))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("method.tau", 0.025), ... A mapping without entries is a value."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def refuse_other_config(
+    path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any], may_differ: Collection[str]
+) -> None:
+    """Raise UserError if `asked` differs from `saved` in more than the dotted keys `may_differ`; name what differs."""
+    # A setting that an older version did not have is null in a newer one: that is no difference.
+    before, now = dict(_flat(saved)), dict(_flat(asked))
+    differing = [
+        f"{key}: {before.get(key, 'not set')!r} there, {now.get(key, 'not set')!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in may_differ)
+    ]
+    if differing:
+        raise UserError(
+            f"the run in {path} was begun with other settings: {'; '.join(differing)}. Resume it with its own, or "
+            "start over with --overwrite"
+        )

@@ -1,0 +1,134 @@
+"""Settings become a Run, laid over the recipe for the data and method that they name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from acto.core.errors import UserError, choose
+from acto.core.settings import Field, build, fields_of, merged
+from acto.data.pictures.cache import MEMORY
+from acto.data.samples import Dataset, DataSpec
+from acto.data.sources import SOURCES, load
+from acto.methods import METHODS
+from acto.methods.base import Method
+from acto.runs.recipes.by_data import BY_PIPELINE, SETTINGS, Setting, setting_for, with_batch
+from acto.runs.recipes.recipe import recipe
+from acto.runs.run import Run
+from acto.runs.warm_start import settings_after
+from acto.training.plans import Plan
+from acto.training.protocol import Protocol
+
+SHORT = {
+    "--data": "--data.source",
+    "--data-root": "--data.root",
+    "--on-bad-image": "--data.on_bad_image",
+    "--subset": "--data.subset",
+    "--noise": "--data.noise.kind",
+    "--noise-rate": "--data.noise.rate",
+    "--noise-seed": "--data.noise.seed",
+    "--epochs": "--protocol.epochs",
+    "--batch-size": "--protocol.batch_size",
+    "--optimizer": "--protocol.optimizer",
+    "--weight-decay": "--protocol.weight_decay",
+    "--lr": "--protocol.plan.lr",
+    "--schedule": "--protocol.plan.schedule",
+    "--eval-every": "--eval_every",
+    "--sync-batchnorm": "--sync_batchnorm",
+    "--init-from": "--init_from",
+}
+"""Short forms of the flags that are typed most; --warmup-epochs joins them where the method has a warm-up."""
+
+
+def resolve(
+    settings: Mapping[str, Any], *, trust_net: bool = False, download: bool = False
+) -> tuple[Run, Dataset | None]:
+    """The Run that nested `settings` stand for. What they leave open comes from the recipe for their data and method.
+
+    Returns:
+        The run; and its data, if it had to be read to know which kind it is.
+
+    Raises:
+        UserError: for a setting that cannot be used. Nothing is read from disk before all settings have been checked.
+    """
+    settings = with_whole_paths(settings)
+    if settings.get("init_from") is not None:
+        return Run.from_dict(settings_after(settings["init_from"], settings), trust_net=trust_net), None
+    spec = build(DataSpec, settings.get("data", {}))
+    choose("method", settings.get("method", "acto"), METHODS)
+    run_with = partial(run_of, settings, trust_net=trust_net)
+    if spec.source in SETTINGS:
+        return run_with(SETTINGS[spec.source]), None
+    refusals = []
+    for setting in BY_PIPELINE.values():
+        try:
+            run_with(setting)
+        except UserError as error:
+            refusals.append(error)
+    if len(refusals) == len(BY_PIPELINE):  # whatever the data are
+        raise refusals[-1]
+    dataset = load(spec, data_root=spec.root, download=download)
+    kind, count = dataset.views.pipeline, len(dataset.train)
+    return run_with(setting_for(spec.source, pipeline=kind, num_samples=count)), dataset
+
+
+def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = False) -> Run:
+    """The Run that nested `settings` stand for on data of the kind that `setting` is for.
+
+    Raises:
+        UserError: for a setting that cannot be used.
+    """
+    spec = build(DataSpec, settings.get("data", {}))
+    method = choose("method", settings.get("method", "acto"), METHODS)
+    protocol = settings.get("protocol", {})
+    setting = with_batch(setting, protocol.get("batch_size"))
+    epochs = protocol.get("epochs")
+    warmup = settings.get(section(method), {}).get("warmup_epochs")
+    if epochs is not None and epochs > 0:
+        setting = setting.lasting(epochs)
+    if warmup is not None:
+        setting = replace(setting, warmup_epochs=warmup)
+    return Run.from_dict(merged(recipe(spec, setting, method=method).to_dict(), settings), trust_net=trust_net)
+
+
+def section(method: str) -> str:
+    """Where a method's own settings stand."""
+    return method.replace("-", "_")
+
+
+def known_fields(method: type[Method]) -> dict[str, Field]:
+    """Every setting of a run of `method`, by its dotted key."""
+    hidden = ("config", "trust_net")  # the method's settings have a section of their own; trust is not for files
+    found = [f for f in fields_of(Run) if f.key not in hidden and not f.key.startswith(("data.", "protocol."))]
+    found += [*fields_of(DataSpec, "data"), *fields_of(Protocol, "protocol")]
+    for k in range(method.num_nets):
+        found += fields_of(Plan, f"protocol.plans.net{k}")
+    found += fields_of(method.Config, section(method.name))
+    return {field.key: field for field in found}
+
+
+def with_whole_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths from the current folder made absolute, so that the saved settings mean the same elsewhere."""
+
+    def whole(key: str, value: Any) -> Any:
+        if key == "data.cache" and value not in (None, "", "none", MEMORY):
+            return os.path.abspath(Path(value).expanduser())  # made if it is missing
+        is_path = key in ("data.root", "data.noise.path", "weights", "init_from") or (
+            key == "data.source" and value not in SOURCES
+        )
+        if not is_path or value is None:
+            return value
+        path = Path(value).expanduser()
+        return os.path.abspath(path) if path.exists() else value
+
+    def walk(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            name: walk(value, f"{prefix}{name}.") if isinstance(value, Mapping) else whole(f"{prefix}{name}", value)
+            for name, value in values.items()
+        }
+
+    return walk(settings, "")
