@@ -8,7 +8,7 @@ this machine or on another one that has those records, it goes on where it stopp
 so, for the settings that it has now. A training that was cut short goes on from its run's folder (under `--runs`) where
 that is still there, and begins anew elsewhere. Jobs that failed come last. `--tiny` tries all of it on a processor.
 Expected seconds are for one H100, start-up and compiling included: from measured times of the tests and of ACTO's
-epochs, for other methods times their passes (src/acto/published/passes.csv).
+epochs, for other methods times their passes (src/acto/compare/published/passes.csv).
 
 The second form writes CIFAR-100 from its Parquet copy as lossless WebP in two parts of at most 60 MB. Parts (part1,
 part2) under the data root are put together there. Without all of the data trainings are skipped; the rest needs none.
@@ -339,7 +339,7 @@ def _run(args: argparse.Namespace) -> int:
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{platform.machine()} processor"
     if not args.tiny and not torch.cuda.is_available():
         raise Refused("there is no CUDA device, and the jobs are for one; --tiny tries them on a processor")
-    git = subprocess.run("git rev-parse HEAD", cwd=ROOT, shell=True, capture_output=True, text=True, check=False)
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     commit, run = args.commit or git.stdout.strip() or "unknown", partial(execute, data_root=root)
     place = Place(out=out, runs=runs, data_root=root, device=device, commit=commit, execute=run)
     return 0 if work_off(queue, place, seconds=args.seconds) else 1

@@ -509,7 +509,6 @@ def test_a_spec_is_checked_when_it_is_made() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("pipeline", [name for name in PIPELINES if name != "vectors"])
 def test_a_gpu_makes_the_same_views(pipeline: str) -> None:
     pixels = pictures(32, 32, count=500)

@@ -250,7 +250,6 @@ def test_smooth_pictures_are_smooth_and_reproducible() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_whole_epoch_on_a_gpu() -> None:
     device = torch.device("cuda", 0)
     figures = bench.measure(device, torch.bfloat16, quick=True)

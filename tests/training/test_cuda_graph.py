@@ -137,7 +137,7 @@ def test_says_why_steps_are_not_recorded(name: str, change: dict[str, Any], word
     assert isinstance(answer, str) and words in answer
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", RECORDABLE)
 def test_a_cuda_graph_trains_as_the_plain_loop(name: str) -> None:
     device = torch.device("cuda")

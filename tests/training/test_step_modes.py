@@ -23,7 +23,6 @@ from acto.training.step_modes import STEPS, prepare_steps
 from toys import make_method, make_problem
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 PROBLEM = make_problem()
 
 
@@ -164,7 +163,7 @@ def test_a_processor_has_its_name() -> None:
     assert device_in_words(CPU) == "cpu"
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_by_default_a_gpu_records_its_steps() -> None:
     method = make_method("acto", PROBLEM.task).to(CUDA)
     made = prepare_steps(None, method, device=CUDA, precision=torch.float32, batch_size=8)
@@ -172,7 +171,7 @@ def test_by_default_a_gpu_records_its_steps() -> None:
     assert torch.cuda.get_device_name(CUDA) in device_in_words(CUDA)
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_two_streams_give_the_gradients_of_one() -> None:
     found = []
     for device in (CPU, CUDA):
@@ -185,7 +184,7 @@ def test_two_streams_give_the_gradients_of_one() -> None:
         torch.testing.assert_close(one, two)
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_compiled_steps_train_as_plain_ones() -> None:
     losses = []
     for step in ("eager", "graph", "compiled"):
