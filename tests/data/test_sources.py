@@ -19,8 +19,10 @@ from PIL import Image
 
 from acto.core.errors import UserError
 from acto.data.noise import NoiseSpec, draw_labels, sha256_of_labels, transition_matrix
-from acto.data.readers import named
-from acto.data.readers.archives import CIFAR10, CIFAR100, read_idx
+from acto.data.readers import cifar, idx
+from acto.data.readers.cifar import CIFAR10, CIFAR100
+from acto.data.readers.idx import read_idx
+from acto.data.readers.place import Place
 from acto.data.readers.safe_pickle import load_plain
 from acto.data.samples import DataSpec, Samples
 from acto.data.sources import SOURCES, load
@@ -293,7 +295,7 @@ def test_download_only_when_asked_and_only_the_published_file(tmp_path: Path):
     root.mkdir()
 
     def read(download, form):
-        return named.cifar(DataSpec(source="cifar10"), root, download, name="cifar10", form=form)
+        return cifar.read(DataSpec(source="cifar10"), Place(path=root, download=download), form=form)
 
     with pytest.raises(UserError, match="--download fetches the archive"):
         read(False, form)
@@ -370,7 +372,7 @@ def test_fashion_mnist_of_idx_files(tmp_path: Path, monkeypatch):
     assert np.array_equal(data.train.pixels[..., 0], pixels[:20])
     assert np.array_equal(data.test.labels, labels[20:])
     assert (data.class_names[9], data.views.pipeline) == ("Ankle boot", "fashion")
-    monkeypatch.setattr(named, "DEBIAN_FASHION_MNIST", folder)
+    monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", folder)
     assert len(load(DataSpec(source="fashion-mnist")).train) == 20
     (folder / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(UserError, match="with its labels"):
