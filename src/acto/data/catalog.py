@@ -41,59 +41,40 @@ class Source:
     human: str | None = None
     """The people's labels that the data set has unless told otherwise."""
 
-    def __post_init__(self) -> None:
-        assert self.about, "a named data set says what it is"
 
-
-CIFAR_SIZES = (50_000, 10_000)
+_CIFAR10 = partial(Source, read=partial(cifar.read, form=cifar.CIFAR10), pipeline="cifar")
+_CIFAR100 = partial(Source, read=partial(cifar.read, form=cifar.CIFAR100), pipeline="cifar")
+_WEB = partial(Source, paper_table=2, pipeline="photo", size=448, resize=448, noisy=True)
 
 SOURCES: Mapping[str, Source] = {
     "arrays": Source(
         read=formats.read_path,
         about="an .npz or .npy file of pictures or feature vectors; a path as source does the same",
     ),
-    "cifar10": Source(
-        read=partial(cifar.read, form=cifar.CIFAR10),
-        about="CIFAR-10, 10 classes, 32x32 pixels",
-        published=CIFAR_SIZES,
-        pipeline="cifar",
-    ),
-    "cifar100": Source(
-        read=partial(cifar.read, form=cifar.CIFAR100),
-        about="CIFAR-100, 100 classes, 32x32 pixels",
-        published=CIFAR_SIZES,
-        pipeline="cifar",
-    ),
-    "cifar100n-human": Source(
-        read=partial(cifar.read, form=cifar.CIFAR100),
+    "cifar10": _CIFAR10(about="CIFAR-10, 10 classes, 32x32 pixels", published=(50_000, 10_000)),
+    "cifar100": _CIFAR100(about="CIFAR-100, 100 classes, 32x32 pixels", published=(50_000, 10_000)),
+    "cifar100n-human": _CIFAR100(
         about="CIFAR-100 with the labels that people gave (CIFAR-100N of Wei et al. 2022)",
         files_of="cifar100",
-        pipeline="cifar",
         human="noisy_label",
     ),
-    "cifar100nc": Source(
-        read=partial(cifar.read, form=cifar.CIFAR100),
+    "cifar100nc": _CIFAR100(
         about="CIFAR-100 with synthetic closed-set noise: the papers' CIFAR100N",
         title="CIFAR100N (synthetic)",
         files_of="cifar100",
         paper_table=1,
-        pipeline="cifar",
         open_twin="cifar80no",
     ),
-    "cifar10n": Source(
-        read=partial(cifar.read, form=cifar.CIFAR10),
+    "cifar10n": _CIFAR10(
         about="CIFAR-10 with the labels that people gave (CIFAR-10N of Wei et al. 2022)",
         files_of="cifar10",
-        pipeline="cifar",
         human="worse_label",
     ),
-    "cifar80no": Source(
-        read=partial(cifar.read, form=cifar.CIFAR100),
+    "cifar80no": _CIFAR100(
         about="CIFAR-100, 80 classes closed and 20 open-set, with synthetic noise: the papers' CIFAR80N",
         title="CIFAR80N (synthetic)",
         files_of="cifar100",
         paper_table=1,
-        pipeline="cifar",
         open_rate=0.2,
     ),
     "digits": Source(
@@ -125,38 +106,23 @@ SOURCES: Mapping[str, Source] = {
         read=formats.read_path,
         about="a .csv, .tsv or .parquet table: path, label[, split, true_label]; a path as source does the same",
     ),
-    "web-aircraft": Source(
+    "web-aircraft": _WEB(
         read=partial(web.read, num_classes=100),
         about="Web-aircraft (web labels, 100 classes)",
         title="Web-aircraft",
         published=(13_503, 3_333),
-        paper_table=2,
-        pipeline="photo",
-        size=448,
-        resize=448,
-        noisy=True,
     ),
-    "web-bird": Source(
+    "web-bird": _WEB(
         read=partial(web.read, num_classes=200),
         about="Web-bird (web labels, 200 classes)",
         title="Web-bird",
         published=(18_388, 5_794),
-        paper_table=2,
-        pipeline="photo",
-        size=448,
-        resize=448,
-        noisy=True,
     ),
-    "web-car": Source(
+    "web-car": _WEB(
         read=partial(web.read, num_classes=196),
         about="Web-car (web labels, 196 classes)",
         title="Web-car",
         published=(21_448, 8_041),
-        paper_table=2,
-        pipeline="photo",
-        size=448,
-        resize=448,
-        noisy=True,
     ),
 }
 OF_THE_PAPER = tuple(name for table in (1, 2, 3) for name, source in SOURCES.items() if source.paper_table == table)

@@ -66,13 +66,12 @@ def read_new(source: str, *, data_root: str | Path | None = None, path_column: s
 
 
 def _together(raw: Raw) -> NewData:
+    """Both splits in one, without their labels."""
     parts = [raw.train] if raw.test is None else [raw.train, raw.test]
     samples = join(parts)
     return NewData(
         samples=replace(samples, labels=np.zeros(len(samples), np.int64), true_labels=None),
-        splits=tuple(name for name, part in zip(("train", "test"), parts, strict=False) for _ in range(len(part)))
-        if len(parts) > 1
-        else (),
+        splits=("train",) * len(raw.train) + ("test",) * len(raw.test) if raw.test is not None else (),
         notes=raw.notes,
     )
 

@@ -13,7 +13,7 @@ from acto.data.readers.place import Place, Reader
 from acto.data.samples import DataSpec, Raw
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Format:
     """A form that data may have, and its readers."""
 
@@ -28,23 +28,9 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    "folder": Format(
-        suffixes=(), words="image folder", bare_words="folder", read=folders.read, read_bare=folders.read_bare
-    ),
-    "manifest": Format(
-        suffixes=(".csv", ".tsv", ".parquet"),
-        words="manifest",
-        bare_words="table",
-        read=manifests.read,
-        read_bare=manifests.read_bare,
-    ),
-    "arrays": Format(
-        suffixes=(".npz", ".npy"),
-        words="array file",
-        bare_words="array file",
-        read=arrays.read,
-        read_bare=arrays.read_bare,
-    ),
+    "folder": Format((), "image folder", "folder", folders.read, folders.read_bare),
+    "manifest": Format((".csv", ".tsv", ".parquet"), "manifest", "table", manifests.read, manifests.read_bare),
+    "arrays": Format((".npz", ".npy"), "array file", "array file", arrays.read, arrays.read_bare),
 }
 """By the name of the source that stands for it. Messages list them in this order."""
 FILE_SUFFIXES = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
