@@ -30,7 +30,7 @@ _MAX_ARCHIVE_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CifarForm:
-    """How one of the two CIFAR sets is laid out in its official archive and in its Parquet copy."""
+    """Layout of one of the two CIFAR sets, in its official archive and in its Parquet copy."""
 
     num_classes: int
     folder: str

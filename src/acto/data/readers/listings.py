@@ -35,7 +35,7 @@ class Listing:
     """Where a manifest says so: its name, and each sample's row (the heading is row 1)."""
 
     def where(self, i: int) -> str:
-        """The place of sample i, for messages."""
+        """Name the place of sample i, for messages."""
         return f"{self.file} row {self.rows[i]} ({self.ids[i]})" if self.rows else self.ids[i]
 
 
