@@ -16,7 +16,9 @@ from acto.compare.tables import Column
 from acto.data.catalog import SOURCES, Source
 from acto.data.for_prediction import read_new
 from acto.data.noise import NoiseSpec
-from acto.data.samples import DataSpec
+from acto.data.readers.formats import FORMATS, Format
+from acto.data.readers.place import Place
+from acto.data.samples import DataSpec, Raw
 from acto.diagnostics import probe
 from acto.runs.recipes import by_data
 
@@ -85,3 +87,21 @@ def test_it_is_known_everywhere(letters: ModuleType, tmp_path: Path, capsys: pyt
         acto.load_data(DataSpec(source="leters"))
     (absent,) = [f for f in probe.data_sets(str(tmp_path)) if "not there" in f.text]
     assert "letters" in absent.text
+
+
+def test_a_new_format_serves_training_and_prediction(
+    letters: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def read(spec: DataSpec, place: Place) -> Raw:
+        return SOURCES["letters"].read(spec, Place(path=place.own.parents[1]))
+
+    monkeypatch.setitem(FORMATS, "rows", Format((".data",), "rows of letters", "rows", read, read))
+    (path,) = letters.write_letters(tmp_path / "root").rglob("*.data")
+    assert len(acto.load_data(DataSpec(source=str(path))).test) == 26
+    new = read_new(str(path))
+    assert (len(new.samples), new.splits.count("test"), new.samples.labels.any()) == (130, 26, False)
+    (tmp_path / "x.odd").touch()
+    with pytest.raises(acto.UserError, match=r"is no image folder, .*\(\.npz, \.npy\) or rows of letters \(\.data\)$"):
+        acto.load_data(DataSpec(source=str(tmp_path / "x.odd")))
+    with pytest.raises(acto.UserError, match=r"is no folder, picture .*\(\.npz, \.npy\) or rows \(\.data\)$"):
+        read_new(str(tmp_path / "x.odd"))
