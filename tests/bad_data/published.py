@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from acto.data.readers.archives import CIFAR10
+from acto.data.readers.cifar import CIFAR10
 from acto.data.samples import DataSpec
 from acto.data.sources import load
 from bad_data.corpus import Case, Found, Pairs, found_in

@@ -21,10 +21,14 @@ from PIL import Image
 from acto.core.errors import RunError, UserError
 from acto.data.classes import encode, infer_classes, read_column
 from acto.data.pictures.files import BadImage, decode_rgb, inspect
-from acto.data.readers.archives import read_arrays, read_idx, read_parquet
+from acto.data.readers.arrays import read_arrays
+from acto.data.readers.food101n import read_food101n
+from acto.data.readers.idx import read_idx
 from acto.data.readers.label_files import read_label_file
-from acto.data.readers.listings import ManifestColumns, read_food101n, read_manifest
+from acto.data.readers.manifests import read_manifest
+from acto.data.readers.parquet import read_parquet
 from acto.data.readers.safe_pickle import load_plain, load_torch_arrays
+from acto.data.samples import DataSpec
 from acto.labels.decisions import Decision, read_decisions, to_csv
 from acto.labels.exchange import FORMATS, import_decisions
 from bad_data import arrays, labels, manifests, pictures, published
@@ -64,7 +68,7 @@ def _torch_file() -> bytes:
 
 
 READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
-    "csv": ("list.csv", manifests.rows(), lambda path: read_manifest(path, ManifestColumns())),
+    "csv": ("list.csv", manifests.rows(), lambda path: read_manifest(path, DataSpec())),
     "parquet": (
         "l.parquet",
         manifests.parquet({"path": ["a.png", "b.png"], "label": ["x", "y"]}),
@@ -173,7 +177,7 @@ def test_what_csv_writes_is_read_row_by_row(rows: list[tuple[str, str]], end: st
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "list.csv"
         path.write_bytes(stream.getvalue().encode())
-        listing = read_manifest(path, ManifestColumns()).train
+        listing = read_manifest(path, DataSpec()).train
     assert list(zip(listing.ids, listing.labels, strict=True)) == rows
 
 

@@ -17,14 +17,21 @@ import pytest
 import torch
 from PIL import Image
 
+from acto.compare.published import accuracies
 from acto.core.errors import UserError
+from acto.data.catalog import OF_THE_PAPER, SOURCES
 from acto.data.noise import NoiseSpec, draw_labels, sha256_of_labels, transition_matrix
-from acto.data.readers import named
-from acto.data.readers.archives import CIFAR10, CIFAR100, read_idx
+from acto.data.pictures.files import SUFFIXES
+from acto.data.readers import cifar, idx
+from acto.data.readers.cifar import CIFAR10, CIFAR100
+from acto.data.readers.formats import FILE_SUFFIXES, FORMATS
+from acto.data.readers.idx import read_idx
+from acto.data.readers.place import Place
 from acto.data.readers.safe_pickle import load_plain
 from acto.data.samples import DataSpec, Samples
-from acto.data.sources import SOURCES, load
+from acto.data.sources import load
 from acto.data.splits import holdout, subset
+from acto.runs.recipes.by_data import SETTINGS
 
 
 @pytest.fixture(autouse=True)
@@ -293,7 +300,7 @@ def test_download_only_when_asked_and_only_the_published_file(tmp_path: Path):
     root.mkdir()
 
     def read(download, form):
-        return named.cifar(DataSpec(source="cifar10"), root, download, name="cifar10", form=form)
+        return cifar.read(DataSpec(source="cifar10"), Place(path=root, download=download), form=form)
 
     with pytest.raises(UserError, match="--download fetches the archive"):
         read(False, form)
@@ -370,7 +377,7 @@ def test_fashion_mnist_of_idx_files(tmp_path: Path, monkeypatch):
     assert np.array_equal(data.train.pixels[..., 0], pixels[:20])
     assert np.array_equal(data.test.labels, labels[20:])
     assert (data.class_names[9], data.views.pipeline) == ("Ankle boot", "fashion")
-    monkeypatch.setattr(named, "DEBIAN_FASHION_MNIST", folder)
+    monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", folder)
     assert len(load(DataSpec(source="fashion-mnist")).train) == 20
     (folder / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(UserError, match="with its labels"):
@@ -915,6 +922,34 @@ def test_data_spec_refuses(kwargs, message):
 def test_sources_are_sorted_and_told():
     assert list(SOURCES) == sorted(SOURCES)
     assert all(source.about for source in SOURCES.values())
+    named = (
+        (Path(__file__).parents[2] / "docs" / "data.md").read_text().partition("\n## Named")[2].partition("\n## ")[0]
+    )
+    assert [name for name in SOURCES if name not in FORMATS and f"`{name}`" not in named] == []
+
+
+def test_every_named_data_set_has_a_setting_and_facts_that_fit():
+    assert SETTINGS.keys() == SOURCES.keys() - FORMATS.keys()
+    assert FORMATS.keys() <= SOURCES.keys()
+    for name, source in SOURCES.items():
+        if source.files_of is not None:
+            owner = SOURCES[source.files_of]
+            assert owner.published is not None and source.published is None, name
+            assert (owner.files_of, owner.pipeline) == (None, source.pipeline), name
+        if source.open_twin is not None:
+            assert SOURCES[source.open_twin].open_rate and not source.open_rate, name
+
+
+def test_the_papers_data_sets_are_those_of_its_tables():
+    printed = [(cell.data, int(cell.table)) for cell in accuracies() if cell.table in ("1", "2", "3")]
+    assert [(name, SOURCES[name].paper_table) for name in OF_THE_PAPER] == list(dict.fromkeys(printed))
+    assert [SETTINGS[name].epochs for name in OF_THE_PAPER] == [150, 150, 100, 100, 100, 50]
+
+
+def test_a_suffix_has_one_format():
+    assert len(FILE_SUFFIXES) == len(set(FILE_SUFFIXES))
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in FILE_SUFFIXES)
+    assert not set(FILE_SUFFIXES) & SUFFIXES
 
 
 def test_samples_hold_exactly_one_kind_of_content():

@@ -282,12 +282,12 @@ def test_a_wrong_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_source_is_absent_only_if_the_reader_says_so() -> None:
-    """doctor_probe tells "not there" from "broken" by these words of acto.data.readers.named."""
+    """The probe tells "not there" from "broken" by these words of acto.data.readers.place."""
     from acto.core.errors import UserError
+    from acto.data.catalog import SOURCES
     from acto.data.sources import read
-    from acto.diagnostics.probe import PUBLISHED
 
-    for name in PUBLISHED.keys() - {"fashion-mnist"}:
+    for name in [name for name, source in SOURCES.items() if source.published and name != "fashion-mnist"]:
         with pytest.raises(UserError, match=" needs a data root"):
             read(DataSpec(source=name))
         with pytest.raises(UserError, match=" was not found in "):

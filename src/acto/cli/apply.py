@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from acto.cli.parser import Parser
 from acto.core.text import columns, counted, visible
-from acto.data.readers.named import DATA_ROOT_VARIABLE
+from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.corrected_copy import apply_decisions
 
 SHOWN = 20

@@ -11,7 +11,7 @@ from typing import Any
 
 from acto.cli.parser import Parser
 from acto.core.text import columns, percent, visible
-from acto.data.readers.named import DATA_ROOT_VARIABLE
+from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.decisions import FILE
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_others, audit_run, save, training_data

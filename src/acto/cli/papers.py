@@ -19,16 +19,15 @@ from acto.cli.parser import Parser
 from acto.cli.train import Launch, resume, start
 from acto.core.device import available_devices
 from acto.core.errors import UserError, choose
+from acto.data.catalog import OF_THE_PAPER, SOURCES
 from acto.data.noise import NoiseSpec
-from acto.data.readers.named import DATA_ROOT_VARIABLE
+from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.data.samples import DataSpec
-from acto.data.sources import SOURCES
 from acto.run_folder.reading import read_settings
 from acto.runs.recipes.by_data import SETTINGS, Setting
 from acto.runs.recipes.recipe import recipe
 from acto.runs.run import Run
 
-DATASETS = ("cifar100nc", "cifar80no", "web-aircraft", "web-bird", "web-car", "food101n")
 DEFAULT_DATASETS = {"main.py": "cifar100nc", "main_web.py": "web-aircraft", "main_food101n.py": "food101n"}
 METHODS = {"ours": "acto", "standard": "standard"}
 NETS = {"cnn": "cnn7", "resnet18": "resnet18", "resnet50": "resnet50"}
@@ -97,7 +96,7 @@ def paper_run(given: Mapping[str, Any], *, dataset: str) -> tuple[Run, tuple[str
     Raises:
         UserError: for a value that cannot be used.
     """
-    dataset = choose("dataset", given.get("dataset", dataset), DATASETS)
+    dataset = choose("dataset", given.get("dataset", dataset), OF_THE_PAPER)
     method = METHODS[choose("method", given.get("method", "ours"), METHODS)]
     setting, notes = _setting(given, SETTINGS[dataset])
     noise = NoiseSpec()
@@ -212,7 +211,7 @@ def _parser(script: str) -> Parser:
         parser.add_argument(*flags, type=type, help=text, metavar=metavar or flags[0][2:].upper().replace("-", "_"))
 
     paper = "the paper's"
-    add("--dataset", text=f"{', '.join(DATASETS)} (default: {DEFAULT_DATASETS[script]})", metavar="NAME")
+    add("--dataset", text=f"{', '.join(OF_THE_PAPER)} (default: {DEFAULT_DATASETS[script]})", metavar="NAME")
     add("--noise-type", text=f"symmetric or asymmetric (default: {NOISE_TYPE})", metavar="KIND")
     add("--closeset-ratio", type=float, text=f"share of wrong labels (default: {CLOSESET_RATIO})", metavar="RATE")
     add("--method", text="ours or standard (default: ours)", metavar="NAME")

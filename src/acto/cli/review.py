@@ -11,7 +11,7 @@ from acto.cli.exit_codes import Terminated
 from acto.cli.parser import Parser
 from acto.core.errors import UserError
 from acto.core.text import counted
-from acto.data.readers.named import DATA_ROOT_VARIABLE
+from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.decisions import DecisionLog
 from acto.labels.report import LabelReport, read_report
 from acto.labels.review_server import ReviewServer

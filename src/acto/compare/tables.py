@@ -17,6 +17,8 @@ from acto.compare.finished_runs import Found, Record
 from acto.compare.published import Accuracy, accuracies, methods
 from acto.core.errors import UserError
 from acto.core.text import counted
+from acto.data.catalog import OF_THE_PAPER, SOURCES
+from acto.runs.recipes.by_data import SETTINGS
 
 TITLES = {
     "1": "Table 1: test accuracy (%) on CIFAR-100 with synthetic noise",
@@ -24,24 +26,6 @@ TITLES = {
     "3": "Table 3: test accuracy (%) on Food101N",
     "4": "Table 4: test accuracy (%) of ACTO's parts",
     "study": "Test accuracy (%) by method and noise",
-}
-PAPER_EPOCHS = {
-    "cifar100nc": 150,
-    "cifar80no": 150,
-    "web-aircraft": 100,
-    "web-bird": 100,
-    "web-car": 100,
-    "food101n": 50,
-}
-"""Of ACTO's runs in its paper."""
-DATA_NAMES = {
-    "cifar100nc": "CIFAR100N (synthetic)",
-    "cifar80no": "CIFAR80N (synthetic)",
-    "web-aircraft": "Web-aircraft",
-    "web-bird": "Web-bird",
-    "web-car": "Web-car",
-    "food101n": "Food101N",
-    "fashion-mnist": "Fashion-MNIST",
 }
 
 
@@ -61,7 +45,8 @@ class Column:
     @property
     def data_name(self) -> str:
         """As in the papers."""
-        return DATA_NAMES.get(self.data, self.data)
+        source = SOURCES.get(self.data)
+        return source.title or self.data if source is not None else self.data
 
     @property
     def title(self) -> str:
@@ -286,8 +271,8 @@ def _notes(name: str, columns: Sequence[Column], rows: Sequence[Row], found: Fou
         yield from _labels_note(column, [run for run in runs if _column(run) == column])
     yield from _published_notes(name, rows)
     for data, epochs in sorted({(run.data, run.epochs) for run in runs}):
-        if epochs != PAPER_EPOCHS.get(data, epochs):
-            yield f"Some runs on {data} had {epochs} epochs; those of ACTO's paper had {PAPER_EPOCHS[data]}."
+        if data in OF_THE_PAPER and epochs != (published := SETTINGS[data].epochs):
+            yield f"Some runs on {data} had {epochs} epochs; those of ACTO's paper had {published}."
     for data, subset in sorted({(run.data, run.config["data"].get("subset") or 0) for run in runs}):
         if subset:
             yield f"Trained on {subset:,} samples of {data} only."

@@ -21,7 +21,7 @@ from torch.utils.data import Subset
 from torchvision.datasets import DatasetFolder
 
 from acto.core.errors import UserError
-from acto.data.readers.named import array_content
+from acto.data.readers.arrays import array_content
 from acto.data.samples import Samples
 
 PATH_COLUMN = "path"

@@ -20,6 +20,7 @@ from acto.data.pictures.files import HARD_MAX_PIXELS, MAX_PIXELS
 from acto.data.views.spec import ViewSpec
 
 Labels = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -106,6 +107,18 @@ def join(parts: Sequence[Samples]) -> Samples:
         pixels=together("pixels"),
         features=together("features"),
         paths=None if parts[0].paths is None else tuple(path for part in parts for path in part.paths or ()),
+    )
+
+
+def clean_samples(content: npt.NDArray[Any], labels: Labels) -> Samples:
+    """Return pixels (N, H, W, C) uint8 or features (N, D) float32 whose labels are right; ids are row numbers."""
+    is_pixels = content.dtype == np.uint8
+    return Samples(
+        ids=tuple(map(str, range(len(labels)))),
+        labels=labels,
+        true_labels=labels,
+        pixels=content if is_pixels else None,
+        features=None if is_pixels else content,
     )
 
 

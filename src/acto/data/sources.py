@@ -7,9 +7,7 @@ training labels; take a subset. Nothing is written beside the data, and nothing 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -17,18 +15,18 @@ import numpy as np
 
 from acto.core.errors import UserError, choose, closest
 from acto.data.apply_noise import noise_facts, with_noise
+from acto.data.catalog import SOURCES
 from acto.data.classes import check_every_class_occurs
 from acto.data.moments import moments
 from acto.data.noise import NoiseSpec, num_closed_classes
 from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, inspect_all
-from acto.data.readers import named
-from acto.data.readers.archives import CIFAR10, CIFAR100
-from acto.data.readers.listings import MANIFEST_SUFFIXES
+from acto.data.readers.formats import FILE_SUFFIXES, read_path
+from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.splits import holdout, subset
 from acto.data.views.spec import ViewSpec
 
-__all__ = ["SOURCES", "DataSpec", "Dataset", "NoiseSpec", "Samples", "Source", "load", "read"]
+__all__ = ["SOURCES", "DataSpec", "Dataset", "NoiseSpec", "Samples", "load", "read"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,92 +34,6 @@ SMALL_SIDE = 64
 """Picture files of one size up to this many pixels a side are decoded into memory."""
 _SHOWN = 5
 _DROP_HINT = ". --on-bad-image drop leaves bad pictures out (the others keep their ids)"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """A named data set."""
-
-    read: Callable[[DataSpec, Path | None, bool], Raw]
-    """(spec, data root, whether to fetch what is missing) -> what is there."""
-    about: str
-    noisy: bool = False
-    """Whether its labels are wrong in part as they come, so that no noise may be put on."""
-    open_rate: float = 0.0
-    """Share of open-set classes that belongs to the data set."""
-    human: str | None = None
-    """The people's labels that the data set has unless told otherwise."""
-
-
-SOURCES: Mapping[str, Source] = {
-    "arrays": Source(
-        read=partial(named.own, name="arrays"),
-        about="an .npz or .npy file of pictures or feature vectors; a path as source does the same",
-    ),
-    "cifar10": Source(
-        read=partial(named.cifar, name="cifar10", form=CIFAR10),
-        about="CIFAR-10, 10 classes, 32x32 pixels",
-    ),
-    "cifar100": Source(
-        read=partial(named.cifar, name="cifar100", form=CIFAR100),
-        about="CIFAR-100, 100 classes, 32x32 pixels",
-    ),
-    "cifar100n-human": Source(
-        read=partial(named.cifar, name="cifar100n-human", form=CIFAR100),
-        about="CIFAR-100 with the labels that people gave (CIFAR-100N of Wei et al. 2022)",
-        human="noisy_label",
-    ),
-    "cifar100nc": Source(
-        read=partial(named.cifar, name="cifar100nc", form=CIFAR100),
-        about="CIFAR-100 with synthetic closed-set noise: the papers' CIFAR100N",
-    ),
-    "cifar10n": Source(
-        read=partial(named.cifar, name="cifar10n", form=CIFAR10),
-        about="CIFAR-10 with the labels that people gave (CIFAR-10N of Wei et al. 2022)",
-        human="worse_label",
-    ),
-    "cifar80no": Source(
-        read=partial(named.cifar, name="cifar80no", form=CIFAR100),
-        about="CIFAR-100, 80 classes closed and 20 open-set, with synthetic noise: the papers' CIFAR80N",
-        open_rate=0.2,
-    ),
-    "digits": Source(
-        read=named.digits,
-        about="scikit-learn's handwritten digits, 8x8 pixels; comes with the installation",
-    ),
-    "fashion-mnist": Source(
-        read=named.fashion_mnist,
-        about="Fashion-MNIST, 10 classes, 28x28 pixels, from its idx files",
-    ),
-    "folder": Source(
-        read=partial(named.own, name="folder"),
-        about="ROOT/CLASS/pictures or ROOT/{train,val,test}/CLASS/pictures; a path as source does the same",
-    ),
-    "food101n": Source(
-        read=named.food101n,
-        about="Food-101N (web labels, 101 classes), tested on Food-101",
-        noisy=True,
-    ),
-    "manifest": Source(
-        read=partial(named.own, name="manifest"),
-        about="a .csv, .tsv or .parquet table: path, label[, split, true_label]; a path as source does the same",
-    ),
-    "web-aircraft": Source(
-        read=partial(named.web, name="web-aircraft", num_classes=100),
-        about="Web-aircraft (web labels, 100 classes)",
-        noisy=True,
-    ),
-    "web-bird": Source(
-        read=partial(named.web, name="web-bird", num_classes=200),
-        about="Web-bird (web labels, 200 classes)",
-        noisy=True,
-    ),
-    "web-car": Source(
-        read=partial(named.web, name="web-car", num_classes=196),
-        about="Web-car (web labels, 196 classes)",
-        noisy=True,
-    ),
-}
 
 
 def load(
@@ -201,14 +113,15 @@ def read(
         UserError: an unknown source, or data that is missing or cannot be used.
     """
     root = _root(spec, data_root)
-    if spec.source in SOURCES:
-        return SOURCES[spec.source].read(spec, root, download)
+    if (source := SOURCES.get(spec.source)) is not None:
+        raw = source.read(spec, Place(path=root, download=download))
+        return replace(raw, pipeline=source.pipeline or raw.pipeline, size=source.size, resize=source.resize)
     path = Path(spec.source).expanduser()
     if not path.exists() and root is not None:
         path = root / path
     if path.exists():
-        return named.read_path(spec, path, known_classes=known_classes)
-    if path.suffix in (*MANIFEST_SUFFIXES, ".npz", ".npy") or Path(spec.source).name != spec.source:
+        return read_path(spec, Place(path=path, known_classes=known_classes))
+    if path.suffix in FILE_SUFFIXES or Path(spec.source).name != spec.source:
         raise UserError(f"data source {spec.source} does not exist")
     raise UserError(
         f"unknown data source {spec.source!r}, and no folder of that name.{closest(spec.source, SOURCES)} "
@@ -217,8 +130,8 @@ def read(
 
 
 def _root(spec: DataSpec, data_root: str | Path | None) -> Path | None:
-    variable = named.DATA_ROOT_VARIABLE
-    given = {"--data-root": data_root, "the spec's root": spec.root, variable: os.environ.get(variable)}
+    variable = os.environ.get(DATA_ROOT_VARIABLE)
+    given = {"--data-root": data_root, "the spec's root": spec.root, DATA_ROOT_VARIABLE: variable}
     for name, value in given.items():
         if value:
             root = Path(value).expanduser()
@@ -255,8 +168,8 @@ def _noise_of(spec: DataSpec) -> NoiseSpec:
         if noise.open_rate not in (0.0, source.open_rate):
             raise UserError(f"open_rate of {spec.source} is {source.open_rate}, not {noise.open_rate:g}")
         return replace(noise, kind=noise.kind if noise.kind != "none" else "symmetric", open_rate=source.open_rate)
-    if spec.source == "cifar100nc" and noise.open_rate:
-        raise UserError("cifar100nc has closed-set noise only; choose cifar80no for open-set noise")
+    if source.open_twin is not None and noise.open_rate:
+        raise UserError(f"{spec.source} has closed-set noise only; choose {source.open_twin} for open-set noise")
     return noise
 
 

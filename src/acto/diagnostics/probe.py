@@ -22,23 +22,13 @@ from acto.core.device import available_devices, cpu_has_bfloat16, cpu_has_matrix
 from acto.core.errors import UserError
 from acto.core.resources import usable_cores, usable_memory
 from acto.core.text import size
-from acto.data.readers.named import DATA_ROOT_VARIABLE
+from acto.data.catalog import SOURCES
+from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.data.samples import DataSpec, Raw
-from acto.data.sources import SOURCES, read
+from acto.data.sources import read
 from acto.diagnostics.findings import Finding
 from acto.nets.cpu_kernels import KernelsMissing, kernels
 
-PUBLISHED = {
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "fashion-mnist": (60_000, 10_000),
-    "web-aircraft": (13_503, 3_333),
-    "web-bird": (18_388, 5_794),
-    "web-car": (21_448, 8_041),
-    "food101n": (310_009, 25_250),
-}
-"""Training and test samples as their authors give them."""
-SAME_FILES = {"cifar10": ("cifar10n",), "cifar100": ("cifar100nc", "cifar80no", "cifar100n-human")}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -123,8 +113,10 @@ def data_sets(root: str | None) -> Iterator[Finding]:
         yield Finding("BAD", "data root", text, f"make it, or set {named} to another folder")
         return
     absent = []
-    for name in PUBLISHED:
-        findings = list(_data_set(name, given or None))
+    for name, source in SOURCES.items():
+        if source.published is None:
+            continue
+        findings = list(_data_set(name, given or None, published=source.published))
         yield from findings
         if not findings:
             absent.append(name)
@@ -134,7 +126,7 @@ def data_sets(root: str | None) -> Iterator[Finding]:
         )
 
 
-def _data_set(name: str, root: str | None) -> Iterator[Finding]:
+def _data_set(name: str, root: str | None, *, published: tuple[int, int]) -> Iterator[Finding]:
     label = f"data {name}"
     try:
         raw = read(DataSpec(source=name), data_root=root)
@@ -146,7 +138,6 @@ def _data_set(name: str, root: str | None) -> Iterator[Finding]:
     text = f"{found[0]:,} training and {found[1]:,} test samples"
     if others := _also(name, raw):
         text += f"; serves {', '.join(others)} as well"
-    published = PUBLISHED[name]
     if found[0] < published[0] or found[1] < published[1]:
         text += f", but the published set has {published[0]:,} and {published[1]:,}"
         yield Finding(
@@ -159,7 +150,9 @@ def _data_set(name: str, root: str | None) -> Iterator[Finding]:
 def _also(name: str, raw: Raw) -> list[str]:
     """Other sources that these files serve; those with people's labels only where these are there."""
     has_human = any(path.is_file() for path in raw.human_files)
-    return [other for other in SAME_FILES.get(name, ()) if SOURCES[other].human is None or has_human]
+    return [
+        other for other, source in SOURCES.items() if source.files_of == name and (source.human is None or has_human)
+    ]
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from acto.core.sample_csv import sample_csv
 from acto.core.settings import build, flatten, plain
 from acto.data.classes import UNKNOWN
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, NONE_OF_THESE
-from acto.data.readers.named import DATA_ROOT_VARIABLE
+from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.sources import read
 from acto.labels.decisions import corrected, printable, read_decisions

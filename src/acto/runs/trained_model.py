@@ -22,9 +22,9 @@ from acto.core.errors import RunError, UserError, check_range
 from acto.core.files import disk_errors
 from acto.core.settings import build
 from acto.core.text import counted
-from acto.data.for_prediction import array_samples
 from acto.data.loading.loader import open_data
 from acto.data.pictures.files import MAX_PIXELS, BadImage, decode_rgb, inspect_all
+from acto.data.readers.arrays import array_samples
 from acto.data.samples import Samples
 from acto.data.views.spec import ViewSpec
 from acto.nets import build as nets

@@ -25,7 +25,7 @@ from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors
 from acto.core.settings import build, merged, plain
 from acto.data.noise import sha256_of_labels
-from acto.data.readers.listings import MANIFEST_SUFFIXES
+from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import Dataset, join
 from acto.data.views.spec import ViewSpec
 from acto.nets.weights import read_state
@@ -146,7 +146,7 @@ def settings_after(run: Path | str, asked: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"{name} is {value!r}, but the run in {run} has {settings[name]!r}")
     if (source := asked.get("data", {}).get("source")) is not None:
         settings["data"] = {name: settings["data"][name] for name in KEPT_DATA}
-        if Path(source).suffix in (*MANIFEST_SUFFIXES, ".npz", ".npy"):
+        if Path(source).suffix in FILE_SUFFIXES:
             # Not from the model: to read it may mean to run code that nobody has allowed.
             settings["data"]["classes"] = list((record.labels or {}).get("class_names", ()))
     done = settings["protocol"]["epochs"]

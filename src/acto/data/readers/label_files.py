@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
-from acto.data.readers.archives import missing_column, read_arrays
+from acto.data.readers.arrays import read_arrays
+from acto.data.readers.parquet import missing_column
 from acto.data.readers.safe_pickle import load_torch_arrays
 from acto.data.readers.text_files import check_titles, read_text, rows_of
 

@@ -1,48 +1,36 @@
-"""Data sets that come as a few large files: CIFAR's Python archive or Parquet copy, idx files, numpy arrays."""
+"""CIFAR-10 and CIFAR-100: the official Python archive, unpacked or as it is, or a Parquet copy."""
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
-import math
 import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from acto.core.errors import UserError, closest
+from acto.core.errors import UserError
 from acto.data.pictures.files import decode_pixels
+from acto.data.readers.download import download
+from acto.data.readers.parquet import parquet_file, read_parquet
+from acto.data.readers.place import Place, needed, not_found, places_below
 from acto.data.readers.safe_pickle import load_plain
-from acto.data.readers.text_files import check_titles, read_text
+from acto.data.readers.text_files import read_text
+from acto.data.samples import DataSpec, Labels, Pixels, Raw, clean_samples
 
-Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
-
-PARQUET_HINT = 'reading Parquet files needs pyarrow: pip install "acto-lnl[parquet]"'
 _SIDE = 32
 _MAX_MEMBER_BYTES = 2**28
 """The largest file that is read out of a CIFAR archive; the real ones have up to 155 MB."""
 _MAX_ARCHIVE_BYTES = 2**30
 """Of all files in a CIFAR archive, wanted or not: to pass over a member costs as much time as to read it."""
-_UNSUSPECTED_BYTES = 2**30
-_MAX_RATIO = 100
-"""What unpacks to more than that many bytes and by more than that factor counts as a decompression bomb."""
-_MAX_ROWS_PER_BYTE = 20
-"""Of a Parquet file; each of our rows has a name of its own, which takes more than that."""
-_MAX_DIMS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CifarForm:
-    """How one of the two CIFAR sets is laid out in its official archive and in its Parquet copy."""
+    """Layout of one of the two CIFAR sets, in its official archive and in its Parquet copy."""
 
     num_classes: int
     folder: str
@@ -87,8 +75,42 @@ CIFAR100 = CifarForm(
 )
 
 
+def read(spec: DataSpec, place: Place, *, form: CifarForm) -> Raw:
+    """Read CIFAR-10 or CIFAR-100 below the data root; the archive is fetched if it may be and is not there."""
+    folder = f"cifar{form.num_classes}"
+    layout = (
+        f"{folder}/{form.folder}/ or {folder}/{form.archive} (the official archive), or {folder}/train*.parquet and "
+        f"test*.parquet; --download fetches the archive ({form.url})"
+    )
+    root = needed(place.path, spec.source, layout=layout)
+    places = places_below(root, (folder, f"cifar-{form.num_classes}"))
+    found = next((archive for place in places if (archive := _read_any(place, form)) is not None), None)
+    if found is None and place.download:
+        download(form.url, root / folder / form.archive, sha256=form.sha256)
+        found = _read_any(root / folder, form)
+    if found is None:
+        raise not_found(spec.source, places, layout=layout)
+    notes: tuple[str, ...] = ()
+    if found.parquet and spec.noise.kind in ("symmetric", "asymmetric"):
+        notes = (
+            "noise is drawn in the order of the Parquet rows: the labels equal the published ones only if that is the "
+            "official archive's order",
+        )
+    human = f"CIFAR-{form.num_classes}_human.pt"
+    around = (found.place, found.place.parent, *places_below(root, (f"cifar{form.num_classes}n", "cifar-n", "CIFAR-N")))
+    return Raw(
+        name=spec.source,
+        train=clean_samples(*found.train),
+        test=clean_samples(*found.test),
+        class_names=found.class_names,
+        clean=True,
+        human_files=tuple(place / human for place in around),
+        notes=notes,
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cifar:
+class _Cifar:
     """Pictures (N, 32, 32, 3) and labels (N,) of both splits, in the order of the files."""
 
     train: tuple[Pixels, Labels]
@@ -99,7 +121,7 @@ class Cifar:
     parquet: bool
 
 
-def read_cifar(folder: Path, form: CifarForm) -> Cifar | None:
+def _read_any(folder: Path, form: CifarForm) -> _Cifar | None:
     """Read a CIFAR set from `folder`: the archive unpacked or as it is, or Parquet files; None if there is none.
 
     Raises:
@@ -117,7 +139,7 @@ def read_cifar(folder: Path, form: CifarForm) -> Cifar | None:
     return None
 
 
-def _cifar_from_pickles(place: Path, form: CifarForm) -> Cifar:
+def _cifar_from_pickles(place: Path, form: CifarForm) -> _Cifar:
     files = (*form.train, *form.test, form.meta)
     members = _from_tar(place, form.folder, files) if place.is_file() else _from_folder(place, files)
     batches = {}
@@ -132,7 +154,7 @@ def _cifar_from_pickles(place: Path, form: CifarForm) -> Cifar:
         return np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
 
     class_names = _class_names(batches.pop(form.meta).get(form.names), form, where=f"{place}: {form.meta}")
-    return Cifar(train=split(form.train), test=split(form.test), class_names=class_names, place=place, parquet=False)
+    return _Cifar(train=split(form.train), test=split(form.test), class_names=class_names, place=place, parquet=False)
 
 
 def _from_folder(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
@@ -200,13 +222,13 @@ def _numbers(values: Any, count: int, num_classes: int, *, what: str, where: str
     return labels.astype(np.int64)
 
 
-def _cifar_from_parquet(place: Path, train: Sequence[Path], test: Sequence[Path], form: CifarForm) -> Cifar:
+def _cifar_from_parquet(place: Path, train: Sequence[Path], test: Sequence[Path], form: CifarForm) -> _Cifar:
     names_file = place / f"{form.names}.txt"
     if names_file.is_file():
         names = read_text(names_file).split()
     else:
         names = _names_in_parquet(train[0], form) or [str(label) for label in range(form.num_classes)]
-    return Cifar(
+    return _Cifar(
         train=_pictures_in_parquet(train, form),
         test=_pictures_in_parquet(test, form),
         class_names=_class_names(names, form, where=str(names_file)),
@@ -217,7 +239,7 @@ def _cifar_from_parquet(place: Path, train: Sequence[Path], test: Sequence[Path]
 
 def _names_in_parquet(path: Path, form: CifarForm) -> list[str]:
     """The class names that Hugging Face's library writes beside the columns; none if they are not there."""
-    with _parquet_file(path) as file:
+    with parquet_file(path) as file:
         facts = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     try:
         return list(json.loads(facts)["info"]["features"][form.parquet_label]["names"])
@@ -240,139 +262,3 @@ def _pictures_in_parquet(paths: Sequence[Path], form: CifarForm) -> tuple[Pixels
             )
         )
     return np.concatenate(pixels), np.concatenate(labels)
-
-
-def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """The named columns of a Parquet file as lists of Python values; an optional one is left out if it is not there.
-
-    Raises:
-        UserError: pyarrow is not installed, the file is damaged, or a column is missing.
-    """
-    with _parquet_file(path) as file:
-        there = file.schema_arrow.names
-        check_titles(there, [*columns, *optional], str(path))
-        if file.metadata.num_rows > _MAX_ROWS_PER_BYTE * (size := path.stat().st_size):
-            raise UserError(
-                f"{path} has {size} bytes and claims {file.metadata.num_rows} rows: it is damaged, or a bomb"
-            )
-        for column in columns:
-            if column not in there:
-                raise UserError(missing_column(path, column, there))
-        wanted = [*columns, *(column for column in optional if column in there)]
-        table = file.read(columns=wanted)
-        return {column: table[column].to_pylist() for column in wanted}
-
-
-@contextmanager
-def _parquet_file(path: Path) -> Iterator[Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(PARQUET_HINT) from None
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            yield file
-    except UserError:
-        raise
-    except Exception as error:  # a broken file raises anything: ArrowException, OSError, UnicodeDecodeError, ...
-        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
-
-
-def missing_column(path: Path, column: str, columns: Iterable[str]) -> str:
-    """What to say when a table has no such column."""
-    columns = list(columns)
-    return f"{path} has no column {column!r}.{closest(column, columns)} Columns: {', '.join(map(repr, columns))}"
-
-
-def read_idx(path: Path) -> Pixels:
-    """An idx file of unsigned bytes, gzipped or not, as MNIST and Fashion-MNIST have them.
-
-    Raises:
-        UserError: another kind of file, or one that ends too early or too late.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            header = stream.read(4)
-            if header[:3] != b"\x00\x00\x08" or len(header) < 4:
-                raise UserError(f"{path} is no idx file of bytes: it starts with {header.hex(' ') or 'nothing'}")
-            if not 0 < header[3] <= _MAX_DIMS:
-                raise UserError(f"{path} is no idx file that can be used: it says that it has {header[3]} axes")
-            sides = stream.read(4 * header[3])
-            shape = [int.from_bytes(sides[i : i + 4], "big") for i in range(0, len(sides), 4)]
-            count = math.prod(shape)
-            # A header may claim anything; nothing is set aside for more than the file can hold.
-            _check_bomb(str(path), unpacked=count, packed=path.stat().st_size)
-            content = stream.read(count)
-            if len(shape) != header[3] or len(content) != count or stream.read(1):
-                raise UserError(f"{path} should hold {count} bytes after its header, but does not")
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an .npz file by name, or the one of a .npy file by the file's name without suffix.
-
-    Raises:
-        UserError: a damaged file, or one that holds pickled objects (they are never loaded).
-    """
-    try:
-        with path.open("rb") as stream:
-            is_zip = stream.read(4) in (b"PK\3\4", b"PK\5\6")
-            stream.seek(0)
-            if not is_zip:
-                return {path.stem: _npy(stream, size=path.stat().st_size, what="the file")}
-            return _npz(stream, path)
-    except UserError:
-        raise
-    except Exception as error:  # a broken file raises anything: zlib.error, EOFError, struct.error, MemoryError, ...
-        raise UserError(f"{path} cannot be read as numpy arrays: {error or type(error).__name__}") from error
-
-
-def _npz(stream: BinaryIO, path: Path) -> dict[str, npt.NDArray[Any]]:
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    with zipfile.ZipFile(stream) as archive:
-        members = archive.infolist()
-        unpacked = sum(member.file_size for member in members)
-        _check_bomb(str(path), unpacked=unpacked, packed=path.stat().st_size)
-        for member in members:
-            name = member.filename.removesuffix(".npy")
-            if name in arrays:
-                raise UserError(f"{path} holds {name!r} twice")
-            with archive.open(member) as content:
-                arrays[name] = _npy(content, size=member.file_size, what=repr(name))
-    return arrays
-
-
-def _npy(stream: IO[bytes], *, size: int, what: str) -> npt.NDArray[Any]:
-    """One array of `size` bytes, header and all. Objects, which would be a pickle, are never read.
-
-    Raises:
-        ValueError: it is none, holds objects, or its header claims more or less than there is.
-    """
-    if stream.read(6) != b"\x93NUMPY":
-        raise ValueError(f"{what} is no array in numpy's format")
-    stream.seek(0)
-    version = np.lib.format.read_magic(stream)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
-    if dtype.hasobject:
-        raise ValueError(f"{what} holds Python objects, which would have to be unpickled")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - stream.tell():
-        raise ValueError(
-            f"the header of {what} claims {dtype} of {shape}, but {size - stream.tell()} bytes are behind it"
-        )
-    stream.seek(0)
-    array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    return array
-
-
-def _check_bomb(name: str, *, unpacked: int, packed: int) -> None:
-    """Refuse a file before it is unpacked, if it would take far more memory than a file of its size should.
-
-    Raises:
-        UserError: with both sizes.
-    """
-    if unpacked > _UNSUSPECTED_BYTES and unpacked > _MAX_RATIO * packed:
-        raise UserError(f"{name} has {packed} bytes and would unpack to {unpacked}: it is damaged, or a bomb")

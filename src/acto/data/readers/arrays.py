@@ -1,0 +1,280 @@
+"""Numpy arrays: an .npz file, or .npy files side by side, of pictures or feature vectors with their labels."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from acto.core.errors import UserError, choose
+from acto.data.classes import Column, encode, encode_truth, infer_classes, look_alikes, read_column
+from acto.data.readers.place import Place
+from acto.data.samples import DataSpec, Raw, Samples
+
+_CONTENT_KEYS = ("x", "images", "features")
+"""Names of the samples in an array file, in this order."""
+_LABEL_KEYS = ("labels", "y")
+_CLASSES_KEYS = ("class_names", "classes")
+_PIPELINES = ("cifar", "digits", "fashion", "small")
+"""Views that pictures in arrays may ask for."""
+_UNSUSPECTED_BYTES = 2**30
+_MAX_RATIO = 100
+"""What unpacks to more than that many bytes and by more than that factor counts as a decompression bomb."""
+
+
+def read(spec: DataSpec, place: Place) -> Raw:
+    """Read samples with their labels, and where the file has them a test set, true labels, ids and a class list."""
+    path = place.own
+    arrays = read_arrays(path)
+    is_npy = path.suffix.lower() == ".npy"
+    content_keys = (path.stem,) if is_npy else _CONTENT_KEYS
+    if is_npy:  # its labels and test set are files of their own beside it
+        for sibling in sorted(path.parent.glob("*.npy")):
+            if sibling.stem.startswith("test_") or sibling.stem in (*_LABEL_KEYS, *_CLASSES_KEYS, "true_labels"):
+                arrays |= read_arrays(sibling)
+    train = _ArraySplit(arrays, path, "", content_keys)
+    has_test = any(name.startswith("test_") for name in arrays)
+    test = _ArraySplit(arrays, path, "test_", _CONTENT_KEYS) if has_test else None
+    if test is not None and test.content.shape[1:] != train.content.shape[1:]:
+        raise UserError(f"{path}: a test sample has shape {test.content.shape[1:]}, others {train.content.shape[1:]}")
+    stated = next((_stated_classes(arrays[key], f"{path}: {key}") for key in _CLASSES_KEYS if key in arrays), ())
+    names = spec.classes or stated or place.known_classes or infer_classes(train.labels)
+    held_out = arrays.get("test_is_held_out", np.False_)
+    if np.shape(held_out) != () or held_out.dtype.kind not in "biu":
+        raise UserError(f"{path}: test_is_held_out must be true or false, not {held_out.dtype} of {np.shape(held_out)}")
+    return Raw(
+        name=path.stem,
+        train=train.samples(names),
+        test=None if test is None else test.samples(names),
+        test_is_held_out=bool(held_out),
+        class_names=names,
+        pipeline=choose(f"pipeline of {path}", str(arrays["pipeline"]), _PIPELINES) if "pipeline" in arrays else None,
+        notes=look_alikes(names),
+    )
+
+
+def read_bare(spec: DataSpec, place: Place) -> Raw:
+    """Read samples, those of a test set too, without their labels."""
+    path = place.own
+    arrays = read_arrays(path)
+    if path.suffix.lower() == ".npy":
+        samples = array_samples(arrays[path.stem], name=str(path))
+        return Raw(name=path.stem, train=samples, test=None, class_names=())
+    found = [next((prefix + key for key in _CONTENT_KEYS if prefix + key in arrays), None) for prefix in ("", "test_")]
+    keys = [key for key in found if key is not None]
+    if not keys:
+        raise UserError(
+            f"{path} has no samples ({' or '.join(_CONTENT_KEYS)}); "
+            f"it holds {', '.join(map(repr, arrays)) or 'nothing'}"
+        )
+    parts = [_with_ids(array_samples(arrays[key], name=f"{path}: {key}"), key, arrays, path) for key in keys]
+    if len({part.content.shape[1:] for part in parts if not isinstance(part.content, tuple)}) > 1:
+        raise UserError(f"{path}: {' and '.join(keys)} have samples of different shapes")
+    return Raw(name=path.stem, train=parts[0], test=parts[1] if len(parts) > 1 else None, class_names=())
+
+
+def array_samples(array: npt.NDArray[Any], *, name: str) -> Samples:
+    """Take (N, D) numbers as features, (N, H, W) or (N, H, W, C) uint8 as pixels, with row numbers as ids.
+
+    Raises:
+        UserError: another shape or type; `name` says of what.
+    """
+    is_pixels = _are_pixels(array, name)
+    return Samples(
+        ids=tuple(map(str, range(len(array)))),
+        labels=np.zeros(len(array), np.int64),
+        pixels=(array[..., None] if array.ndim == 3 else array) if is_pixels else None,
+        features=None if is_pixels else array.astype(np.float32),
+    )
+
+
+def _with_ids(samples: Samples, key: str, arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> Samples:
+    """The samples under the names that the file has for them, if it has."""
+    column = "test_ids" if key.startswith("test_") else "ids"
+    if column not in arrays:
+        return samples
+    return replace(samples, ids=_array_ids(arrays[column], len(samples), f"{path}: {column}"))
+
+
+def _stated_classes(array: npt.NDArray[Any], what: str) -> tuple[str, ...]:
+    """The class list of an array file; empty if the array is.
+
+    Raises:
+        UserError: it is no list of different texts or whole numbers; `what` names it.
+    """
+    if array.ndim != 1 or array.dtype.kind not in "USiu" or array.size == 1:
+        raise UserError(f"{what} must be a row of at least two class names, but it is {array.dtype} of {array.shape}")
+    names = _as_names(array, what)
+    if len(set(names)) < len(names) or "" in names:
+        odd = next(name for name in names if not name or names.count(name) > 1)
+        raise UserError(f"{what} must be different names, but {odd!r} is {'twice' if odd else 'empty'} among them")
+    return names
+
+
+def _as_names(array: npt.NDArray[Any], what: str) -> tuple[str, ...]:
+    try:
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in array.tolist())
+    except UnicodeDecodeError:
+        raise UserError(f"{what} has a text that is not UTF-8") from None
+
+
+class _ArraySplit:
+    """One split of an array file: pictures or features, and labels that are not class numbers yet."""
+
+    def __init__(
+        self, arrays: Mapping[str, npt.NDArray[Any]], path: Path, prefix: str, content_keys: Sequence[str]
+    ) -> None:
+        def pick(what: str, keys: Sequence[str]) -> str:
+            for key in keys:
+                if prefix + key in arrays:
+                    return prefix + key
+            wanted = " or ".join(prefix + key for key in keys)
+            raise UserError(f"{path} has no {what} ({wanted}); it holds {', '.join(map(repr, arrays)) or 'nothing'}")
+
+        def column(key: str, *, may_be_empty: bool = False) -> Column:
+            values = arrays[key]
+            if values.shape != (len(self.content),):
+                raise UserError(f"{path}: {key} has shape {values.shape}, but {content_key} {len(self.content)} rows")
+            return read_column(values, where=lambda i: f"{path.name} {key} row {i}", may_be_empty=may_be_empty)
+
+        content_key = pick("samples", content_keys)
+        self.content = array_content(arrays[content_key], f"{path}: {content_key}")
+        self.labels = column(pick("labels", _LABEL_KEYS))
+        truth_key = f"{prefix}true_labels"
+        self.truth = column(truth_key, may_be_empty=True) if truth_key in arrays else None
+        self.ids = tuple(map(str, range(len(self.content))))
+        if prefix + "ids" in arrays:
+            self.ids = _array_ids(arrays[prefix + "ids"], len(self.content), f"{path}: {prefix}ids")
+
+    def samples(self, names: Sequence[str]) -> Samples:
+        """The split with class numbers for the class list `names`."""
+        is_pixels = self.content.dtype == np.uint8
+        return Samples(
+            ids=self.ids,
+            labels=encode(self.labels, names),
+            true_labels=None if self.truth is None else encode_truth(self.truth, names)[0],
+            pixels=self.content if is_pixels else None,
+            features=None if is_pixels else self.content,
+        )
+
+
+def _array_ids(array: npt.NDArray[Any], count: int, what: str) -> tuple[str, ...]:
+    """The names that an array file has for its `count` samples.
+
+    Raises:
+        UserError: another number of them, or one twice; `what` names the array.
+    """
+    ids = _as_names(array, what) if array.ndim == 1 and array.dtype.kind in "USiu" else ()
+    if len(ids) != count or len(set(ids)) < count:
+        raise UserError(f"{what} must name each of the {count} samples differently, with a text or a whole number")
+    return ids
+
+
+def array_content(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+    """Return pixels (N, H, W, C) uint8 or features (N, D) float32.
+
+    Raises:
+        UserError: another shape or type, or a value that is not finite, with its row.
+    """
+    if not _are_pixels(array, what):
+        with np.errstate(over="ignore"):  # what is too large for float32 is reported with its row
+            features = array.astype(np.float32, copy=False)
+        if (bad := np.flatnonzero(~np.isfinite(features).all(1))).size:
+            rows = ", ".join(map(str, bad[:5].tolist()))
+            raise UserError(f"{what} has values that are not finite in {len(bad)} rows, the first {rows}")
+        return features
+    pixels = array[..., None] if array.ndim == 3 else array
+    if pixels.shape[3] not in (1, 3):
+        hint = "; its channels seem to come first: transpose(0, 2, 3, 1)" if pixels.shape[1] in (1, 3) else ""
+        raise UserError(f"{what} must have 1 or 3 channels in its last axis, but has shape {array.shape}{hint}")
+    return np.ascontiguousarray(pixels)
+
+
+def _are_pixels(array: npt.NDArray[Any], what: str) -> bool:
+    """Whether an array is pictures, or else feature vectors.
+
+    Raises:
+        UserError: it is neither; `what` names it.
+    """
+    if 0 in array.shape[1:]:
+        raise UserError(f"{what} has samples without any content: its shape is {array.shape}")
+    is_pixels = array.dtype == np.uint8 and array.ndim in (3, 4)
+    if not is_pixels and (array.ndim != 2 or array.dtype.kind not in "fiub"):
+        raise UserError(
+            f"{what} must be pictures, uint8 of (N, H, W) or (N, H, W, C), or feature vectors of (N, D); "
+            f"it is {array.dtype} of {array.shape}"
+        )
+    return is_pixels
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of an .npz file by name, or the one of a .npy file by the file's name without suffix.
+
+    Raises:
+        UserError: a damaged file, or one that holds pickled objects (they are never loaded).
+    """
+    try:
+        with path.open("rb") as stream:
+            is_zip = stream.read(4) in (b"PK\3\4", b"PK\5\6")
+            stream.seek(0)
+            if not is_zip:
+                return {path.stem: _npy(stream, size=path.stat().st_size, what="the file")}
+            return _npz(stream, path)
+    except UserError:
+        raise
+    except Exception as error:  # a broken file raises anything: zlib.error, EOFError, struct.error, MemoryError, ...
+        raise UserError(f"{path} cannot be read as numpy arrays: {error or type(error).__name__}") from error
+
+
+def _npz(stream: BinaryIO, path: Path) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        unpacked = sum(member.file_size for member in members)
+        check_bomb(str(path), unpacked=unpacked, packed=path.stat().st_size)
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name in arrays:
+                raise UserError(f"{path} holds {name!r} twice")
+            with archive.open(member) as content:
+                arrays[name] = _npy(content, size=member.file_size, what=repr(name))
+    return arrays
+
+
+def _npy(stream: IO[bytes], *, size: int, what: str) -> npt.NDArray[Any]:
+    """One array of `size` bytes, header and all. Objects, which would be a pickle, are never read.
+
+    Raises:
+        ValueError: it is none, holds objects, or its header claims more or less than there is.
+    """
+    if stream.read(6) != b"\x93NUMPY":
+        raise ValueError(f"{what} is no array in numpy's format")
+    stream.seek(0)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise ValueError(f"{what} holds Python objects, which would have to be unpickled")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - stream.tell():
+        raise ValueError(
+            f"the header of {what} claims {dtype} of {shape}, but {size - stream.tell()} bytes are behind it"
+        )
+    stream.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def check_bomb(name: str, *, unpacked: int, packed: int) -> None:
+    """Refuse a file before it is unpacked, if it would take far more memory than a file of its size should.
+
+    Raises:
+        UserError: with both sizes.
+    """
+    if unpacked > _UNSUSPECTED_BYTES and unpacked > _MAX_RATIO * packed:
+        raise UserError(f"{name} has {packed} bytes and would unpack to {unpacked}: it is damaged, or a bomb")
