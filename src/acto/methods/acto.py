@@ -36,7 +36,7 @@ from acto.core.distributed import total, world
 from acto.core.errors import check_range, choose
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
-from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, warm_up_loss
 from acto.methods.blocks.soft_labels import SoftLabels, check_memory
 
 SELECTIONS = ("both", "robust", "everything")
@@ -130,12 +130,15 @@ class ACTO(Method):
 
     def _warm_up(self, batch: Batch) -> Step:
         config, label = self.config, batch.label
-        view = batch.views[0]
-        robust, non_robust = run_concurrently(
-            lambda: self.nets[0](view), lambda: self.nets[1](view), device=view.device
+        view, (rtm, ntm) = batch.views[0], self.nets
+        robust, non_robust = run_concurrently(lambda: rtm(view), lambda: ntm(view), device=view.device)
+        loss_r = warm_up_loss(
+            robust,
+            labels=label,
+            entropy_weight=config.entropy_weight,
+            clamp_logits=config.entropy_clamp,
+            label_smoothing=config.label_smoothing,
         )
-        penalty = batch_mean(negative_entropy(robust, clamp_logits=config.entropy_clamp))
-        loss_r = self._ce_mean(robust, label) + config.entropy_weight * penalty
         loss_n = self._ce_mean(non_robust, label)
         self.times_selected[batch.index] += 1
         right_r, right_n = robust.argmax(1) == label, non_robust.argmax(1) == label
