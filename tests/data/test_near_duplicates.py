@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from acto.data.near_duplicates import SIDE, _averaging, _block_means, alike
+from acto.data.near_duplicates import SIDE, _averaging, _block_means, near_duplicate_groups
 from acto.data.samples import Samples
 
 
@@ -41,7 +41,7 @@ def test_copies_and_brighter_copies() -> None:
     pixels[7] = np.clip(pixels[100].astype(int) + 2, 0, 255)
     pixels[8] = np.clip(pixels[100].astype(int) - 6, 0, 255)  # another exposure
     pixels[199] = pixels[3]
-    assert alike(samples(pixels=pixels)) == [[3, 150, 199], [7, 100]]
+    assert near_duplicate_groups(samples(pixels=pixels)) == [[3, 150, 199], [7, 100]]
 
 
 def test_files_of_other_sizes_and_encodings(tmp_path: Path) -> None:
@@ -53,23 +53,23 @@ def test_files_of_other_sizes_and_encodings(tmp_path: Path) -> None:
     Image.open(paths[5]).resize((60, 60)).save(smaller := tmp_path / "5-small.png")
     (broken := tmp_path / "broken.png").write_bytes(b"no picture")
     paths += [jpeg, smaller, broken, broken]
-    assert alike(samples(paths=tuple(paths))) == [[5, 12, 13]]
+    assert near_duplicate_groups(samples(paths=tuple(paths))) == [[5, 12, 13]]
 
 
 def test_rows_of_features() -> None:
     features = np.random.default_rng(0).standard_normal((500, 32)).astype(np.float32) * 1000
     features[400] = features[20] * (1 + 1e-4)
     features[:, 4] = 7  # says nothing
-    assert alike(samples(features=features)) == [[20, 400]]
+    assert near_duplicate_groups(samples(features=features)) == [[20, 400]]
 
 
 def test_many_copies_of_one_picture() -> None:
     """A band where everything meets is walked, not squared."""
     pixels = np.zeros((3000, 8, 8, 1), np.uint8)
     pixels[0] = 200
-    assert alike(samples(pixels=pixels)) == [list(range(1, 3000))]
+    assert near_duplicate_groups(samples(pixels=pixels)) == [list(range(1, 3000))]
 
 
 def test_nothing_to_compare() -> None:
-    assert alike(samples(pixels=scenes(1))) == []
-    assert alike(samples(features=np.zeros((0, 3), np.float32))) == []
+    assert near_duplicate_groups(samples(pixels=scenes(1))) == []
+    assert near_duplicate_groups(samples(features=np.zeros((0, 3), np.float32))) == []

@@ -1,12 +1,15 @@
-"""Mixup against a literal loop, its weight's distribution, and sharpening on hand-written numbers."""
+"""Mixup against a literal loop, its weight's distribution, FMix's masks, and sharpening on hand-written numbers."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
 
-from acto.methods.blocks.mixing import mixup, partners_among, sharpen, smoothed
+from acto.methods.blocks import mixing
+from acto.methods.blocks.mixing import fmix_mask, mixup, partners_among, sharpen, smoothed
 
 
 def stack(num_rows: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,3 +92,23 @@ def test_partners_are_of_the_same_kind_and_all_occur(members: list[int]) -> None
 def test_smoothed_by_hand() -> None:
     found = smoothed(torch.tensor([0, 2]), 3, eps=0.6)
     torch.testing.assert_close(found, torch.tensor([[0.4, 0.3, 0.3], [0.3, 0.3, 0.4]]))
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (7,), (1, 2)])
+def test_fmix_mask(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for wanted in (0.0, 0.4, 1.0):
+        monkeypatch.setattr(mixing, "draw_share", lambda alpha, device, share=wanted: torch.tensor(share))
+        mask = fmix_mask(shape, device=torch.device("cpu"))
+        size = math.prod(shape)
+        assert mask.shape == shape and set(mask.unique().tolist()) <= {0.0, 1.0}
+        assert int(mask.sum()) == math.ceil(np.float32(wanted) * size - 1e-6)
+
+
+def test_fmix_masks_are_smooth() -> None:
+    """Neighbours of a mask by chance would differ in half of the places (share 0.5), those of FMix in few."""
+    torch.manual_seed(0)
+    masks = [fmix_mask((32, 32), device=torch.device("cpu")) for _ in range(20)]
+    borders = [float((m[1:] != m[:-1]).float().mean() + (m[:, 1:] != m[:, :-1]).float().mean()) / 2 for m in masks]
+    assert max(borders) < 0.15
+    shares = [float(m.mean()) for m in masks]
+    assert min(shares) < 0.25 and max(shares) > 0.75

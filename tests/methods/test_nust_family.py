@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from acto.core.errors import UserError
 from acto.core.types import Batch, Clock, Step, Task
 from acto.data.noise import NoiseSpec
-from acto.methods.blocks.losses import jensen_shannon
+from acto.methods.blocks.losses import jensen_shannon, published_divergence
 from acto.methods.blocks.mixing import smoothed
 from acto.methods.ca2c import CA2C, weighted_partial_label
-from acto.methods.co_ldl import CoLDL, distribution_divergence, published_divergence, random_partners
+from acto.methods.co_ldl import CoLDL, distribution_divergence, random_partners
 from acto.methods.jo_src import JoSRC
 from acto.methods.npn import NPN
 from acto.methods.pnp import PNP

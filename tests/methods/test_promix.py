@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from acto.core.errors import UserError
 from acto.core.types import Batch, Clock, Task
 from acto.data.noise import NoiseSpec
-from acto.methods import promix
-from acto.methods.promix import ProMix, agreement, fill_up, fmix_mask, mix_among, small_loss_by_class
+from acto.methods.promix import ProMix, agreement, fill_up, mix_among, small_loss_by_class
 from acto.runs.recipes.by_data import SETTINGS
 from acto.runs.recipes.by_method import CONFIGS
 
@@ -73,26 +72,6 @@ def test_filling_up(trusted: list[int], candidates: list[int], added: list[int])
 
     found = fill_up(mask(trusted), mask(candidates), torch.arange(10.0) / 10)
     assert found.nonzero().squeeze(1).tolist() == added
-
-
-@pytest.mark.parametrize("shape", [(6, 9), (7,), (1, 2)])
-def test_fmix_mask(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    for wanted in (0.0, 0.4, 1.0):
-        monkeypatch.setattr(promix, "draw_share", lambda alpha, device, share=wanted: torch.tensor(share))
-        mask = fmix_mask(shape, device=torch.device("cpu"))
-        size = math.prod(shape)
-        assert mask.shape == shape and set(mask.unique().tolist()) <= {0.0, 1.0}
-        assert int(mask.sum()) == math.ceil(np.float32(wanted) * size - 1e-6)
-
-
-def test_fmix_masks_are_smooth() -> None:
-    """Neighbours of a mask by chance would differ in half of the places (share 0.5), those of FMix in few."""
-    torch.manual_seed(0)
-    masks = [fmix_mask((32, 32), device=torch.device("cpu")) for _ in range(20)]
-    borders = [float((m[1:] != m[:-1]).float().mean() + (m[:, 1:] != m[:, :-1]).float().mean()) / 2 for m in masks]
-    assert max(borders) < 0.15
-    shares = [float(m.mean()) for m in masks]
-    assert min(shares) < 0.25 and max(shares) > 0.75
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 4, 5)])

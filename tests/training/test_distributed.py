@@ -26,9 +26,8 @@ from acto.data.samples import Samples
 from acto.data.views.spec import ViewSpec
 from acto.methods import METHODS
 from acto.methods.acto import select
-from acto.methods.blocks.losses import batch_mean, masked_mean, prior_penalty
+from acto.methods.blocks.losses import batch_mean, masked_mean, prior_penalty, published_divergence
 from acto.methods.blocks.selection import small_loss
-from acto.methods.co_ldl import published_divergence
 from acto.methods.promix import fill_up
 from acto.runs.prepare import prepare
 from acto.runs.run import Run

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from acto.core.cuda_streams import at_once
+from acto.core.cuda_streams import run_concurrently
 from acto.core.device import device_in_words
 from acto.diagnostics.timed_parts import ActoSteps, in_memory, smooth_pictures
 from acto.nets import base
@@ -59,7 +59,7 @@ def test_both_results_come_back_in_their_order() -> None:
         order.append(name)
         return name
 
-    assert at_once(lambda: note("first"), lambda: note("second"), device=CPU) == ("first", "second")
+    assert run_concurrently(lambda: note("first"), lambda: note("second"), device=CPU) == ("first", "second")
     assert order == ["first", "second"]
 
 
@@ -177,7 +177,9 @@ def test_two_streams_give_the_gradients_of_one() -> None:
     for device in (CPU, CUDA):
         first, second = mlp().to(CUDA), mlp().to(CUDA)
         images = torch.linspace(-1, 1, 40, device=CUDA).view(8, 5)
-        a, b = at_once(lambda first=first, x=images: first(x), lambda second=second, x=images: second(x), device=device)
+        a, b = run_concurrently(
+            lambda first=first, x=images: first(x), lambda second=second, x=images: second(x), device=device
+        )
         (a.square().sum() + 2 * b.square().sum()).backward()
         found.append([p.grad for net in (first, second) for p in net.parameters()])
     for one, two in zip(*found, strict=True):

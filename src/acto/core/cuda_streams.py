@@ -12,8 +12,10 @@ First = TypeVar("First")
 Second = TypeVar("Second")
 
 
-def at_once(first: Callable[[], First], second: Callable[[], Second], *, device: torch.device) -> tuple[First, Second]:
-    """What two calls return of which neither needs the other.
+def run_concurrently(
+    first: Callable[[], First], second: Callable[[], Second], *, device: torch.device
+) -> tuple[First, Second]:
+    """Run two computations of which neither needs the other, and return the results of both.
 
     On a CUDA device the second one runs on a stream of its own, forward and later backward: a small network's kernels
     leave part of the device idle, and the other network's fill it. The next call waits for all work before it, so that

@@ -35,8 +35,8 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 Vectors = npt.NDArray[np.float32]
 
 
-def alike(samples: Samples, *, max_pixels: int | None = None) -> list[list[int]]:
-    """Groups of two or more rows whose samples are nearly the same, each sorted, in the order of their first rows.
+def near_duplicate_groups(samples: Samples, *, max_pixels: int | None = None) -> list[list[int]]:
+    """Find groups of rows whose samples are nearly the same, each of two or more rows, sorted, by their first rows.
 
     A picture that is like two others which are not quite like each other brings them into one group. Picture files that
     cannot be decoded are in no group.

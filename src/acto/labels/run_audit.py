@@ -12,7 +12,7 @@ from acto.core.errors import UserError
 from acto.core.settings import build
 from acto.data.for_prediction import read_labelled
 from acto.data.in_memory import NAME as IN_MEMORY
-from acto.data.near_duplicates import alike
+from acto.data.near_duplicates import near_duplicate_groups
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import SOURCES, load, read
 from acto.labels.audit import Trained, report_on
@@ -70,6 +70,7 @@ def audit_run(
         if column.startswith("predicted_label_")
     ]
     quality = np.asarray(columns["label_quality"])
+    max_pixels = record.config["data"].get("max_image_pixels")
     return report_on(
         record.noisy_labels(),
         probs,
@@ -83,7 +84,7 @@ def audit_run(
             epochs=len(record.metrics),
         ),
         robust=record.config["method"] != Standard.name,
-        duplicates=alike(samples, max_pixels=record.config["data"].get("max_image_pixels")) if find_duplicates else (),
+        duplicates=near_duplicate_groups(samples, max_pixels=max_pixels) if find_duplicates else (),
         facts=_facts(record, dataset),
         seed=record.config["seed"],
     )
@@ -189,7 +190,7 @@ def audit_others(
         model.class_names,
         ids=samples.ids,
         paths=None if samples.paths is None else list(map(str, samples.paths)),
-        duplicates=alike(samples, max_pixels=model.max_pixels) if find_duplicates else (),
+        duplicates=near_duplicate_groups(samples, max_pixels=model.max_pixels) if find_duplicates else (),
         facts={
             "source": "new data",
             "folder": str(record.path),

@@ -31,12 +31,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.cuda_streams import at_once
+from acto.core.cuda_streams import run_concurrently
 from acto.core.distributed import total, world
 from acto.core.errors import check_range, choose
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
-from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, warm_up_loss
 from acto.methods.blocks.soft_labels import SoftLabels, check_memory
 
 SELECTIONS = ("both", "robust", "everything")
@@ -130,10 +130,15 @@ class ACTO(Method):
 
     def _warm_up(self, batch: Batch) -> Step:
         config, label = self.config, batch.label
-        view = batch.views[0]
-        robust, non_robust = at_once(lambda: self.nets[0](view), lambda: self.nets[1](view), device=view.device)
-        penalty = batch_mean(negative_entropy(robust, clamp_logits=config.entropy_clamp))
-        loss_r = self._ce_mean(robust, label) + config.entropy_weight * penalty
+        view, (rtm, ntm) = batch.views[0], self.nets
+        robust, non_robust = run_concurrently(lambda: rtm(view), lambda: ntm(view), device=view.device)
+        loss_r = warm_up_loss(
+            robust,
+            labels=label,
+            entropy_weight=config.entropy_weight,
+            clamp_logits=config.entropy_clamp,
+            label_smoothing=config.label_smoothing,
+        )
         loss_n = self._ce_mean(non_robust, label)
         self.times_selected[batch.index] += 1
         right_r, right_n = robust.argmax(1) == label, non_robust.argmax(1) == label
@@ -149,7 +154,7 @@ class ACTO(Method):
         config, label, index = self.config, batch.label, batch.index
         weak, strong = batch.views
         seen = (weak, strong) if config.consistency else (weak,)
-        (robust, *robust_strong), non_robust = at_once(
+        (robust, *robust_strong), non_robust = run_concurrently(
             lambda: [self.nets[0](view) for view in seen], lambda: self.nets[1](weak), device=weak.device
         )
 

@@ -40,11 +40,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Beta
 
-from acto.core.distributed import gather
 from acto.core.errors import check_range
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
-from acto.methods.blocks.losses import batch_mean, masked_mean, negative_entropy, soft_cross_entropy
+from acto.methods.blocks.losses import (
+    batch_mean,
+    masked_mean,
+    negative_entropy,
+    published_divergence,
+    soft_cross_entropy,
+)
 from acto.methods.blocks.mixing import one_hot, smoothed
 from acto.methods.blocks.selection import small_loss
 
@@ -204,22 +209,3 @@ def distribution_divergence(
     """
     mixed = share[:, None] * label + (1 - share[:, None]) * partner_label
     return (log_probs.exp() * (log_probs - mixed.log())).sum(1)
-
-
-def published_divergence(
-    log_probs: Tensor, label: Tensor, partner_label: Tensor, share: Tensor, counted: Tensor
-) -> Tensor:
-    """The public code's broadcast: the same, averaged over the w of all counted samples of the global batch, and / K.
-
-    Args:
-        log_probs: (B, K) of the mixture.
-        label: (B, K), q_i > 0.
-        partner_label: (B, K), q_j > 0.
-        share: (B,), w.
-        counted: (B,) bool, the samples whose w take part.
-    """
-    (share, counted), _ = gather(share, counted)
-    mixed_GBK = share[:, None, None] * label + (1 - share[:, None, None]) * partner_label
-    log_mixed_GB = (log_probs.exp() * mixed_GBK.log()).sum(2)  # by w and sample
-    mean_log_mixed = torch.where(counted[:, None], log_mixed_GB, 0.0).sum(0) / counted.sum().clamp(min=1)
-    return ((log_probs.exp() * log_probs).sum(1) - mean_log_mixed) / log_probs.shape[1]

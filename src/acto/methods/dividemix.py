@@ -20,8 +20,6 @@ Departures
     - A short last batch of U is left out, so that a turn has two shapes, full and last. U starts over in a new order.
     - The expectation maximization starts from the best split of the losses in two instead of a random one.
 Result: docs/benchmark.md.
-
-Above 180 lines: a mixture model, a split, labels guessed by two networks, MixMatch, and what scripts set of it.
 """
 
 from __future__ import annotations
@@ -30,14 +28,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from acto.core.errors import check_range
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
-from acto.methods.base import Method, guessing, observed
-from acto.methods.blocks.losses import batch_mean, cross_entropy, negative_entropy, prior_penalty, soft_cross_entropy
-from acto.methods.blocks.mixing import mixup, sharpen
+from acto.methods.base import Method, observed
+from acto.methods.blocks.ensemble import pair_predictions
+from acto.methods.blocks.losses import cross_entropy, warm_up_loss
+from acto.methods.blocks.mixmatch import mixmatch, ramp
 from acto.methods.blocks.selection import min_max, two_mode_mixture
 
 
@@ -138,57 +136,34 @@ class DivideMix(Method):
 
     def loss(self, batches: tuple[Batch, ...], clock: Clock) -> Step:
         """Warm-up on all given labels, then MixMatch on X and U."""
-        if clock.epoch < self.config.warmup_epochs:
-            return self._warm_up(batches[0], clock)
+        config, net, partner = self.config, self.nets[clock.turn], self.nets[1 - clock.turn]
+        if clock.epoch < config.warmup_epochs:
+            (batch,) = batches
+            logits = net(batch.views[0])
+            loss = warm_up_loss(logits, labels=batch.label, entropy_weight=config.entropy_weight)
+            return Step(loss, {"loss_given": loss.detach()}, observed(logits, batch.label))
         x, u = batches
-        return self._match(x, u, clock)
-
-    def _warm_up(self, batch: Batch, clock: Clock) -> Step:
-        logits = self.nets[clock.turn](batch.views[0])
-        penalty = batch_mean(negative_entropy(logits))
-        loss = batch_mean(cross_entropy(logits, batch.label)) + self.config.entropy_weight * penalty
-        return Step(loss, {"loss_given": loss.detach()}, observed(logits, batch.label))
-
-    def _match(self, x: Batch, u: Batch, clock: Clock) -> Step:
-        config = self.config
-        net, partner = self.nets[clock.turn], self.nets[1 - clock.turn]
-        # Co-guess and co-refine. The network's own guesses are made in train mode, as in the public code: they move its
-        # batch statistics.
-        with torch.no_grad():
-            guesses = [F.softmax(net(view), dim=1) for view in u.views]
-            own = [F.softmax(net(view), dim=1) for view in x.views]
-        with guessing(partner):
-            guesses += [F.softmax(partner(view), dim=1) for view in u.views]
-        clean_prob = self.clean_prob[x.index, 1 - clock.turn][:, None]
-        refined = ((1 - clean_prob) * torch.stack(own).mean(0)).scatter_add(1, x.label[:, None], clean_prob)
-        target_x = sharpen(refined, temperature=config.temperature)
-        target_u = sharpen(torch.stack(guesses).mean(0), temperature=config.temperature)
-
-        inputs, targets = mixup(
-            torch.cat([*x.views, *u.views]),
-            torch.cat([target_x, target_x, target_u, target_u]),
+        loss_x, loss_u, loss_reg = mixmatch(
+            x,
+            u,
+            net=net,
+            partner=partner,
+            trust=self.clean_prob[x.index, 1 - clock.turn],
+            temperature=config.temperature,
             alpha=config.alpha,
+            train_on_unlabelled=config.train_on_unlabelled,
         )
-        num_x = 2 * len(x.index)
-        if not config.train_on_unlabelled:
-            inputs, targets = inputs[:num_x], targets[:num_x]
-        logits = net(inputs)
-        loss_x = batch_mean(soft_cross_entropy(logits[:num_x], targets[:num_x]))
-        loss_reg = prior_penalty(logits)
         loss = loss_x + loss_reg
         log = {"loss_x": loss_x.detach(), "loss_reg": loss_reg.detach()}
         if config.train_on_unlabelled:
-            loss_u = batch_mean((F.softmax(logits[num_x:], dim=1) - targets[num_x:]).square().mean(1))
-            age = clock.epoch + clock.step / clock.steps - config.warmup_epochs
-            loss = loss + config.lambda_u * min(age / config.ramp_epochs, 1) * loss_u
+            lambda_u = config.lambda_u * ramp(clock, start=config.warmup_epochs, epochs=config.ramp_epochs)
+            loss = loss + lambda_u * loss_u
             log["loss_u"] = loss_u.detach()
         return Step(loss, log)
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """The sum of both networks' logits is the model; each of them is shown beside it."""
-        first, second = (net(images) for net in self.nets)
-        logits = {"ensemble": first + second, "net0": first, "net1": second}
-        return {name: F.softmax(values, dim=1) for name, values in logits.items()}
+        return pair_predictions(self.nets, images)
 
     def label_quality(self) -> Tensor | None:
         """The mean of the two networks' w; None as long as no mixture told labels apart."""

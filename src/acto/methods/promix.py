@@ -48,13 +48,13 @@ from acto.core.distributed import gather, total
 from acto.core.errors import check_range
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
-from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy, soft_cross_entropy
-from acto.methods.blocks.mixing import draw_share, one_hot, partners_among, sharpen
+from acto.methods.blocks.ensemble import pair_predictions
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, soft_cross_entropy, warm_up_loss
+from acto.methods.blocks.mixing import draw_share, fmix_mask, one_hot, partners_among, sharpen
 from acto.methods.blocks.selection import place_in_class
 
 FULL = 0.9
 """LGA fills a batch up to this share."""
-FMIX_ALPHA, FMIX_DECAY = 1.0, 3.0
 
 
 class ProMix(Method):
@@ -183,12 +183,10 @@ class ProMix(Method):
         return Step(main + aux + self._beta(clock) * unreliable, log, {**seen, "selected": trusted.all(1)})
 
     def _warm_up(self, batch: Batch) -> Step:
-        logits = [net(batch.views[0]) for net in self.nets]
-        loss = torch.zeros((), device=batch.label.device)
-        for out in logits:
-            penalty = batch_mean(negative_entropy(out, clamp_logits=self.config.entropy_clamp))
-            loss = loss + batch_mean(cross_entropy(out, batch.label)) + self.config.entropy_weight * penalty
-        return Step(loss, {"loss_given": loss.detach()}, observed(logits[0] + logits[1], batch.label))
+        first, second = (net(batch.views[0]) for net in self.nets)
+        weight, clamp = self.config.entropy_weight, self.config.entropy_clamp
+        loss = warm_up_loss(first, second, labels=batch.label, entropy_weight=weight, clamp_logits=clamp)
+        return Step(loss, {"loss_given": loss.detach()}, observed(first + second, batch.label))
 
     def _terms(
         self,
@@ -254,9 +252,7 @@ class ProMix(Method):
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """The sum of both main heads' logits is the model; each of them is shown beside it."""
-        first, second = (net(images) for net in self.nets)
-        logits = {"ensemble": first + second, "net0": first, "net1": second}
-        return {name: F.softmax(values, dim=1) for name, values in logits.items()}
+        return pair_predictions(self.nets, images)
 
 
 def small_loss_by_class(
@@ -325,24 +321,3 @@ def mix_among(inputs: Tensor, targets: Tensor, members: Tensor, *, alpha: float)
         mixed = keep * inputs + (1 - keep) * inputs[partner]
         found.append((mixed, weight * targets + (1 - weight) * targets[partner]))
     return found
-
-
-def fmix_mask(shape: Sequence[int], *, device: torch.device) -> Tensor:
-    """A mask of 0 and 1 with few and smooth borders, whose share of ones is uniform in [0, 1].
-
-    E. Harris et al., "FMix: Enhancing Mixed Sample Data Augmentation", https://arxiv.org/abs/2002.12047: the highest
-    values of noise whose amplitudes fall with the third power of the frequency.
-
-    Args:
-        shape: (H, W), or (D,).
-        device: of the mask.
-    """
-    axes = [torch.fft.fftfreq(n, device=device) for n in shape[:-1]] + [torch.fft.rfftfreq(shape[-1], device=device)]
-    squares = torch.zeros((), device=device)
-    for axis in axes:
-        squares = squares[..., None] + axis.square()
-    amplitude = squares.sqrt().clamp(min=1 / max(shape)) ** -FMIX_DECAY
-    spectrum = torch.complex(torch.randn_like(amplitude), torch.randn_like(amplitude)) * amplitude
-    field = torch.fft.irfftn(spectrum, s=list(shape)).flatten()
-    place = field.argsort(descending=True).argsort()
-    return (place < draw_share(FMIX_ALPHA, device) * len(field)).float().view(*shape)

@@ -26,7 +26,7 @@ Departures
     - On CIFAR the public code's cosine rises again after epoch 280 of 350. Here a plan gives the rate.
 Result: docs/benchmark.md.
 
-Above 180 lines: it is DivideMix's step with other views, and with a selection and a loss of its own.
+Above 180 lines: a selection and a loss of its own beside DivideMix's step.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ from torch import Tensor, nn
 
 from acto.core.errors import check_range
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
-from acto.methods.base import Method, guessing, observed
-from acto.methods.blocks.losses import batch_mean, cross_entropy, negative_entropy, prior_penalty, soft_cross_entropy
-from acto.methods.blocks.mixing import mixup, one_hot, sharpen
+from acto.methods.base import Method, observed
+from acto.methods.blocks.ensemble import pair_predictions
+from acto.methods.blocks.losses import batch_mean, cross_entropy, warm_up_loss
+from acto.methods.blocks.mixmatch import mixmatch, ramp
 from acto.methods.blocks.selection import place_in_class
 
 SURE = 0.5
@@ -165,48 +166,27 @@ class UNICON(Method):
 
     def loss(self, batches: tuple[Batch, ...], clock: Clock) -> Step:
         """Warm-up on all given labels, then MixMatch on X and U and the contrast on U."""
-        config, net = self.config, self.nets[clock.turn]
+        config, net, partner = self.config, self.nets[clock.turn], self.nets[1 - clock.turn]
         if clock.epoch < config.warmup_epochs:
             (batch,) = batches
             logits = net(batch.views[0])
-            penalty = batch_mean(negative_entropy(logits))
-            loss = batch_mean(cross_entropy(logits, batch.label)) + config.entropy_weight * penalty
+            loss = warm_up_loss(logits, labels=batch.label, entropy_weight=config.entropy_weight)
             return Step(loss, {"loss_given": loss.detach()}, observed(logits, batch.label))
-
         x, u = batches
         loss_c = self._contrast(u, clock.turn)
-        target_x, target_u = self._targets(x, u, clock.turn)
-        inputs, targets = mixup(
-            torch.cat([*x.views[2:], *u.views[2:]]),
-            torch.cat([target_x, target_x, target_u, target_u]),
+        loss_x, loss_u, loss_reg = mixmatch(
+            x,
+            u,
+            net=net,
+            partner=partner,
+            trust=label_weight(self.divergence[x.index]),
+            temperature=config.temperature,
             alpha=config.alpha,
         )
-        num_x = 2 * len(x.index)
-        logits = net(inputs)
-        loss_x = batch_mean(soft_cross_entropy(logits[:num_x], targets[:num_x]))
-        loss_u = batch_mean((F.softmax(logits[num_x:], dim=1) - targets[num_x:]).square().mean(1))
-        loss_reg = prior_penalty(logits)
-        age = clock.epoch + clock.step / clock.steps - config.warmup_epochs
-        lambda_u = config.lambda_u * min(age / config.ramp_epochs, 1)
+        lambda_u = config.lambda_u * ramp(clock, start=config.warmup_epochs, epochs=config.ramp_epochs)
         terms = {"loss_x": loss_x, "loss_u": loss_u, "loss_con": loss_c, "loss_reg": loss_reg}
         loss = loss_x + lambda_u * loss_u + config.contrast_weight * loss_c + loss_reg
         return Step(loss, {name: term.detach() for name, term in terms.items()})
-
-    def _targets(self, x: Batch, u: Batch, turn: int) -> tuple[Tensor, Tensor]:
-        """Refined labels of X and guesses for U, sharpened, from the weak views."""
-        net, partner = self.nets[turn], self.nets[1 - turn]
-        # In train mode, as in the public code: the own guesses move the batch statistics.
-        with torch.no_grad():
-            guesses = [F.softmax(net(view), dim=1) for view in u.views[:2]]
-            own = torch.stack([F.softmax(net(view), dim=1) for view in x.views[:2]]).mean(0)
-        with guessing(partner):
-            guesses += [F.softmax(partner(view), dim=1) for view in u.views[:2]]
-        weight = label_weight(self.divergence[x.index])[:, None]
-        refined = weight * one_hot(x.label, self.task.num_classes) + (1 - weight) * own
-        return (
-            sharpen(refined, temperature=self.config.temperature),
-            sharpen(torch.stack(guesses).mean(0), temperature=self.config.temperature),
-        )
 
     def _contrast(self, u: Batch, turn: int) -> Tensor:
         net: Any = self.nets[turn]
@@ -215,9 +195,7 @@ class UNICON(Method):
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """The sum of both networks' logits is the model; each of them is shown beside it."""
-        first, second = (net(images) for net in self.nets)
-        logits = {"ensemble": first + second, "net0": first, "net1": second}
-        return {name: F.softmax(values, dim=1) for name, values in logits.items()}
+        return pair_predictions(self.nets, images)
 
     def label_quality(self) -> Tensor | None:
         """One less d, as a share of the largest possible one; None as long as nothing was selected."""

@@ -152,7 +152,7 @@ def _run_turn(
 ) -> None:
     """One turn; adds its logs to `sums`, and to `counts` how many steps gave them."""
     method, protocol, device = training.method, training.protocol, training.device
-    torch.manual_seed(_stir(seed, clock.epoch, clock.turn))
+    torch.manual_seed(_turn_seed(seed, clock.epoch, clock.turn))
     method.train()
 
     @torch.no_grad()
@@ -223,8 +223,8 @@ def _side_by_side(data: TrainingData, streams: list[Stream], clock: Clock) -> It
     yield from zip(first, *(endless(stream, k) for k, stream in enumerate(streams) if k > 0), strict=False)
 
 
-def _stir(seed: int, *numbers: int) -> int:
-    """A seed for torch's generator that is different for every (seed, epoch, turn)."""
-    for number in numbers:
+def _turn_seed(seed: int, epoch: int, turn: int) -> int:
+    """Make a seed for torch's generator that is different for every (seed, epoch, turn)."""
+    for number in (epoch, turn):
         seed = (seed * 1_000_003 + number + 1) % (2**63 - 25)
     return seed

@@ -1,1 +1,1 @@
-"""Pure functions that several methods are built of."""
+"""Functions that several methods are built of."""

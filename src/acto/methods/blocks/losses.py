@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.distributed import total, world
+from acto.core.distributed import gather, total, world
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -94,6 +94,27 @@ def jensen_shannon(logits: Tensor, target: Tensor) -> Tensor:
     return (to_probs + to_target) / (2 * math.log(2))
 
 
+def published_divergence(
+    log_probs: Tensor, label: Tensor, partner_label: Tensor, share: Tensor, counted: Tensor
+) -> Tensor:
+    """Average KL(p || w q_i + (1 - w) q_j) / K over the w of all counted samples of the global batch, (B,).
+
+    The broadcast of Co-LDL's public code.
+
+    Args:
+        log_probs: (B, K) of the mixture.
+        label: (B, K), q_i > 0.
+        partner_label: (B, K), q_j > 0.
+        share: (B,), w.
+        counted: (B,) bool, the samples whose w take part.
+    """
+    (share, counted), _ = gather(share, counted)
+    mixed_GBK = share[:, None, None] * label + (1 - share[:, None, None]) * partner_label
+    log_mixed_GB = (log_probs.exp() * mixed_GBK.log()).sum(2)  # by w and sample
+    mean_log_mixed = torch.where(counted[:, None], log_mixed_GB, 0.0).sum(0) / counted.sum().clamp(min=1)
+    return ((log_probs.exp() * log_probs).sum(1) - mean_log_mixed) / log_probs.shape[1]
+
+
 def batch_mean(values: Tensor) -> Tensor:
     """Mean over the global batch. In one of several processes: this process's share of it.
 
@@ -103,6 +124,26 @@ def batch_mean(values: Tensor) -> Tensor:
     if world() == 1:
         return values.mean()
     return values.sum() / total(torch.tensor(len(values), device=values.device))
+
+
+def warm_up_loss(
+    *logits: Tensor, labels: Tensor, entropy_weight: float, clamp_logits: bool = False, label_smoothing: float = 0.0
+) -> Tensor:
+    """Add up over networks the mean cross-entropy with the given labels and a penalty on confident predictions.
+
+    Args:
+        logits: (B, K), of one network or several.
+        labels: (B,) given.
+        entropy_weight: of the negative entropy, >= 0.
+        clamp_logits: see negative_entropy.
+        label_smoothing: see cross_entropy.
+    """
+    loss = torch.zeros((), device=labels.device)
+    for out in logits:
+        penalty = batch_mean(negative_entropy(out, clamp_logits=clamp_logits))
+        given = batch_mean(cross_entropy(out, labels, label_smoothing=label_smoothing))
+        loss = loss + given + entropy_weight * penalty
+    return loss
 
 
 def masked_mean(values: Tensor, mask: Tensor, *, min_share: float = 0.0) -> Tensor:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.distributions import Beta
+
+FMIX_ALPHA, FMIX_DECAY = 1.0, 3.0
 
 
 def mixup(inputs: Tensor, targets: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:
@@ -32,6 +36,27 @@ def draw_share(alpha: float, device: torch.device) -> Tensor:
     """() from Beta(alpha, alpha), on the device."""
     concentration = torch.full((), alpha, device=device)
     return Beta(concentration, concentration, validate_args=False).sample()
+
+
+def fmix_mask(shape: Sequence[int], *, device: torch.device) -> Tensor:
+    """A mask of 0 and 1 with few and smooth borders, whose share of ones is uniform in [0, 1].
+
+    E. Harris et al., "FMix: Enhancing Mixed Sample Data Augmentation", https://arxiv.org/abs/2002.12047: the highest
+    values of noise whose amplitudes fall with the third power of the frequency.
+
+    Args:
+        shape: (H, W), or (D,).
+        device: of the mask.
+    """
+    axes = [torch.fft.fftfreq(n, device=device) for n in shape[:-1]] + [torch.fft.rfftfreq(shape[-1], device=device)]
+    squares = torch.zeros((), device=device)
+    for axis in axes:
+        squares = squares[..., None] + axis.square()
+    amplitude = squares.sqrt().clamp(min=1 / max(shape)) ** -FMIX_DECAY
+    spectrum = torch.complex(torch.randn_like(amplitude), torch.randn_like(amplitude)) * amplitude
+    field = torch.fft.irfftn(spectrum, s=list(shape)).flatten()
+    place = field.argsort(descending=True).argsort()
+    return (place < draw_share(FMIX_ALPHA, device) * len(field)).float().view(*shape)
 
 
 def partners_among(members: Tensor) -> Tensor:
