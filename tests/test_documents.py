@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 import torch
 
 import toys
+from acto.core.sample_columns import SampleColumn, of_report, of_samples_csv, of_training
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
-from acto.labels.report import COLUMNS, read_report
+from acto.labels.audit import MOST_DUPLICATES
+from acto.labels.report import SEPARATOR, read_report
 from acto.labels.run_audit import audit_at_the_end
 from acto.methods import METHODS
 from acto.methods.acto import ACTO
@@ -144,14 +147,31 @@ def test_every_file_is_explained(run_folder: Path) -> None:
     assert names - files - {"label_report.parquet"} == {"samples.parquet", *of_others}, "explained, but not there"
 
 
+def rows_of(text: str) -> dict[str, str]:
+    """What the tables of a text say of the names in their first cells, in their order."""
+    rows = re.findall(r"^\| (`[^|]*`) \| (.*) \|$", text, flags=re.M)
+    return {name: words for names, words in rows for name in re.findall(r"`([^`]+)`", names)}
+
+
+def check_rows(rows: dict[str, str], columns: Sequence[SampleColumn]) -> None:
+    """Refuse rows that are not those of `columns`, in their order, or do not begin with the columns' words."""
+    assert list(rows) == [column.name for column in columns]
+    for column in columns:
+        assert rows[column.name].startswith(column.words), f"{column.name}: {rows[column.name]}"
+
+
 def test_every_column_of_samples_is_explained(run_folder: Path) -> None:
-    assert set(read_run(run_folder).samples()) == explained("samples.csv")
+    rows = rows_of(section("samples.csv"))
+    assert list(read_run(run_folder).samples()) == list(rows)
+    check_rows({name: words for name, words in rows.items() if not name.endswith("_ntm")}, of_samples_csv())
 
 
 def test_every_column_of_a_label_report_is_explained(run_folder: Path) -> None:
-    text = (ROOT / "docs/labels.md").read_text()
-    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?`) \|", text, flags=re.M)))
-    assert set(read_report(run_folder).columns) <= set(COLUMNS) == set(named)
+    rows = rows_of((ROOT / "docs/labels.md").read_text().partition("\n## The report\n")[2].partition("\n## ")[0])
+    assert list(read_report(run_folder).columns) == list(rows) == [column.name for column in of_report()]
+    seen = {column.name for column in of_training()}
+    check_rows({k: v for k, v in rows.items() if k not in seen}, [c for c in of_report() if c.name not in seen])
+    assert f"`{SEPARATOR}`: the first {MOST_DUPLICATES}," in rows["near_duplicates"]
 
 
 def test_every_column_of_metrics_is_explained(run_folder: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from acto.core.sample_columns import TALLIES
 from acto.core.types import Batch, Stream, Task
 from acto.methods import METHODS
 from acto.methods.acto import ACTO
@@ -42,7 +43,7 @@ from acto.methods.snscl import SNSCL
 from acto.methods.sop import SOP
 from acto.methods.standard import Standard
 from acto.methods.unicon import UNICON
-from acto.training.history import COLUMNS, History
+from acto.training.history import History
 from acto.training.loop import Training
 from acto.training.plans import Plan
 from acto.training.protocol import Protocol
@@ -261,4 +262,4 @@ def tensors_in(tree: Any, path: str = "") -> dict[str, Tensor]:
 
 def columns_of(history: History) -> dict[str, Tensor]:
     """What a history holds of every sample, (N,) each, by name."""
-    return {name: getattr(history, name).clone() for name in COLUMNS}
+    return {name: getattr(history, name).clone() for name in TALLIES}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from acto.core.errors import RunError, UserError
+from acto.core.sample_columns import of_report
 from acto.labels.audit import Trained, audit, estimate_noise, find_issues, report_on
-from acto.labels.report import COLUMNS, LabelReport, read_report
+from acto.labels.report import LabelReport, read_report
 
 PROBS = np.array(
     [
@@ -47,7 +48,7 @@ def test_issues_and_suggestions() -> None:
     np.testing.assert_allclose(report.label_quality, [0.9, 0.02, 0.8, 0.3, 0.9, 0.01], rtol=1e-6)
     assert report.ranked().tolist() == [5, 1, 3, 2, 0, 4]
     assert report.facts["source"] == "pred_probs"
-    assert list(report.columns) == [name for name in COLUMNS if name in report.columns]
+    assert list(report.columns) == [c.name for c in of_report() if c.name in report.columns]
 
 
 def test_names_and_numbers_are_the_same_labels() -> None:

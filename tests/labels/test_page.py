@@ -9,13 +9,16 @@ import html
 import io
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from acto.core.sample_columns import of_page
 from acto.data.samples import Samples
+from acto.labels.decisions import DECISION_COLUMNS
 from acto.labels.page import MATRIX_CLASSES, NUM_PICTURES, render, write_report_page
 from acto.labels.thumbnails import MAX_BYTES, SIDE, media_type, pictures_of, placeholder, thumbnail
 from acto.pages.charts import Curve, draw_values
@@ -29,6 +32,12 @@ def data_of(page: bytes) -> dict:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.decode(), re.S)
     assert found is not None
     return json.loads(found[1])
+
+
+def rows_of(page: bytes) -> list[dict]:
+    """The rows as the page's script makes them."""
+    found = data_of(page)
+    return [dict(zip(found["fields"], cells, strict=True)) for cells in found["rows"]]
 
 
 def text_of(page: bytes) -> str:
@@ -95,13 +104,38 @@ def test_names_of_classes_and_files_are_never_markup(tmp_path: Path):
     text = page.decode()
     assert text.count("<script") == 2 and text.count("</script>") == 2
     assert "<img" not in re.sub(r"<script.*?</script>", "", text, flags=re.S)
-    found = data_of(page)
-    assert found["classes"] == list(NASTY) and [row[1] for row in found["rows"]] == [f"{name}.png" for name in NASTY]
+    assert data_of(page)["classes"] == list(NASTY) and [r["id"] for r in rows_of(page)] == [f"{n}.png" for n in NASTY]
 
 
 def test_a_file_name_that_is_no_utf8_is_shown_with_codes():
     report = report_of(["cat", "dog", "owl"], ["dog", "dog", "owl"], ids=["a\udcff.png", "b", "c"])
-    assert data_of(render(report, None))["rows"][0][1] == "a\\udcff.png"
+    assert rows_of(render(report, None))[0]["id"] == "a\\udcff.png"
+
+
+def test_the_script_reads_the_columns_that_it_is_handed():
+    script = (files("acto.pages") / "templates" / "report.js").read_text()
+    found = data_of(render(small(), None))
+    own = {"place", "picture", "search"}
+    read = set(re.findall(r"\brow\.(\w+)", script)) | set(re.findall(r"\bnumber\(\"(\w+)\"", script))
+    assert read - own == {"row", *(column.name for column in of_page())} == set(found["fields"])
+    assert set(re.findall(r"\bdata\.(\w+)", script)) == set(found)
+    (written,) = re.findall(r"const cells = \{(.*)\};", script)
+    assert (
+        re.findall(r"(\w+): ", re.sub(r"\?[^,]*", "", written)) == list(DECISION_COLUMNS) == found["decision_columns"]
+    )
+
+
+def test_a_row_of_the_page_says_what_the_report_says():
+    report = dataclasses.replace(small(), columns={**small().columns, "networks_agree": np.arange(6) % 2 == 0})
+    row = next(row for row in rows_of(render(report, None)) if row["row"] == 1)
+    assert row == {
+        "row": 1, "id": "b.png", "path": "", "given_label": 0, "predicted_label": 2, "is_label_issue": True,
+        "label_quality": 0.23, "confidence": 0.9, "networks_agree": False, "near_duplicates": "",
+        "conflicting_duplicates": "", "reason": "The model sees 'owl'.",
+    }  # fmt: skip
+    report.label_quality[1] = np.nan
+    row = next(row for row in rows_of(render(report, None)) if row["row"] == 1)
+    assert row["label_quality"] is None
 
 
 def test_the_policy_lets_run_this_script_and_load_nothing():

@@ -67,7 +67,7 @@ def test_ranks_right_labels_above_wrong_ones(name: str, trained: dict[str, Train
 def test_every_sample_was_seen(name: str, trained: dict[str, Training]) -> None:
     table = trained[name].history.table()
     assert (table["visits"] >= EPOCHS).all()
-    assert (table["predicted"] >= 0).all() and not table["mean_prob_given"].isnan().any()
+    assert (trained[name].history.predicted >= 0).all() and not table["mean_prob_given"].isnan().any()
 
 
 @each_method

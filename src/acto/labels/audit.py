@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError
+from acto.core.sample_columns import in_order, of_report
 from acto.data.classes import Labels, encode, read_column
-from acto.labels.report import COLUMNS, SEPARATOR, LabelReport, NoiseEstimate, Table
+from acto.labels.report import SEPARATOR, LabelReport, NoiseEstimate, Table
 
 Probs = npt.NDArray[np.floating[Any]]
 
@@ -37,7 +38,7 @@ class Trained:
     """What training saw of the samples, beside the final probabilities."""
 
     columns: Mapping[str, npt.NDArray[Any]]
-    """Of COLUMNS, from `times_selected` to `visits`, (N,) each."""
+    """Those that training recorded, (N,) each, by the names of acto.core.sample_columns."""
     other_predictions: tuple[Labels, ...] = ()
     """(N,) classes, of the method's predictions beside the headline."""
     epochs: int = 0
@@ -141,12 +142,12 @@ def report_on(
         if trained.other_predictions:
             agree = np.all([other == probs.argmax(1) for other in trained.other_predictions], axis=0)
             columns["networks_agree"] = agree
-        columns |= {name: np.asarray(trained.columns[name]) for name in COLUMNS if name in trained.columns}
+        columns |= {name: np.asarray(values) for name, values in trained.columns.items()}
     columns |= {"near_duplicates": near, "conflicting_duplicates": conflicting}
     columns["reason"] = list(_reasons(columns, epochs=trained.epochs if trained is not None else 0))
     return LabelReport(
         class_names=names,
-        columns={name: columns[name] for name in COLUMNS if name in columns},
+        columns=in_order(columns, of_report()),
         noise=estimate_noise(given, np.where(is_issue, suggested, given), num_classes=num_classes, seed=seed),
         facts={"source": "pred_probs", **(facts or {})},
     )

@@ -23,7 +23,7 @@ from acto.core.sample_csv import sample_csv
 from acto.data.readers.text_files import read_text, rows_of
 from acto.labels.report import LabelReport
 
-COLUMNS = ("id", "given_label", "decision", "new_label", "time")
+DECISION_COLUMNS = ("id", "given_label", "decision", "new_label", "time")
 WORDS = {
     "accept": "the label becomes new_label",
     "keep": "the given label is right",
@@ -96,8 +96,8 @@ def to_csv(decisions: Iterable[Decision]) -> bytes:
     """The file that these decisions make, heading and all; what looks like a formula is disarmed by an apostrophe."""
     found = list(decisions)
     if not found:
-        return _line(COLUMNS)
-    return sample_csv({name: [getattr(decision, name) for decision in found] for name in COLUMNS})[0]
+        return _line(DECISION_COLUMNS)
+    return sample_csv({name: [getattr(decision, name) for decision in found] for name in DECISION_COLUMNS})[0]
 
 
 def row_of_id(report: LabelReport) -> dict[str, int]:
@@ -148,17 +148,17 @@ def _rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]:
     header = [title.strip() for title in next(reader, (0, []))[1]]
     if len(header) == 1 and ";" in header[0]:
         raise UserError(f"{path} line 1: the cells are separated by semicolons; save it with commas")
-    if tuple(header) != COLUMNS:
-        raise UserError(f"{path} line 1: the columns are {', '.join(header)}, not {', '.join(COLUMNS)}")
+    if tuple(header) != DECISION_COLUMNS:
+        raise UserError(f"{path} line 1: the columns are {', '.join(header)}, not {', '.join(DECISION_COLUMNS)}")
     for line, cells in reader:
-        if tuple(cells) == COLUMNS:
+        if tuple(cells) == DECISION_COLUMNS:
             raise UserError(
                 f"{path} line {line}: the heading comes a second time; if two files were joined, leave "
                 "the second heading out, and mind that the last row of an id counts"
             )
-        if len(cells) != len(COLUMNS):
+        if len(cells) != len(DECISION_COLUMNS):
             raise UserError(
-                f"{path} line {line} has {len(cells)} cells, not {len(COLUMNS)}; a row that a crash cut "
+                f"{path} line {line} has {len(cells)} cells, not {len(DECISION_COLUMNS)}; a row that a crash cut "
                 "off is dropped by `acto review`"
             )
         yield line, [cell.removeprefix("'") for cell in cells]
@@ -213,7 +213,7 @@ class DecisionLog:
             acto.core.files.RunError: the disk refuses; the file is as it was.
         """
         made = decide(self.report, row, decision, new_label=new_label)
-        heading = _line(COLUMNS)
+        heading = _line(DECISION_COLUMNS)
         line = to_csv([made]).removeprefix(heading)
         with disk_errors(f"write {self.path}"):
             append(self.path, line if self.path.exists() else heading + line)
@@ -266,7 +266,7 @@ def _is_whole(tail: bytes) -> bool:
         return False
     try:
         return (
-            len(cells) == len(COLUMNS)
+            len(cells) == len(DECISION_COLUMNS)
             and len(cells[-1]) == len("2026-01-31T09:30:00Z")
             and bool(datetime.fromisoformat(cells[-1]))
         )

@@ -22,8 +22,9 @@ import numpy as np
 from markupsafe import Markup
 
 from acto.core.files import disk_errors, write_atomically
+from acto.core.sample_columns import of_page
 from acto.core.text import counted, percent
-from acto.labels.decisions import COLUMNS, FILE, Decision, printable
+from acto.labels.decisions import DECISION_COLUMNS, FILE, Decision, printable
 from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import PictureOf, data_uri
@@ -37,10 +38,6 @@ MATRIX_CLASSES = 20
 """Up to so many classes the noise matrix is a table; beyond, the most frequent mistakes are listed."""
 NUM_PAIRS = 30
 NUM_CLASS_ROWS = 60
-_FIELDS = (
-    "row", "id", "path", "given", "predicted", "issue", "quality", "confidence", "agree", "duplicates", "conflicts",
-    "reason",
-)  # fmt: skip
 _THREADS = 4
 
 
@@ -167,15 +164,19 @@ def _data(
     """What the page's script reads, as JSON that cannot end the element it stands in."""
     names = list(map(printable, report.class_names))
     number = {name: k for k, name in enumerate(report.class_names)}
+    listed = of_page()
     decisions = {} if served is None else served.decisions
     ids_and_labels = "\0".join([*report.columns["id"], *report.columns["given_label"]])
     content = {
         "name": name,
         "fingerprint": hashlib.sha256(ids_and_labels.encode("utf-8", "backslashreplace")).hexdigest()[:16],
         "classes": names,
-        "columns": list(COLUMNS),
-        "fields": _FIELDS,
-        "rows": [_cells(row, cells, number) for row, cells in zip(rows, report.rows(rows), strict=True)],
+        "decision_columns": list(DECISION_COLUMNS),
+        "fields": ["row", *(column.name for column in listed)],
+        "rows": [
+            [row, *(_cell(column.kind, cells.get(column.name), number) for column in listed)]
+            for row, cells in zip(rows, report.rows(rows), strict=True)
+        ],
         "pictures": pictures,
         "photos": any(report.columns.get("path", ())),
         "served": served is not None,
@@ -190,22 +191,13 @@ def _data(
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _cells(row: int, cells: Mapping[str, Any], number: Mapping[str, int]) -> list[Any]:
-    """A row in the order of _FIELDS."""
-    return [
-        row,
-        printable(cells["id"]),
-        printable(cells.get("path", "")),
-        number[cells["given_label"]],
-        number[cells["predicted_label"]],
-        bool(cells["is_label_issue"]),
-        _rounded(cells["label_quality"]),
-        _rounded(cells.get("confidence")),
-        cells.get("networks_agree"),
-        printable(cells.get("near_duplicates", "")),
-        printable(cells.get("conflicting_duplicates", "")),
-        printable(cells.get("reason", "")),
-    ]
+def _cell(kind: str, value: Any, number: Mapping[str, int]) -> Any:
+    """A cell as the page's script reads it: a class by its number, -1 for none; null where nothing is known."""
+    if kind == "text":
+        return printable(value or "")
+    if kind == "class":
+        return number.get(value, -1)
+    return _rounded(value) if kind == "float32" else value
 
 
 def _rounded(value: float | None) -> float | None:

@@ -31,32 +31,6 @@ Texts = list[str]
 Table = dict[str, npt.NDArray[Any] | Texts]
 """Name -> (N,) numbers or booleans, or a list of strings."""
 
-COLUMNS = {
-    "id": "the sample's name, as in samples.csv",
-    "path": "its picture file; empty where samples are no files",
-    "given_label": "the class that the data gave it",
-    "predicted_label": "the class that the model holds most likely",
-    "suggested_label": "the predicted label where is_label_issue is true, else empty",
-    "is_label_issue": "whether the given label is thought to be wrong",
-    "label_quality": "trust in the given label, 0 to 1, 1 = trustworthy; it ranks, it is no calibrated probability",
-    "confidence": "probability of the predicted label",
-    "prob_given": "probability of the given label",
-    "networks_agree": "whether all of the method's predictions name the same class",
-    "times_selected": "visits in training that took the label for clean",
-    "times_mined": "of these: only the non-robust network fitted the label",
-    "reliability": "times_selected as a share of the visits that could select",
-    "weight": "the sample's weight at its last visit",
-    "mean_prob_given": "probability of the given label, averaged over the visits",
-    "first_epoch_fit": "first epoch in which training saw the given label predicted; -1 never",
-    "memorization": "share of the visits in which only the non-robust network fitted the given label",
-    "visits": "how often training saw the sample",
-    "near_duplicates": f"ids of samples with nearly the same content, the first 20 of them, joined by {SEPARATOR!r}",
-    "conflicting_duplicates": "those of them whose given label is another one",
-    "reason": "why the label is suspected, in words",
-}
-"""What a report may hold, in this order. The columns from `times_selected` to `visits` are there only where training
-was recorded, `networks_agree` only where the method has several predictions."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class NoiseEstimate:
@@ -101,7 +75,7 @@ class LabelReport:
 
     class_names: tuple[str, ...]
     columns: Table
-    """Some of COLUMNS, (N,) each, in the order of the samples."""
+    """Those of acto.core.sample_columns.of_report that are known, (N,) each, in the order of the samples."""
     noise: NoiseEstimate
     facts: Mapping[str, Any]
     """Where it comes from: source ("run", "new data" or "pred_probs"), and of a run its folder, method, data, state and

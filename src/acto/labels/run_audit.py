@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from acto.core.errors import UserError
+from acto.core.sample_columns import of_training
 from acto.core.settings import build
 from acto.data.for_prediction import read_labelled
 from acto.data.in_memory import NAME as IN_MEMORY
@@ -17,7 +18,7 @@ from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import SOURCES, load, read
 from acto.labels.audit import Trained, report_on
 from acto.labels.page import write_report_page
-from acto.labels.report import COLUMNS, LabelReport
+from acto.labels.report import LabelReport
 from acto.labels.thumbnails import pictures_of
 from acto.methods.standard import Standard
 from acto.nets.weights import read_state
@@ -27,8 +28,6 @@ from acto.runs.run import Run
 from acto.runs.sample_table import sample_table
 from acto.runs.trained_model import load as load_model
 from acto.runs.warm_start import as_begun
-
-OF_TRAINING = tuple(COLUMNS)[tuple(COLUMNS).index("times_selected") : tuple(COLUMNS).index("visits") + 1]
 
 
 def audit_run(
@@ -79,7 +78,7 @@ def audit_run(
         paths=_files(record, samples, data_root=data_root),
         label_quality=np.where(np.isnan(quality), columns["prob_given"], quality),
         trained=Trained(
-            columns={name: np.asarray(columns[name]) for name in OF_TRAINING if name in columns},
+            columns={c.name: np.asarray(columns[c.name]) for c in of_training() if c.name in columns},
             other_predictions=tuple(others),
             epochs=len(record.metrics),
         ),

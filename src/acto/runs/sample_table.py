@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.sample_columns import in_order, of_samples_csv
 from acto.core.types import TrainingData
 from acto.data.samples import Dataset
 from acto.training import evaluation
@@ -47,7 +48,7 @@ def sample_table(
     samples, names = dataset.train, np.array(dataset.class_names)
     probs, *others = (all_probs := evaluation.all_probs(training, data)).values()
     rows = np.arange(len(probs))
-    columns: dict[str, Any] = {
+    first: dict[str, Any] = {
         "id": list(samples.ids),
         "given_label": names[samples.labels],
         "predicted_label": names[probs.argmax(1)],
@@ -55,12 +56,13 @@ def sample_table(
         "prob_predicted": probs.max(1),
         "label_quality": label_quality(training, probs[rows, samples.labels]),
     }
+    beside: dict[str, Any] = {}
     for name, values in zip(list(all_probs)[1:], others, strict=True):
-        columns[f"predicted_label_{name}"] = names[values.argmax(1)]
-        columns[f"prob_given_{name}"] = values[rows, samples.labels]
-    history = training.history.table()
-    columns |= {name: column.numpy() for name, column in history.items() if name not in ("predicted", "prob_given")}
+        beside[f"predicted_label_{name}"] = names[values.argmax(1)]
+        beside[f"prob_given_{name}"] = values[rows, samples.labels]
+    last: dict[str, Any] = {name: column.numpy() for name, column in training.history.table().items()}
     clean, known = samples.is_clean, samples.is_known
     if clean is not None and known is not None:
-        columns["label_is_true"] = np.where(known, np.where(clean, "yes", "no"), "unknown")
-    return columns, probs
+        last["label_is_true"] = np.where(known, np.where(clean, "yes", "no"), "unknown")
+    order = of_samples_csv()
+    return in_order(first, order) | beside | in_order(last, order), probs

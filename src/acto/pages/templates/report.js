@@ -100,11 +100,11 @@ function act(row, word) {
     decide(row, word, -1);
     return true;
   }
-  if (row.predicted === row.given) {
+  if (row.predicted_label === row.given_label) {
     say("the model predicts the given label too: choose another label, or keep it");
     return false;
   }
-  decide(row, "accept", row.predicted);
+  decide(row, "accept", row.predicted_label);
   return true;
 }
 
@@ -153,15 +153,15 @@ function filter() {
   shown = rows.filter((row) => {
     const decision = decisions.get(row.row);
     const open = !decision || decision[0] === "skip";
-    if (show === "issues" && !row.issue) return false;
-    if (show === "open" && !(row.issue && open)) return false;
+    if (show === "issues" && !row.is_label_issue) return false;
+    if (show === "open" && !(row.is_label_issue && open)) return false;
     if (show === "decided" && open) return false;
-    if (given && row.given !== Number(given)) return false;
-    if (suggested && row.predicted !== Number(suggested)) return false;
+    if (given && row.given_label !== Number(given)) return false;
+    if (suggested && row.predicted_label !== Number(suggested)) return false;
     return !wanted || row.search.includes(wanted);
   });
   const number = (field, sign) => (a, b) => sign * ((a[field] ?? 2) - (b[field] ?? 2)) || a.place - b.place;
-  if (sort === "quality") shown.sort(number("quality", 1));
+  if (sort === "quality") shown.sort(number("label_quality", 1));
   if (sort === "confidence") shown.sort(number("confidence", -1));
   if (sort === "id") shown.sort((a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }));
   current = 0;
@@ -195,14 +195,14 @@ function card(row) {
     item.append(image);
   }
   const labels = element("p", undefined, "labels");
-  labels.append("given ", element("b", name(row.given), row.issue ? "given" : ""));
-  labels.append(element("br"), row.issue ? "suggested " : "predicted ", element("b", name(row.predicted), row.issue ? "new" : ""));
+  labels.append("given ", element("b", name(row.given_label), row.is_label_issue ? "given" : ""));
+  labels.append(element("br"), row.is_label_issue ? "suggested " : "predicted ", element("b", name(row.predicted_label), row.is_label_issue ? "new" : ""));
   item.append(labels);
-  item.append(element("p", `trust ${row.quality === null ? "unknown" : row.quality.toFixed(3)}, confidence ${percent(row.confidence)}`));
-  if (row.agree === false && !row.reason) item.append(element("p", "the networks disagree"));
+  item.append(element("p", `trust ${row.label_quality === null ? "unknown" : row.label_quality.toFixed(3)}, confidence ${percent(row.confidence)}`));
+  if (row.networks_agree === false && !row.reason) item.append(element("p", "the networks disagree"));
   if (row.reason) item.append(element("p", row.reason));
-  if (row.conflicts) item.append(element("p", `same content, other label: ${row.conflicts}`));
-  else if (row.duplicates) item.append(element("p", `near-duplicates: ${row.duplicates}`));
+  if (row.conflicting_duplicates) item.append(element("p", `same content, other label: ${row.conflicting_duplicates}`));
+  else if (row.near_duplicates) item.append(element("p", `near-duplicates: ${row.near_duplicates}`));
   item.append(element("p", row.path && row.path !== row.id ? `sample ${row.id} (${row.path})` : `sample ${row.id}`, "id"));
   item.append(element("p", "", "state"));
   const keys = element("div", undefined, "keys");
@@ -212,7 +212,7 @@ function card(row) {
     button.dataset.word = word;
     button.append(element("kbd", word[0]));
     button.setAttribute("aria-label", `${text} sample ${row.id}`);
-    if (word === "accept" && row.predicted === row.given) button.disabled = true;
+    if (word === "accept" && row.predicted_label === row.given_label) button.disabled = true;
     keys.append(button);
   }
   item.append(keys);
@@ -233,7 +233,7 @@ function paint(item, row) {
   const words = saving.has(row.row) ? "saving ..." : failed.has(row.row) ? `not saved: ${failed.get(row.row)}` : decision ? state(row) : "";
   item.querySelector(".state").textContent = words + (served && decision && !saving.has(row.row) && !failed.has(row.row) ? " (saved)" : "");
   const select = item.querySelector("select");
-  const other = decision && decision[0] === "accept" && decision[1] !== row.predicted ? String(decision[1]) : "";
+  const other = decision && decision[0] === "accept" && decision[1] !== row.predicted_label ? String(decision[1]) : "";
   if (other && select.options.length === 1) select.append(option(other, name(decision[1])));
   select.value = other;
 }
@@ -324,7 +324,7 @@ suspects.addEventListener("change", (event) => {
   const row = byRow.get(Number(event.target.closest("li[data-row]").dataset.row));
   const label = event.target.value === "" ? -1 : Number(event.target.value);
   if (label < 0) return;
-  if (label === row.given) decide(row, "keep", -1);
+  if (label === row.given_label) decide(row, "keep", -1);
   else decide(row, "accept", label);
 });
 
@@ -345,10 +345,11 @@ function cell(text) {
 }
 
 function csv() {
-  const lines = [data.columns.join(",")];
+  const lines = [data.decision_columns.join(",")];
   for (const [number, [word, label, when]] of decisions) {
     const row = byRow.get(number);
-    lines.push([row.id, name(row.given), word, label < 0 ? "" : name(label), when].map(cell).join(","));
+    const cells = { id: row.id, given_label: name(row.given_label), decision: word, new_label: label < 0 ? "" : name(label), time: when };
+    lines.push(data.decision_columns.map((title) => cell(cells[title])).join(","));
   }
   return `${lines.join("\n")}\n`;
 }
