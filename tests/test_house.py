@@ -52,7 +52,7 @@ PACKAGES = {
 }
 """Who may import whom. Packages on a floor never import each other."""
 NO_TORCH = [
-    "pages.charts", "core.files", "core.locks", "core.errors", "core.text", "core.signals",
+    "pages.charts", "pages.environment", "core.files", "core.locks", "core.errors", "core.text", "core.signals",
     "core.settings", "core.sample_csv", "core.resources", "run_folder.writing", "run_folder.reading",
     "run_folder.checkpoints", "run_folder.epoch_table", "labels.audit", "labels.report", "labels.decisions",
     "labels.exchange", "labels.page", "labels.page_curves", "compare.finished_runs", "compare.tables",
