@@ -97,6 +97,8 @@ def test_findings_in_words() -> None:
         ("1.2", "==1.2.0", True),
         ("1.2.1", ">1.2", True),
         ("0.4.3rc1", ">=0.4.3", True),
+        ("2.6.0a0+df5bbc0", ">=2.6,<3", True),
+        ("not a version", ">=2.6", False),
         ("9", "", True),
     ],
 )

@@ -7,16 +7,14 @@ the same question; and since the network stays as it is, an epoch costs seconds.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from acto.cli.parser import Parser
+from acto.cli.parser import Parser, out_file
 from acto.cli.progress import HEARTBEAT_SECONDS
 from acto.core.device import resolve_device
 from acto.core.errors import UserError, check_range, choose
@@ -50,7 +48,9 @@ def features(tokens: Sequence[str]) -> int:
     if settings.keys() & {"size", "resize"}:
         raise UserError("give the pictures' size as --size; it scales what lies around the window in proportion")
     spec = build(DataSpec, settings)
-    out = _checked_out(given.get("out", "features.npz"), spec.source, overwrite=given.get("overwrite", False))
+    out = out_file(given.get("out", "features.npz"), source=spec.source, suffixes=(".npz",))
+    if out.exists() and not given.get("overwrite", False) and not folder_of(out).exists():
+        raise UserError(f"{out} is there already: choose another --out, or replace it with --overwrite")
     for flag in ("size", "batch_size"):
         if flag in given:
             check_range(f"--{flag.replace('_', '-')}", given[flag], low=1)
@@ -140,22 +140,6 @@ def _divided(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             own.append(token)
     return own, of_data
-
-
-def _checked_out(text: str, source: str, *, overwrite: bool) -> Path:
-    """Where the file goes, refused before any work is done if it cannot go there."""
-    out = Path(text).expanduser()
-    if out.suffix != ".npz":
-        raise UserError(f"--out {text} must end in .npz")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {text}: the folder {out.absolute().parent} does not exist")
-    if out.is_dir():
-        raise UserError(f"--out {text} is a folder")
-    if out.exists() and os.path.exists(source) and out.samefile(source):
-        raise UserError(f"--out {text} is the source itself: choose another file")
-    if out.exists() and not overwrite and not folder_of(out).exists():
-        raise UserError(f"{out} is there already: choose another --out, or replace it with --overwrite")
-    return out
 
 
 def _say(text: str) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from acto.cli.parser import Parser
-from acto.core.errors import UserError
+from acto.cli.parser import Parser, out_file
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import sample_csv, sample_parquet
 from acto.data.for_prediction import read_new
@@ -46,7 +43,7 @@ def predict(tokens: Sequence[str]) -> int:
         "--trust-net", action="store_true", help="the run's network is code outside of acto: allow it to run"
     )
     given = vars(parser.given(tokens))
-    out = _checked_out(given.get("out"), given["source"])
+    out = out_file(given["out"], source=given["source"], suffixes=SUFFIXES) if given.get("out") is not None else None
     model = load(given["run"], trust=given.get("trust_net", False))
     data = read_new(given["source"], data_root=given.get("data_root"), path_column=given.get("path_column", "path"))
     for text in data.notes:
@@ -71,19 +68,3 @@ def predict(tokens: Sequence[str]) -> int:
         # Bytes of a file's name that are no UTF-8 come out as backslash codes: stdout may be a terminal.
         sys.stdout.write(sample_csv(columns)[0].decode("utf-8", "backslashreplace"))
     return 0
-
-
-def _checked_out(out: str | None, source: str) -> Path | None:
-    """Where the table goes, refused before any work is done if it cannot go there."""
-    if out is None:
-        return None
-    path = Path(out)
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"--out {out} must end in {' or '.join(SUFFIXES)}")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: the folder {path.absolute().parent} does not exist")
-    if path.is_dir():
-        raise UserError(f"--out {out} is a folder")
-    if os.path.exists(source) and path.exists() and path.samefile(source):
-        raise UserError(f"--out {out} is the source itself: choose another file")
-    return path

@@ -219,7 +219,7 @@ def cost_lines(cost: Estimate, out: Path) -> list[str]:
         *columns(phases),
         f"evaluation: {counted(cost.evaluations, 'time')} {duration(cost.evaluation_seconds)}",
         f"in all: {duration(cost.seconds)}",
-        f"memory: {size(cost.memory_bytes)} at the most so far",
+        f"memory: {'unknown' if cost.memory_bytes is None else size(cost.memory_bytes)} at the most so far",
         f"disk: {size(cost.checkpoint_bytes)} a checkpoint, of which two are kept; "
         f"{size(shutil.disk_usage(there).free)} are free at {there}",
         "nothing was written",

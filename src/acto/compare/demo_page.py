@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from acto.core.files import disk_errors, write_atomically
 from acto.pages.charts import BOTTOM, HEIGHT, LABEL_DISTANCE, Chart, Curve, draw
+from acto.pages.environment import environment
 
 __all__ = ["BOTTOM", "HEIGHT", "LABEL_DISTANCE", "Chart", "Curve", "Suspect", "draw", "write"]
 
@@ -62,13 +62,8 @@ def write(
     Raises:
         acto.core.files.RunError: if the disk refuses.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("acto.pages"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("demo.html.jinja").render(
-        results=results, table=table, charts=charts, suspects=suspects
-    )
+    template = environment().get_template("demo.html.jinja")
+    page = template.render(results=results, table=table, charts=charts, suspects=suspects)
     rows = io.StringIO()
     writer = csv.DictWriter(rows, results["trials"][0].keys(), lineterminator="\n")
     writer.writeheader()

@@ -13,6 +13,7 @@ from typing import Any
 
 from acto.compare.finished_runs import Record
 from acto.compare.tables import TITLES, Cell, Column, Row, Table, marks
+from acto.core.sample_csv import disarmed
 
 ORACLE = "oracle (chosen on test data)"
 """What the best epoch's accuracy is called, wherever it stands."""
@@ -22,8 +23,6 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
-_FORMULA = tuple("=+-@\t\r'")
-"""First characters of a text that a spreadsheet may run, and the apostrophe that disarms them."""
 
 
 def markdown(table: Table, *, oracle: bool = False) -> str:
@@ -227,5 +226,5 @@ def _csv_text(value: Any) -> str:
     if isinstance(value, list):
         return _csv_text(" ".join(map(str, value)))
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        return disarmed(value)
     return "" if value is None else repr(value)

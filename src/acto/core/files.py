@@ -1,7 +1,7 @@
-"""Writing that survives a killed process and a full disk: atomic files, a lock, and checkpoints with checksums.
+"""Writing that survives a killed process and a full disk: atomic files.
 
-POSIX only (Linux, macOS). A file or folder appears under its name when all of it is on the disk, or not at all: it is
-written beside, flushed to the disk, and renamed.
+A file or folder appears under its name when all of it is on the disk, or not at all: it is written beside, flushed to
+the disk, and renamed.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ def nothing(point: str) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Put the folder's list of names on the disk: without it a power cut can undo a rename."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -82,7 +84,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def append(path: Path, data: bytes) -> None:
     """Add `data` to a file's end and put it on the disk. After an OSError the file is as it was."""
     new = not path.exists()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
         try:
@@ -104,10 +106,3 @@ def sha256_of(path: Path) -> str:
     """The hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# The lock.
-
-
-# Checkpoints: folders NNNNNN-epochE with their files and a manifest. NNNNNN counts the saves, so that a run which was
-# resumed from an older checkpoint never writes over another one.

@@ -2,45 +2,72 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from acto.core.errors import UserError
 from acto.core.files import disk_errors
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+HELD = ".held"
+"""What is added to a lock's name for the file that stands for it where there is no flock."""
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _held: set[FolderLock] = set()
 
 
 class FolderLock:
     """Keeps a second process out of a folder. The system lets go of it when the process ends, however it ends.
 
+    A system without flock (Windows) has no such lock. There a file beside `path`, made by one process alone and
+    deleted by release(), keeps the second process out; a process that is killed leaves it, and the message names it.
+
+    Args:
+        path: the lock's file in that folder; made if it is missing, and left there.
+        on_wait: called if another process holds the lock, before waiting for it; None: refuse. Without flock this
+            refuses too, for the holder may be dead.
+
     Raises:
-        UserError: another process holds it; names that process.
+        UserError: another process holds it (names that process), or `path` is a link.
         RunError: the file cannot be made, or its file system has no locks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, on_wait: Callable[[], None] | None = None) -> None:
+        self._path = path
+        self._descriptor: int | None = None
         with disk_errors(f"lock {path.parent}", "Choose a folder on another file system."):
-            self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = _opened(path)
             try:
-                if not _try_lock(self._descriptor, fcntl.LOCK_EX):
-                    owner = os.pread(self._descriptor, 200, 0).decode("utf-8", "replace").strip()
-                    raise UserError(f"{path.parent} is in use by {owner or 'another process'}; choose another folder")
-                os.ftruncate(self._descriptor, 0)
-                os.pwrite(self._descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+                if not _take(path, descriptor):
+                    if on_wait is None or fcntl is None:
+                        raise UserError(_in_use(path, os.read(descriptor, 200)))
+                    on_wait()
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
             except BaseException:
-                os.close(self._descriptor)
-                self._descriptor = None
+                os.close(descriptor)
                 raise
-        _held.add(self)
+            self._descriptor = descriptor
+            _held.add(self)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+            except BaseException:
+                self.release()
+                raise
 
     def release(self) -> None:
         """Let others in; nothing if that has happened."""
         if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            if fcntl is None:
+                _stand_in(self._path).unlink(missing_ok=True)
+            else:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self._forget()
 
     def _forget(self) -> None:
@@ -50,8 +77,38 @@ class FolderLock:
             _held.discard(self)
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
-    """Whether the lock was free. is_locked() takes it for an instant, hence the second and third try."""
+def _opened(path: Path) -> int:
+    """Open the lock's own file. Through a link it would be another file that is emptied and written to."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, and a lock follows none; delete it or choose another folder") from error
+        raise
+
+
+def _stand_in(path: Path) -> Path:
+    return path.with_name(path.name + HELD)
+
+
+def _take(path: Path, descriptor: int) -> bool:
+    if fcntl is not None:
+        return _try_flock(descriptor, fcntl.LOCK_EX)
+    try:
+        os.close(os.open(_stand_in(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _in_use(path: Path, note: bytes) -> str:
+    owner = note.decode("utf-8", "replace").strip() or "another process"
+    hint = f", or delete {_stand_in(path)} if that process has ended" if fcntl is None else ""
+    return f"{path.parent} is in use by {owner}; choose another folder{hint}"
+
+
+def _try_flock(descriptor: int, kind: int) -> bool:
+    """Return True if the lock was free. is_locked() takes it for an instant, hence the second and third try."""
     for last in (False, False, True):
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -64,13 +121,15 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the FolderLock at `path`."""
+    """Return True if a living process holds the FolderLock at `path`; without flock also if it died with it."""
+    if fcntl is None:
+        return _stand_in(path).exists()
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | _NO_LINK)
     except OSError:
         return False
     try:
-        return not _try_lock(descriptor, fcntl.LOCK_SH)
+        return not _try_flock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 
@@ -81,4 +140,5 @@ def _forget_locks() -> None:
         lock._forget()
 
 
-os.register_at_fork(after_in_child=_forget_locks)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)

@@ -132,10 +132,14 @@ def _all_quoted(texts: list[str]) -> list[str]:
     return [quoted[text] for text in texts]
 
 
+def disarmed(text: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would take for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
 def _quoted(text: str) -> str:
     """Disarmed, and in quotes where CSV needs them; csv.writer forgets a lone carriage return."""
-    if text.startswith(_FORMULA):
-        text = f"'{text}"
+    text = disarmed(text)
     if text and not any(mark in text for mark in ',"\r\n'):
         return text
     escaped = text.replace('"', '""')

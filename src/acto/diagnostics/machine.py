@@ -9,22 +9,28 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
-from itertools import zip_longest
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 from acto.core.files import write_atomically
 from acto.core.locks import FolderLock
 from acto.core.resources import usable_cores
 from acto.core.text import size
 from acto.diagnostics.findings import Finding
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 DISTRIBUTION = "acto-lnl"
 LEAST_DISK, LEAST_SHARED = 2**30, 2**28
@@ -48,27 +54,26 @@ def look_around(*, out: Path | str) -> list[Finding]:
 
 # Versions.
 
-_REQUIREMENT = re.compile(r"""([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*?)\s*(?:;.*extra\s*==\s*['"]([^'"]+)['"].*)?""")
-
 
 def packages() -> Iterator[Finding]:
     """A line for each package that acto needs or can use, beside the versions that it asks for."""
     try:
-        wanted = requires(DISTRIBUTION) or []
+        wanted, extras = requires(DISTRIBUTION) or [], metadata(DISTRIBUTION).get_all("Provides-Extra") or []
         yield Finding("ok", "acto", version(DISTRIBUTION))
     except PackageNotFoundError:
         yield Finding("BAD", "acto", "is not installed, only found", f"install it: pip install {DISTRIBUTION}")
         return
-    seen: set[str] = set()
-    for line in wanted:
-        match = _REQUIREMENT.fullmatch(line.strip())
-        if match is None or match[3] in ("all", "dev") or match[1] in (DISTRIBUTION, *seen):
-            continue
-        seen.add(match[1])
-        yield _package(match[1], match[2].replace(" ", ""), extra=match[3])
+    askers = ["", *(extra for extra in extras if extra not in ("all", "dev"))]
+    seen = {DISTRIBUTION}
+    for requirement in map(Requirement, wanted):
+        marker = requirement.marker
+        asker = next((extra for extra in askers if marker is None or marker.evaluate({"extra": extra})), None)
+        if asker is not None and requirement.name not in seen:
+            seen.add(requirement.name)
+            yield _package(requirement.name, str(requirement.specifier), extra=asker)
 
 
-def _package(name: str, bounds: str, *, extra: str | None) -> Finding:
+def _package(name: str, bounds: str, *, extra: str) -> Finding:
     install = f'pip install "{DISTRIBUTION}[{extra}]"' if extra else f'pip install "{name}{bounds}"'
     try:
         found = version(name)
@@ -82,29 +87,14 @@ def _package(name: str, bounds: str, *, extra: str | None) -> Finding:
 
 
 def satisfies(found: str, bounds: str) -> bool:
-    """Whether the version `found` keeps to `bounds`, such as ">=2.6,<3". Only the release numbers count."""
-    for bound in filter(None, bounds.split(",")):
-        match = re.match(r"(>=|<=|==|!=|<|>|~=)(.+)", bound)
-        assert match is not None, bounds
-        pairs = list(zip_longest(_release(found), _release(match[2]), fillvalue=0))
-        ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
-        kept = {
-            ">=": ours >= theirs,
-            "~=": ours >= theirs,
-            "<=": ours <= theirs,
-            "<": ours < theirs,
-            ">": ours > theirs,
-            "==": ours == theirs,
-            "!=": ours != theirs,
-        }
-        if not kept[match[1]]:
-            return False
-    return True
+    """Compare the version `found` with `bounds`, such as ">=2.6,<3". Only the release numbers count.
 
-
-def _release(text: str) -> list[int]:
-    match = re.match(r"\s*v?(\d+(?:\.\d+)*)", text)
-    return [int(part) for part in match[1].split(".")] if match else []
+    So 2.6.0a0+nv24 is 2.6.0: makers of containers build torch from such states.
+    """
+    try:
+        return not bounds or Version(found).base_version in SpecifierSet(bounds)
+    except InvalidVersion:
+        return False
 
 
 # The machine.
@@ -144,6 +134,8 @@ def shared_memory(place: Path = Path("/dev/shm")) -> Iterator[Finding]:
 
 def open_files() -> Finding:
     """The limit of open files."""
+    if resource is None:
+        return Finding("ok", "open files", "this system tells no limit")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     text = f"at most {'any number' if soft == resource.RLIM_INFINITY else soft}"
     if soft != resource.RLIM_INFINITY and soft < LEAST_FILES:

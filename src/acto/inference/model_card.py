@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from acto.labels.report import NAME, NoiseEstimate, read_report
 from acto.nets import build as nets
+from acto.pages.environment import environment
 from acto.run_folder.reading import RunRecord
 from acto.runs.trained_model import TrainedModel
 
@@ -30,13 +30,10 @@ def model_card(model: TrainedModel, record: RunRecord, files: Mapping[str, tuple
         files: names of the files by format.
     """
     summary, config = record.summary or {}, record.config
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("acto.pages"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["text"] = plain_text
+    pages = environment()
+    pages.filters["text"] = plain_text
     backbone: Any = model.nets[0].backbone
-    return environment.get_template("model_card.md.jinja").render(
+    return pages.get_template("model_card.md.jinja").render(
         header=Markup(_header(model, summary)),
         model=model,
         summary=summary,

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -28,6 +27,7 @@ from acto.labels.decisions import DECISION_COLUMNS, FILE, Decision, printable
 from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import PictureOf, data_uri
+from acto.pages.environment import environment
 from acto.run_folder.reading import RunRecord
 
 LIMIT = 10_000
@@ -89,11 +89,8 @@ def render(
     """The page as UTF-8. Arguments are those of write_report_page; with `served` it is a review server's page,
     and pictures and decisions go through that server.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("acto.pages"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    style, script = (environment.get_template(name).render() for name in ("report.css", "report.js"))
+    pages = environment()
+    style, script = (pages.get_template(name).render() for name in ("report.css", "report.js"))
     listed = report.ranked()[:limit]
     pictures = _pictures(listed[:NUM_PICTURES].tolist(), picture_of) if served is None else []
     facts = report.facts
@@ -102,7 +99,7 @@ def render(
     data_name = printable(str(facts.get("data", ""))) or "the data"
     matrix, pairs = _matrix(report), _pairs(report)
     charts, chart_words = curves(record, labels_are_given=_labels_are_given(report, record)) if record else ([], [])
-    page = environment.get_template("report.html.jinja").render(
+    page = pages.get_template("report.html.jinja").render(
         policy=_policy(style, script, served=served is not None),
         name=data_name,
         subtitle=_subtitle(report, record, name),

@@ -29,6 +29,8 @@ class FileCheck:
     detail: str = ""
 
 
+# Folders NNNNNN-epochE with their files and a manifest. NNNNNN counts the saves, so that a run that was resumed from an
+# older checkpoint never writes over another one.
 _CHECKPOINT = re.compile(r"(\d{6})-epoch(\d+)")
 
 

@@ -35,7 +35,7 @@ import yaml
 
 from acto.core.errors import RunError, UserError
 from acto.core.files import OnPoint, disk_errors, nothing, write_atomically
-from acto.core.locks import FolderLock
+from acto.core.locks import HELD, FolderLock
 from acto.core.sample_csv import Column, sample_csv, sample_parquet
 from acto.run_folder.checkpoints import (
     Checkpoint,
@@ -55,6 +55,8 @@ from acto.run_folder.reading import (
     read_json,
     require_run,
 )
+
+_LOCK_FILES = {MARK, MARK + HELD}
 
 
 class RunFolder:
@@ -95,7 +97,7 @@ class RunFolder:
         lock = FolderLock(path / MARK)
         try:
             # Looked at again under the lock: another process may have been here in between.
-            entries = {entry.name for entry in path.iterdir()} - {MARK}
+            entries = {entry.name for entry in path.iterdir()} - _LOCK_FILES
             if entries and not overwrite:
                 raise UserError(
                     f"{path} holds a run; go on with --resume, start over with --overwrite, or choose another"
@@ -386,7 +388,7 @@ def _empty(path: Path) -> None:
         for entry in path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            elif entry.name != MARK:
+            elif entry.name not in _LOCK_FILES:
                 entry.unlink()
 
 

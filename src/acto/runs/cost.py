@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,11 @@ from acto.runs.execute import checkpoint
 from acto.runs.prepare import Prepared
 from acto.training import evaluation
 from acto.training.loop import Training, run_epochs
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 PHASE_SECONDS = 6.0
 """About how long each phase is measured."""
@@ -42,8 +46,8 @@ class Estimate:
     evaluation_seconds: float
     """One evaluation on the test set."""
     evaluations: int
-    memory_bytes: int
-    """The largest so far: the processor's for this process, the device's on a GPU."""
+    memory_bytes: int | None
+    """The largest so far: the processor's for this process, the device's on a GPU; None where the system tells none."""
     checkpoint_bytes: int
 
     @property
@@ -140,7 +144,9 @@ def _evaluation_seconds(training: Training, data: TrainingData) -> float:
     return (time.monotonic() - started) * data.num_samples / len(batch.label)
 
 
-def _peak_memory(device: torch.device) -> int:
+def _peak_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

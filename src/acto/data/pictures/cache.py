@@ -18,7 +18,6 @@ it stopped.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -36,6 +35,7 @@ from PIL import features
 
 from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, sha256_of, write_atomically
+from acto.core.locks import FolderLock
 from acto.core.resources import usable_cores
 from acto.data.pictures.files import BadImage, inspect, scaled_rgb, scaled_size
 from acto.data.pictures.pixel_store import MemoryFile, Pixels, StoredPixels
@@ -311,14 +311,13 @@ def _write(folder: Path, stamps: Sequence[_Stamp], pictures: Sequence[Pixels]) -
 
 @contextlib.contextmanager
 def _alone(folder: Path, job: _Job) -> Iterator[None]:
-    """One process at a time; the system lets go of the lock when it ends, however it ends."""
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            job.say(f"waiting for another process that decodes pictures into {job.where}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    """One process at a time; the others wait."""
+    waiting = f"waiting for another process that decodes pictures into {job.where}"
+    lock = FolderLock(folder / ".lock", on_wait=lambda: job.say(waiting))
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _free_memory() -> int | None:
