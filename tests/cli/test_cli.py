@@ -218,7 +218,7 @@ def test_code_is_named_on_the_command_line_only(tmp_path: Path) -> None:
 def test_help_shows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "cifar100nc", "--method", "pencil", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "(short: --epochs) total number, >= 1. (type: int, default: 150)" in text
+    assert "(short: --epochs) Total number. At least 1. (type: int, default: 150)" in text
     assert "--pencil.alpha" in text
     assert "--acto.tau" not in text
 
@@ -354,7 +354,7 @@ def test_methods_in_a_table_and_one_by_one(capsys: pytest.CaptureFixture[str]) -
     assert main(["methods", "acto"]) == 0
     card = capsys.readouterr().out
     assert "Departures" in card
-    assert "--acto.tau 0.025\n      memorization threshold, >= 0." in card
+    assert "--acto.tau 0.025\n      Memorization threshold. At least 0." in card
 
 
 def test_data_check_counts_and_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -29,19 +30,15 @@ def choose(name: str, value: str, choices: Iterable[str]) -> str:
 
 
 def check_range(
-    name: str, value: float, *, low: float | None = None, high: float | None = None, open_low: bool = False
+    name: str, value: float, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False
 ) -> None:
     """Refuse a number outside [low, high] ((low, high] with `open_low`), and NaN.
 
     Raises:
         UserError: with the value and the range.
     """
-    below = low is not None and not (value > low if open_low else value >= low)
-    above = high is not None and not value <= high
-    if below or above or value != value:
-        left = "-inf" if low is None else f"{low:g}"
-        right = "inf" if high is None else f"{high:g}"
-        raise UserError(f"{name} is {value}, but must lie in {'(' if open_low else '['}{left}, {right}]")
+    if not ((value > low if open_low else value >= low) and value <= high):
+        raise UserError(f"{name} is {value}, but must lie in {'(' if open_low else '['}{low:g}, {high:g}]")
 
 
 class RunError(RuntimeError):

@@ -1,19 +1,116 @@
-"""Settings as dotted keys: the fields of a tree of dataclasses, with their documentation, and the way back."""
+"""Settings: dataclasses whose fields know their ranges; their tree as dotted keys with documentation, and the way back.
+
+A setting stands in one place: its type, its default and its range in one line, and its text in a string below it.
+"""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import inspect
-import re
+import math
 import textwrap
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from acto.core.errors import check_range, choose
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """The values that a setting may have: numbers between two bounds, or some choices."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    """`low` itself is refused."""
+    choices: Collection[str] = ()
+    """If there are any, the bounds say nothing."""
+    name: str = ""
+    """In errors; empty: the field's."""
+
+    def __str__(self) -> str:
+        """A sentence such as "At least 0."."""
+        if self.choices:
+            return f"One of {', '.join(self.choices)}."
+        if self.high == math.inf:
+            return f"{'Above' if self.open_low else 'At least'} {self.low:g}."
+        return f"In {'(' if self.open_low else '['}{self.low:g}, {self.high:g}]."
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse another value; `name` is the field's."""
+        if self.choices:
+            choose(self.name or name, value, self.choices)
+        else:
+            check_range(self.name or name, value, low=self.low, high=self.high, open_low=self.open_low)
+
+
+def setting(
+    default: T,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    choices: Collection[str] = (),
+    name: str = "",
+) -> T:
+    """Declare a field of `Settings` and the range of its values.
+
+    A Literal has its choices in its type and needs none of this. None is in every range if the type allows it.
+
+    Args:
+        default: the field's.
+        low: the lowest number.
+        high: the highest number.
+        open_low: `low` itself is refused.
+        choices: the texts it may be.
+        name: in errors, where the field's own would not say enough.
+    """
+    span = Range(low=low, high=high, open_low=open_low, choices=choices, name=name)
+    return dataclasses.field(default=default, metadata={"range": span})
+
+
+class Settings:
+    """Base of dataclasses that refuse what is out of their fields' ranges.
+
+    One with a `__post_init__` of its own, for what relates several fields, calls that of its base first.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            UserError: naming the setting, the value and the range.
+        """
+        cls: type = type(self)
+        for name, (span, optional) in _ranges(cls).items():
+            value = getattr(self, name)
+            if value is not None or not optional:
+                span.check(name, value)
+
+
+@cache
+def _ranges(cls: type) -> Mapping[str, tuple[Range, bool]]:
+    """The ranges of a dataclass by field, and whether None is fine too."""
+    hints = typing.get_type_hints(cls)
+    found: dict[str, tuple[Range, bool]] = {}
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        optional = type(None) in typing.get_args(hint)
+        span = field.metadata.get("range")
+        for kind in typing.get_args(hint) if optional else (hint,):
+            if typing.get_origin(kind) is Literal:
+                span = Range(choices=typing.get_args(kind))
+        if span is not None:
+            found[field.name] = span, optional
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +124,7 @@ class Field:
     default: Any
     """dataclasses.MISSING if there is none."""
     text: str
-    """What the class documents of it."""
+    """What the class documents of it, with its range."""
 
 
 def fields_of(cls: type, prefix: str = "") -> Iterator[Field]:
@@ -93,33 +190,18 @@ def plain(value: Any) -> Any:
 
 @cache
 def documentation(cls: type) -> Mapping[str, str]:
-    """What a class says of each field: under "Attributes:" in its docstring, or in a string below it and its like."""
-    texts = _attributes(inspect.getdoc(cls) or "")
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(tree, ast.ClassDef)
-    silent: list[str] = []
-    for part in tree.body:
-        if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
-            silent.append(part.target.id)
-        elif isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant):
-            texts |= dict.fromkeys(silent, _one_line(str(part.value.value)))
-            silent = []
+    """What a dataclass says of each field: the string below it, or below the last of several, and its range."""
+    texts: dict[str, str] = {}
+    for base in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        silent: list[str] = []
+        for part in tree.body:
+            if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
+                silent.append(part.target.id)
+            elif isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant):
+                texts |= dict.fromkeys(silent, " ".join(str(part.value.value).replace("``", "").split()))
+                silent = []
+    for name, (span, _) in _ranges(cls).items():
+        texts[name] = f"{texts.get(name, '')} {span}".lstrip()
     return texts
-
-
-def _attributes(docstring: str) -> dict[str, str]:
-    _, _, section = docstring.partition("Attributes:\n")
-    lines = textwrap.dedent(section).splitlines()
-    texts: dict[str, list[str]] = {}
-    for line in lines:
-        if found := re.match(r"(\w+): ?(.*)", line):
-            texts[found[1]] = [found[2]]
-        elif line and not line.startswith(" "):
-            break
-        elif texts:
-            texts[list(texts)[-1]].append(line)
-    return {name: _one_line(" ".join(parts)) for name, parts in texts.items()}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.replace("``", "").split())

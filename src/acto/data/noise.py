@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, check_range, choose
+from acto.core.settings import Settings, setting
 from acto.data.moments import moments
 
 KINDS = ("none", "symmetric", "asymmetric", "instance", "file", "human")
@@ -29,32 +30,28 @@ _CHUNK = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoiseSpec:
+class NoiseSpec(Settings):
     """Which noise is put on the labels of the training set."""
 
-    kind: str = "none"
+    kind: str = setting("none", choices=KINDS, name="noise kind")
     """none: labels as they are; symmetric, asymmetric, instance: drawn; file: read from `path`; human: one of the label
     sets in a CIFAR-N file."""
-    rate: float = 0.0
-    """Share of wrong labels in [0, 1]; with open-set classes: among the closed ones."""
-    open_rate: float = 0.0
+    rate: float = setting(0.0, low=0, high=1, name="noise rate")
+    """Share of wrong labels; with open-set classes: among the closed ones."""
+    open_rate: float = setting(0.0, low=0, high=1, name="noise open_rate")
     """Share of the classes, the last ones, whose pictures stay but get labels of the others (open-set noise)."""
-    seed: int = 0
+    seed: int = setting(0, low=0, high=2**32 - 1, name="noise seed")
     """Seed of the draws, apart from every other seed; the published labels have 0."""
     path: str | None = None
     """Label file of kinds file and human; for human None finds it under the data root."""
     name: str | None = None
     """Which labels of the file: a key of .npz and CIFAR-N files, a column of .csv files."""
-    pixel_scale: str = "raw"
+    pixel_scale: str = setting("raw", choices=PIXEL_SCALES, name="pixel scale")
     """Input of kind instance: raw (0 to 255), unit (0 to 1) or standardized (mean 0, deviation 1 of each channel). It
     decides the noise: raw flips most of a class to one other, standardized spreads over many."""
 
     def __post_init__(self) -> None:
-        choose("noise kind", self.kind, KINDS)
-        choose("pixel scale", self.pixel_scale, PIXEL_SCALES)
-        check_range("noise rate", self.rate, low=0.0, high=1.0)
-        check_range("noise open_rate", self.open_rate, low=0.0, high=1.0)
-        check_range("noise seed", self.seed, low=0, high=2**32 - 1)
+        Settings.__post_init__(self)
         if self.rate and self.kind in ("none", "file", "human"):
             raise UserError(f"noise kind {self.kind!r} has no rate to set, but rate is {self.rate:g}")
         if self.open_rate and self.kind in ("instance", "file", "human"):

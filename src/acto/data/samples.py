@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto.core.errors import UserError, check_range, choose
+from acto.core.errors import UserError
+from acto.core.settings import Settings, setting
 from acto.data.classes import UNKNOWN, Where
 from acto.data.noise import NoiseSpec
 from acto.data.pictures.files import HARD_MAX_PIXELS, MAX_PIXELS
@@ -123,7 +124,7 @@ def clean_samples(content: npt.NDArray[Any], labels: Labels) -> Samples:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataSpec:
+class DataSpec(Settings):
     """Which data, with which noise, and how it is split."""
 
     source: str = "digits"
@@ -133,11 +134,11 @@ class DataSpec:
     noise: NoiseSpec = field(default_factory=NoiseSpec)
     classes: tuple[str, ...] = ()
     """Class names in their order, for data of one's own; empty: inferred from the labels."""
-    holdout_share: float = 0.1
+    holdout_share: float = setting(0.1, low=0, high=0.9, open_low=True)
     """Share of the training data that is held out where there is no test set."""
-    holdout_seed: int = 0
+    holdout_seed: int = setting(0, low=0, high=2**32 - 1)
     """Seed of that split, of the digits' split and of `subset`."""
-    subset: int | None = None
+    subset: int | None = setting(None, low=1)
     """Train on that many samples only, chosen alike from all given labels after noise was put on; None: all."""
     path_column: str = "path"
     """A manifest's column of picture files."""
@@ -147,28 +148,22 @@ class DataSpec:
     """A manifest's column that says train, val or test; under this name it may be missing."""
     true_label_column: str = "true_label"
     """A manifest's column of true labels, for evaluation only; under this name it may be missing."""
-    size: int | None = None
+    size: int | None = setting(None, low=1)
     """Side of the training crop in pixels, for picture files; None: the source's own (224 for a folder)."""
-    resize: int | None = None
+    resize: int | None = setting(None, low=1)
     """Short side of picture files before the crop; None: the source's own, in proportion to `size`."""
-    on_bad_image: str = "error"
+    on_bad_image: str = setting("error", choices=("error", "drop"))
     """What to do with a picture that cannot be decoded: error, or drop (the other samples keep their ids)."""
-    max_image_pixels: int = MAX_PIXELS
+    max_image_pixels: int = setting(MAX_PIXELS, low=1, high=HARD_MAX_PIXELS)
     """Larger pictures count as bad before they are decoded."""
     cache: str | None = None
     """Keep picture files decoded: in this folder (runs share it), or in "memory"; none: decode them every time. The
     result is the same."""
 
     def __post_init__(self) -> None:
-        check_range("holdout_share", self.holdout_share, low=0.0, high=0.9, open_low=True)
-        check_range("holdout_seed", self.holdout_seed, low=0, high=2**32 - 1)
-        check_range("max_image_pixels", self.max_image_pixels, low=1, high=HARD_MAX_PIXELS)
-        choose("on_bad_image", self.on_bad_image, ("error", "drop"))
+        Settings.__post_init__(self)
         if self.cache in ("", "none"):
             object.__setattr__(self, "cache", None)
-        for name in ("subset", "size", "resize"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), low=1)
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
             raise UserError(f"classes must be at least two different names, not {self.classes}")
 

@@ -33,13 +33,11 @@ from torch import Tensor
 
 from acto.core.cuda_streams import run_concurrently
 from acto.core.distributed import total, world
-from acto.core.errors import check_range, choose
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, warm_up_loss
-from acto.methods.blocks.soft_labels import SoftLabels, check_memory
-
-SELECTIONS = ("both", "robust", "everything")
+from acto.methods.blocks.soft_labels import SoftLabels
 
 
 class ACTO(Method):
@@ -56,56 +54,41 @@ class ACTO(Method):
     num_nets = 2
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of ACTO; the defaults are the paper's for CIFAR.
+    class Config(Method.Config):
+        """Settings of ACTO; the defaults are the paper's for CIFAR."""
 
-        Attributes:
-            warmup_epochs: epochs in which both networks learn from every label.
-            tau: memorization threshold, >= 0.
-            selection: "both" networks predict the given label (CIFAR); the "robust" one does (web data sets);
-                "everything" selects all and leaves nothing to mine.
-            mining: also select what only NTM fits, as long as NTM has not memorized.
-            min_share: the sum of the selected samples' losses is divided by their number, but by no less than this
-                share of the batch's, in [0, 1]; None: 0, as in the public code. Where few are selected, each of them
-                counts for many, and RTM may fall to some few classes: docs/benchmark.md has numbers.
-            reweighting: weigh a selected sample by the share of epochs in which it was selected; off: weight 1.
-            consistency: RTM's strong view must give the sample's pseudo label.
-            consistency_weight: share of that term in RTM's loss, in [0, 1].
-            memory_momentum: share of the old q_i in its update, in [0, 1).
-            memory_classes: how many classes of q_i are kept, the likeliest, with the rest spread evenly over the
-                others; None: all. docs/performance.md tells how many are enough.
-            memory_dtype: in which q_i is kept: float32, float16 or bfloat16; None: float32.
-            entropy_weight: of the term that keeps RTM's predictions soft during the warm-up, >= 0.
-            entropy_clamp: treat negative logits as 0 in that term, as the public code does.
-            label_smoothing: of every cross-entropy, in [0, 1); 0.35 on the web data sets.
-        """
-
-        warmup_epochs: int = 50
-        tau: float = 0.025
+        warmup_epochs: int = setting(50, low=0)
+        """Epochs in which both networks learn from every label."""
+        tau: float = setting(0.025, low=0)
+        """Memorization threshold."""
         selection: Literal["both", "robust", "everything"] = "both"
+        """Rule: both networks predict the given label (CIFAR); the robust one does (web data sets); everything selects
+        all and leaves nothing to mine."""
         mining: bool = True
-        min_share: float | None = None
+        """Also select what only NTM fits, as long as NTM has not memorized."""
+        min_share: float | None = setting(None, low=0, high=1)
+        """The sum of the selected samples' losses is divided by their number, but by no less than this share of the
+        batch's; None: 0, as in the public code. Where few are selected, each of them counts for many, and RTM may fall
+        to some few classes: docs/benchmark.md has numbers."""
         reweighting: bool = True
+        """Weigh a selected sample by the share of epochs in which it was selected; off: weight 1."""
         consistency: bool = True
-        consistency_weight: float = 0.2
-        memory_momentum: float = 0.8
-        memory_classes: int | None = None
+        """RTM's strong view must give the sample's pseudo label."""
+        consistency_weight: float = setting(0.2, low=0, high=1)
+        """Share of that term in RTM's loss."""
+        memory_momentum: float = setting(0.8, low=0, high=0.999)
+        """Share of the old q_i in its update."""
+        memory_classes: int | None = setting(None, low=1)
+        """Classes of q_i that are kept, the likeliest, with the rest spread evenly over the others; None: all.
+        docs/performance.md tells how many are enough."""
         memory_dtype: Literal["float32", "float16", "bfloat16"] | None = None
-        entropy_weight: float = 1.0
+        """Number format in which q_i is kept; None: float32."""
+        entropy_weight: float = setting(1.0, low=0)
+        """Weight of the term that keeps RTM's predictions soft during the warm-up."""
         entropy_clamp: bool = True
-        label_smoothing: float = 0.0
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("tau", self.tau, low=0)
-            choose("selection", self.selection, SELECTIONS)
-            check_range("min_share", self.min_share or 0.0, low=0, high=1)
-            check_range("consistency_weight", self.consistency_weight, low=0, high=1)
-            check_range("memory_momentum", self.memory_momentum, low=0, high=0.999)
-            check_memory(self.memory_classes, self.memory_dtype)
-            check_range("entropy_weight", self.entropy_weight, low=0)
-            check_range("label_smoothing", self.label_smoothing, low=0, high=0.999)
+        """Treat negative logits as 0 in that term, as the public code does."""
+        label_smoothing: float = setting(0.0, low=0, high=0.999)
+        """Smoothing of every cross-entropy; 0.35 on the web data sets."""
 
     config: Config
 

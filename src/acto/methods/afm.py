@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy
@@ -43,21 +43,13 @@ class AFM(Method):
     venue = "ECCV 2020"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of AFM; the defaults are those of the public code for Food101N.
+    class Config(Method.Config):
+        """Settings of AFM; the defaults are those of the public code for Food101N."""
 
-        Attributes:
-            mixed_weight: of L_afm, >= 0.
-            original_weight: of L_org, >= 0.
-        """
-
-        mixed_weight: float = 1.5
-        original_weight: float = 0.5
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("mixed_weight", self.mixed_weight, low=0)
-            check_range("original_weight", self.original_weight, low=0)
+        mixed_weight: float = setting(1.5, low=0)
+        """Weight of L_afm."""
+        original_weight: float = setting(0.5, low=0)
+        """Weight of L_org."""
 
     config: Config
 

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import UserError, check_range
+from acto.core.errors import UserError
+from acto.core.settings import setting
 from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy
@@ -37,27 +38,21 @@ class AGCE(Method):
     venue = "ICML 2021"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of AGCE; the defaults are those of the public code for NCE+AGCE on CIFAR-10.
+    class Config(Method.Config):
+        """Settings of AGCE; the defaults are those of the public code for NCE+AGCE on CIFAR-10."""
 
-        Attributes:
-            alpha: weight of NCE, >= 0; 0: AGCE alone.
-            beta: weight of AGCE, >= 0.
-            a: > 0.
-            q: > 0.
-        """
-
-        alpha: float = 1.0
-        beta: float = 4.0
-        a: float = 6.0
-        q: float = 1.5
+        alpha: float = setting(1.0, low=0)
+        """Weight of NCE; 0: AGCE alone."""
+        beta: float = setting(4.0, low=0)
+        """Weight of AGCE."""
+        a: float = setting(6.0, low=0, open_low=True)
+        """a of AGCE."""
+        q: float = setting(1.5, low=0, open_low=True)
+        """q of AGCE."""
 
         def __post_init__(self) -> None:
             """Refuse values out of range."""
-            check_range("alpha", self.alpha, low=0)
-            check_range("beta", self.beta, low=0)
-            check_range("a", self.a, low=0, open_low=True)
-            check_range("q", self.q, low=0, open_low=True)
+            Method.Config.__post_init__(self)
             if self.alpha == self.beta == 0:
                 raise UserError("alpha and beta are both 0, which leaves no loss")
 

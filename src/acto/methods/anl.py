@@ -31,7 +31,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acto.core.distributed import world
-from acto.core.errors import UserError, check_range
+from acto.core.errors import UserError
+from acto.core.settings import setting
 from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean
@@ -48,24 +49,19 @@ class ANL(Method):
     venue = "NeurIPS 2023"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of ANL-CE; the defaults are those of the public code for CIFAR-10.
+    class Config(Method.Config):
+        """Settings of ANL-CE; the defaults are those of the public code for CIFAR-10."""
 
-        Attributes:
-            alpha: weight of NCE, >= 0.
-            beta: weight of NNCE, >= 0.
-            delta: weight of the sum of all absolute weights, >= 0.
-        """
-
-        alpha: float = 5.0
-        beta: float = 5.0
-        delta: float = 5e-5
+        alpha: float = setting(5.0, low=0)
+        """Weight of NCE."""
+        beta: float = setting(5.0, low=0)
+        """Weight of NNCE."""
+        delta: float = setting(5e-5, low=0)
+        """Weight of the sum of all absolute weights."""
 
         def __post_init__(self) -> None:
             """Refuse values out of range."""
-            check_range("alpha", self.alpha, low=0)
-            check_range("beta", self.beta, low=0)
-            check_range("delta", self.delta, low=0)
+            Method.Config.__post_init__(self)
             if self.alpha == self.beta == 0:
                 raise UserError("alpha and beta are both 0, which leaves no loss")
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acto.core.distributed import merge_rows
+from acto.core.settings import Settings
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
 
 
@@ -39,7 +40,7 @@ class Method(nn.Module):
     """The loss, or what comes after it, depends on the step's place in the turn, say a ramp that rises every step."""
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
+    class Config(Settings):
         """The method's own symbols, with the paper's defaults."""
 
     def __init__(self, config: Any, task: Task, build_net: BuildNet) -> None:

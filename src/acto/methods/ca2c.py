@@ -31,7 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import UserError, check_range
+from acto.core.errors import UserError
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import (
@@ -58,29 +59,19 @@ class CA2C(Method):
     num_nets = 2
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of CA2C; the defaults are those of the public code for CIFAR (700 epochs).
+    class Config(Method.Config):
+        """Settings of CA2C; the defaults are those of the public code for CIFAR (700 epochs)."""
 
-        Attributes:
-            warmup_epochs: on every given label.
-            num_votes: classes that a network's visit votes for, >= 1 and below K.
-            hard_share: lambda, in [0, 1].
-            consistency_weight: w, in [0, 1].
-            entropy_clamp: treat negative logits as 0 in the warm-up's entropy term, as the public code does.
-        """
-
-        warmup_epochs: int = 400
-        num_votes: int = 2
-        hard_share: float = 0.99
-        consistency_weight: float = 0.2
+        warmup_epochs: int = setting(400, low=0)
+        """Epochs on every given label."""
+        num_votes: int = setting(2, low=1)
+        """Classes that a network's visit votes for, fewer than K."""
+        hard_share: float = setting(0.99, low=0, high=1)
+        """lambda, the hard target's share against the soft one."""
+        consistency_weight: float = setting(0.2, low=0, high=1)
+        """w, the consistency term's share of each loss."""
         entropy_clamp: bool = True
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("num_votes", self.num_votes, low=1)
-            check_range("hard_share", self.hard_share, low=0, high=1)
-            check_range("consistency_weight", self.consistency_weight, low=0, high=1)
+        """Treat negative logits as 0 in the warm-up's entropy term, as the public code does."""
 
     config: Config
 

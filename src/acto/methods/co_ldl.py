@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Beta
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import (
@@ -71,44 +71,29 @@ class CoLDL(Method):
     num_nets = 2
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of Co-LDL; the defaults are those of the public code for the web data sets (110 epochs, batch 16).
+    class Config(Method.Config):
+        """Settings of Co-LDL; the defaults are the public code's for the web data sets (110 epochs, batch 16)."""
 
-        Attributes:
-            warmup_epochs: length of stage 1.
-            eps: of the smoothed label, in (0, 1).
-            last_drop: d in the last epoch, in [0, 1].
-            phi: of mixup's Beta distribution, > 0.
-            alpha: in [0, 1].
-            beta: weight of L_mix, >= 0.
-            gamma: weight of L_self, >= 0.
-            label_scale: of the one-hot start of Y, > 0.
-            label_rate: lambda, > 0. It acts on means over the batch, so it grows with its size.
-            as_published: see the card.
-        """
-
-        warmup_epochs: int = 10
-        eps: float = 0.5
-        last_drop: float = 0.5
-        phi: float = 0.4
-        alpha: float = 0.1
-        beta: float = 0.3
-        gamma: float = 0.1
-        label_scale: float = 10.0
-        label_rate: float = 200.0
+        warmup_epochs: int = setting(10, low=0)
+        """Length of stage 1."""
+        eps: float = setting(0.5, low=0, high=0.999, open_low=True)
+        """Share of the smoothed label that is off the given class."""
+        last_drop: float = setting(0.5, low=0, high=1)
+        """d in the last epoch."""
+        phi: float = setting(0.4, low=0, open_low=True)
+        """Parameter of mixup's Beta distribution."""
+        alpha: float = setting(0.1, low=0, high=1)
+        """Share of L_o in the loss."""
+        beta: float = setting(0.3, low=0)
+        """Weight of L_mix."""
+        gamma: float = setting(0.1, low=0)
+        """Weight of L_self."""
+        label_scale: float = setting(10.0, low=0, open_low=True)
+        """Height of the one-hot start of Y."""
+        label_rate: float = setting(200.0, low=0, open_low=True)
+        """lambda, the learning rate of Y. It acts on means over the batch, so it grows with its size."""
         as_published: bool = True
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("eps", self.eps, low=0, high=0.999, open_low=True)
-            check_range("last_drop", self.last_drop, low=0, high=1)
-            check_range("phi", self.phi, low=0, open_low=True)
-            check_range("alpha", self.alpha, low=0, high=1)
-            check_range("beta", self.beta, low=0)
-            check_range("gamma", self.gamma, low=0)
-            check_range("label_scale", self.label_scale, low=0, open_low=True)
-            check_range("label_rate", self.label_rate, low=0, open_low=True)
+        """Both slips of the public code, see the card."""
 
     config: Config
 

@@ -32,7 +32,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import UserError, check_range
+from acto.core.errors import UserError
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import cross_entropy, masked_mean
@@ -52,22 +53,13 @@ class CoTeaching(Method):
     num_nets = 2
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of Co-teaching; the defaults are those of the public code (200 epochs).
+    class Config(Method.Config):
+        """Settings of Co-teaching; the defaults are those of the public code (200 epochs)."""
 
-        Attributes:
-            noise_rate: tau, in [0, 1]; None: what is known of the data.
-            ramp_epochs: T_k, >= 0.
-        """
-
-        noise_rate: float | None = None
-        ramp_epochs: int = 10
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            if self.noise_rate is not None:
-                check_range("noise_rate", self.noise_rate, low=0, high=1)
-            check_range("ramp_epochs", self.ramp_epochs, low=0)
+        noise_rate: float | None = setting(None, low=0, high=1)
+        """tau; None: what is known of the data."""
+        ramp_epochs: int = setting(10, low=0)
+        """T_k, epochs in which the kept share falls to 1 - tau."""
 
     config: Config
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, Clock, Step
 from acto.methods.base import observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean
@@ -48,22 +48,12 @@ class CoTeachingPlus(CoTeaching):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(CoTeaching.Config):
-        """Settings of Co-teaching+; the defaults are those of the public code for CIFAR-10 (200 epochs).
+        """Settings of Co-teaching+; the defaults are those of the public code for CIFAR-10 (200 epochs)."""
 
-        Attributes:
-            noise_rate: tau, in [0, 1]; None: what is known of the data.
-            ramp_epochs: T_k, >= 0.
-            warmup_epochs: epochs of plain Co-teaching; 5 on CIFAR-100.
-            double_softmax: the loss after the warm-up as in the public code; off: as in the paper.
-        """
-
-        warmup_epochs: int = 20
+        warmup_epochs: int = setting(20, low=0)
+        """Epochs of plain Co-teaching; 5 on CIFAR-100."""
         double_softmax: bool = False
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            CoTeaching.Config.__post_init__(self)
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
+        """The loss after the warm-up as in the public code; off: as in the paper."""
 
     config: Config
 

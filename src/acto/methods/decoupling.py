@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean
@@ -46,21 +46,13 @@ class Decoupling(Method):
     num_nets = 2
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of Decoupling; the defaults are those of the public code.
+    class Config(Method.Config):
+        """Settings of Decoupling; the defaults are those of the public code."""
 
-        Attributes:
-            warmup_epochs: epochs in which both networks learn from every sample.
-            min_share: rho, in (0, 1]: a small D makes a small step instead of a noisy one.
-        """
-
-        warmup_epochs: int = 0
-        min_share: float = 0.1
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("min_share", self.min_share, low=0, high=1, open_low=True)
+        warmup_epochs: int = setting(0, low=0)
+        """Epochs in which both networks learn from every sample."""
+        min_share: float = setting(0.1, low=0, high=1, open_low=True)
+        """rho: a small D makes a small step instead of a noisy one."""
 
     config: Config
 

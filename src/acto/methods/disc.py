@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, soft_cross_entropy
@@ -57,33 +57,21 @@ class DISC(Method):
     views = ("weak", "strong")
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of DISC; the defaults are those of the public code for CIFAR with symmetric noise (200 epochs).
+    class Config(Method.Config):
+        """Settings of DISC; the defaults are those of the public code for CIFAR with symmetric noise (200 epochs)."""
 
-        Attributes:
-            warmup_epochs: on every given label.
-            momentum: mu, share of the old threshold in its update, in [0, 1).
-            sigma: how far a purified label lies above the thresholds, in [0, 1].
-            hard_weight: of L_H, >= 0.
-            q: of the generalized cross-entropy, in (0, 1]; 1 is the mean absolute error.
-            alpha: of the mixtures' Beta distribution, > 0.
-        """
-
-        warmup_epochs: int = 20
-        momentum: float = 0.99
-        sigma: float = 0.5
-        hard_weight: float = 1.0
-        q: float = 0.7
-        alpha: float = 5.0
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("momentum", self.momentum, low=0, high=0.9999)
-            check_range("sigma", self.sigma, low=0, high=1)
-            check_range("hard_weight", self.hard_weight, low=0)
-            check_range("q", self.q, low=0, high=1, open_low=True)
-            check_range("alpha", self.alpha, low=0, open_low=True)
+        warmup_epochs: int = setting(20, low=0)
+        """Epochs on every given label."""
+        momentum: float = setting(0.99, low=0, high=0.9999)
+        """mu, share of the old threshold in its update."""
+        sigma: float = setting(0.5, low=0, high=1)
+        """Distance of a purified label above the thresholds."""
+        hard_weight: float = setting(1.0, low=0)
+        """Weight of L_H."""
+        q: float = setting(0.7, low=0, high=1, open_low=True)
+        """Power of the generalized cross-entropy; 1 is the mean absolute error."""
+        alpha: float = setting(5.0, low=0, open_low=True)
+        """Parameter of the mixtures' Beta distribution."""
 
     config: Config
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.ensemble import pair_predictions
@@ -53,45 +53,30 @@ class DivideMix(Method):
     follows_steps = True  # a ramp rises with every step
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of DivideMix; the defaults are those of the public script for CIFAR-10.
+    class Config(Method.Config):
+        """Settings of DivideMix; the defaults are those of the public script for CIFAR-10."""
 
-        Attributes:
-            warmup_epochs: on every given label, with the protocol's batch size (128).
-            batch_size: samples of X, and of U, in a step after the warm-up, >= 2.
-            lambda_u: weight of L_U, >= 0; see the card.
-            ramp_epochs: over which lambda_u rises from 0 after the warm-up, > 0.
-            p_threshold: in [0, 1]; the authors take 0.6 at 90 % noise.
-            temperature: T, in (0, 1].
-            alpha: of mixup's Beta distribution, > 0.
-            entropy_weight: of the penalty on confident predictions in the warm-up, >= 0; 1 for asymmetric noise.
-            loss_epochs: the mixture sees the mean of the losses of so many epochs, >= 1; 5 at 90 % noise.
-            train_on_unlabelled: off: U's rows are mixed into X's and not trained on themselves, as in the public code
-                for Clothing1M and WebVision.
-        """
-
-        warmup_epochs: int = 10
-        batch_size: int = 64
-        lambda_u: float = 25.0
-        ramp_epochs: float = 16.0
-        p_threshold: float = 0.5
-        temperature: float = 0.5
-        alpha: float = 4.0
-        entropy_weight: float = 0.0
-        loss_epochs: int = 1
+        warmup_epochs: int = setting(10, low=0)
+        """Epochs on every given label, with the protocol's batch size (128)."""
+        batch_size: int = setting(64, low=2)
+        """Samples of X, and of U, in a step after the warm-up."""
+        lambda_u: float = setting(25.0, low=0)
+        """Weight of L_U; see the card."""
+        ramp_epochs: float = setting(16.0, low=0, open_low=True)
+        """Epochs after the warm-up in which lambda_u rises from 0."""
+        p_threshold: float = setting(0.5, low=0, high=1)
+        """Samples of a higher w_i are X; the authors take 0.6 at 90 % noise."""
+        temperature: float = setting(0.5, low=0, high=1, open_low=True)
+        """T, of sharpening."""
+        alpha: float = setting(4.0, low=0, open_low=True)
+        """Parameter of mixup's Beta distribution."""
+        entropy_weight: float = setting(0.0, low=0)
+        """Weight of the penalty on confident predictions in the warm-up; 1 for asymmetric noise."""
+        loss_epochs: int = setting(1, low=1)
+        """Epochs over which the losses that the mixture sees are averaged; 5 at 90 % noise."""
         train_on_unlabelled: bool = True
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("batch_size", self.batch_size, low=2)
-            check_range("lambda_u", self.lambda_u, low=0)
-            check_range("ramp_epochs", self.ramp_epochs, low=0, open_low=True)
-            check_range("p_threshold", self.p_threshold, low=0, high=1)
-            check_range("temperature", self.temperature, low=0, high=1, open_low=True)
-            check_range("alpha", self.alpha, low=0, open_low=True)
-            check_range("entropy_weight", self.entropy_weight, low=0)
-            check_range("loss_epochs", self.loss_epochs, low=1)
+        """Off: U's rows are mixed into X's and not trained on themselves, as in the public code for Clothing1M and
+        WebVision."""
 
     config: Config
 

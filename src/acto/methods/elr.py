@@ -25,11 +25,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy
-from acto.methods.blocks.soft_labels import SoftLabels, check_memory
+from acto.methods.blocks.soft_labels import SoftLabels
 
 CLAMP = 1e-4
 
@@ -46,27 +46,18 @@ class ELR(Method):
     venue = "NeurIPS 2020"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of ELR; the defaults are those of the public code for CIFAR-10 with symmetric noise.
+    class Config(Method.Config):
+        """Settings of ELR; the defaults are those of the public code for CIFAR-10 with symmetric noise."""
 
-        Attributes:
-            beta: share of the old t_i in its update, in [0, 1).
-            weight: lambda, >= 0.
-            memory_classes: how many classes of t_i are kept, the likeliest, with the rest spread evenly over the
-                others; None: all. docs/performance.md tells how many are enough.
-            memory_dtype: in which t_i is kept: float32, float16 or bfloat16; None: float32.
-        """
-
-        beta: float = 0.7
-        weight: float = 3.0
-        memory_classes: int | None = None
+        beta: float = setting(0.7, low=0, high=0.9999)
+        """Share of the old t_i in its update."""
+        weight: float = setting(3.0, low=0)
+        """lambda, weight of the regularizer."""
+        memory_classes: int | None = setting(None, low=1)
+        """Classes of t_i that are kept, the likeliest, with the rest spread evenly over the others; None: all.
+        docs/performance.md tells how many are enough."""
         memory_dtype: Literal["float32", "float16", "bfloat16"] | None = None
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("beta", self.beta, low=0, high=0.9999)
-            check_range("weight", self.weight, low=0)
-            check_memory(self.memory_classes, self.memory_dtype)
+        """Number format in which t_i is kept; None: float32."""
 
     config: Config
 

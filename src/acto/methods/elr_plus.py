@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import observed
 from acto.methods.blocks.losses import batch_mean, soft_cross_entropy
@@ -51,33 +51,18 @@ class ELRPlus(ELR):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(ELR.Config):
-        """Settings of ELR+; the defaults are those of the public code for CIFAR-10 with symmetric noise (200 epochs).
+        """Settings of ELR+; the defaults are the public code's for CIFAR-10 with symmetric noise (200 epochs)."""
 
-        Attributes:
-            beta: share of the old t_i in its update, in [0, 1).
-            weight: lambda, >= 0.
-            memory_classes: as in ELR.
-            memory_dtype: as in ELR.
-            weight_ramp_epochs: over which lambda rises as r(s); 0: at once. 114 on CIFAR-100.
-            alpha: of mixup's Beta distribution, > 0.
-            ema_epochs: how far back the averaged weights reach, > 0; gamma is exp(-1 / (ema_epochs * steps an epoch)).
-            ema_ramp_epochs: over which gamma rises as r(s); 0: at once.
-            label_reweighting: see the card.
-        """
-
-        weight_ramp_epochs: float = 0.0
-        alpha: float = 1.0
-        ema_epochs: float = 0.95
-        ema_ramp_epochs: float = 114.0
+        weight_ramp_epochs: float = setting(0.0, low=0)
+        """Epochs in which lambda rises as r(s); 0: at once. 114 on CIFAR-100."""
+        alpha: float = setting(1.0, low=0, open_low=True)
+        """Parameter of mixup's Beta distribution."""
+        ema_epochs: float = setting(0.95, low=0, open_low=True)
+        """Epochs that the averaged weights reach back; gamma is exp(-1 / (ema_epochs * steps an epoch))."""
+        ema_ramp_epochs: float = setting(114.0, low=0)
+        """Epochs in which gamma rises as r(s); 0: at once."""
         label_reweighting: bool = False
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            ELR.Config.__post_init__(self)
-            check_range("weight_ramp_epochs", self.weight_ramp_epochs, low=0)
-            check_range("alpha", self.alpha, low=0, open_low=True)
-            check_range("ema_epochs", self.ema_epochs, low=0, open_low=True)
-            check_range("ema_ramp_epochs", self.ema_ramp_epochs, low=0)
+        """See the card."""
 
     config: Config
 

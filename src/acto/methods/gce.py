@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy
@@ -42,27 +42,17 @@ class GCE(Method):
     venue = "NeurIPS 2018"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of GCE; the defaults are the paper's.
+    class Config(Method.Config):
+        """Settings of GCE; the defaults are the paper's."""
 
-        Attributes:
-            q: in (0, 1].
-            truncation: k, in [0, 1); 0: never prune.
-            prune_from: epoch (from 0) of the first pruning.
-            prune_every: epochs from one pruning to the next, >= 1.
-        """
-
-        q: float = 0.7
-        truncation: float = 0.0
-        prune_from: int = 40
-        prune_every: int = 10
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("q", self.q, low=0, high=1, open_low=True)
-            check_range("truncation", self.truncation, low=0, high=0.9999)
-            check_range("prune_from", self.prune_from, low=0)
-            check_range("prune_every", self.prune_every, low=1)
+        q: float = setting(0.7, low=0, high=1, open_low=True)
+        """Towards 0 the loss is the cross-entropy, at 1 it is the absolute error."""
+        truncation: float = setting(0.0, low=0, high=0.9999)
+        """k; 0: never prune."""
+        prune_from: int = setting(40, low=0)
+        """Epoch (from 0) of the first pruning."""
+        prune_every: int = setting(10, low=1)
+        """Epochs from one pruning to the next."""
 
     config: Config
 

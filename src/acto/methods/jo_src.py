@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, jensen_shannon, masked_mean, soft_cross_entropy, symmetric_divergence
@@ -57,30 +57,19 @@ class JoSRC(Method):
     views = ("weak", "weak")
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of Jo-SRC; the defaults are those of the public code for CIFAR80N (200 epochs).
+    class Config(Method.Config):
+        """Settings of Jo-SRC; the defaults are those of the public code for CIFAR80N (200 epochs)."""
 
-        Attributes:
-            warmup_epochs: over which tau rises to tau_clean.
-            eps: of the smoothed label, in (0, 1).
-            tau_clean: in [0, 0.95].
-            alpha: in [0, 1].
-            ema_decay: of the teacher's weights, a step, in [0, 1).
-        """
-
-        warmup_epochs: int = 10
-        eps: float = 0.6
-        tau_clean: float = 0.75
-        alpha: float = 0.5
-        ema_decay: float = 0.99
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("eps", self.eps, low=0, high=0.999, open_low=True)
-            check_range("tau_clean", self.tau_clean, low=0, high=LAST_TAU)
-            check_range("alpha", self.alpha, low=0, high=1)
-            check_range("ema_decay", self.ema_decay, low=0, high=0.99999)
+        warmup_epochs: int = setting(10, low=0)
+        """Epochs in which tau rises to tau_clean."""
+        eps: float = setting(0.6, low=0, high=0.999, open_low=True)
+        """Share of the smoothed label that is off the given class."""
+        tau_clean: float = setting(0.75, low=0, high=LAST_TAU)
+        """tau at the end of the warm-up."""
+        alpha: float = setting(0.5, low=0, high=1)
+        """Share of L_o in the loss."""
+        ema_decay: float = setting(0.99, low=0, high=0.99999)
+        """Share of the teacher's old weights in their update, a step."""
 
     config: Config
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, Clock, Step
 from acto.methods.base import observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, symmetric_divergence
@@ -46,20 +46,10 @@ class JoCoR(CoTeaching):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(CoTeaching.Config):
-        """Settings of JoCoR; the defaults are the authors' for CIFAR-10 (200 epochs).
+        """Settings of JoCoR; the defaults are the authors' for CIFAR-10 (200 epochs)."""
 
-        Attributes:
-            noise_rate: tau, in [0, 1]; None: what is known of the data.
-            ramp_epochs: T_k, >= 0.
-            co_lambda: weight of the agreement, in [0, 1].
-        """
-
-        co_lambda: float = 0.9
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            CoTeaching.Config.__post_init__(self)
-            check_range("co_lambda", self.co_lambda, low=0, high=1)
+        co_lambda: float = setting(0.9, low=0, high=1)
+        """Weight of the agreement."""
 
     config: Config
 

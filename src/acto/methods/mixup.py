@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, soft_cross_entropy
@@ -33,18 +33,11 @@ class Mixup(Method):
     venue = "ICLR 2018"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of mixup; the default is the paper's for wrong labels.
+    class Config(Method.Config):
+        """Settings of mixup; the default is the paper's for wrong labels."""
 
-        Attributes:
-            alpha: of the Beta distribution, > 0.
-        """
-
-        alpha: float = 8.0
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("alpha", self.alpha, low=0, open_low=True)
+        alpha: float = setting(8.0, low=0, open_low=True)
+        """Parameter of the Beta distribution."""
 
     config: Config
 

@@ -30,7 +30,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acto.core.errors import UserError, check_range
+from acto.core.errors import UserError
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import (
@@ -57,34 +58,23 @@ class NPN(Method):
     views = ("weak", "strong")
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of NPN; the defaults are those of the public code for CIFAR (300 epochs), in the hard form.
+    class Config(Method.Config):
+        """Settings of NPN; the defaults are those of the public code for CIFAR (300 epochs), in the hard form."""
 
-        Attributes:
-            warmup_epochs: on every given label.
-            hard: the target of L_PLL is the class with most votes; off (soft form): their shares.
-            num_votes: classes that a visit votes for, >= 1 and below K; 1 on the web data sets.
-            negative_weight: alpha, >= 0.
-            consistency_weight: beta, >= 0; 2 in the soft form and on the web data sets.
-            entropy_clamp: treat negative logits as 0 in the warm-up's entropy term, as the public code does.
-            label_smoothing: of every cross-entropy, in [0, 1); 0.2 on the web data sets.
-        """
-
-        warmup_epochs: int = 200
+        warmup_epochs: int = setting(200, low=0)
+        """Epochs on every given label."""
         hard: bool = True
-        num_votes: int = 2
-        negative_weight: float = 1.0
-        consistency_weight: float = 1.0
+        """The target of L_PLL is the class with most votes; off (soft form): their shares."""
+        num_votes: int = setting(2, low=1)
+        """Classes that a visit votes for, fewer than K; 1 on the web data sets."""
+        negative_weight: float = setting(1.0, low=0)
+        """alpha, of L_NL."""
+        consistency_weight: float = setting(1.0, low=0)
+        """beta, of L_CR; 2 in the soft form and on the web data sets."""
         entropy_clamp: bool = True
-        label_smoothing: float = 0.0
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("num_votes", self.num_votes, low=1)
-            check_range("negative_weight", self.negative_weight, low=0)
-            check_range("consistency_weight", self.consistency_weight, low=0)
-            check_range("label_smoothing", self.label_smoothing, low=0, high=0.999)
+        """Treat negative logits as 0 in the warm-up's entropy term, as the public code does."""
+        label_smoothing: float = setting(0.0, low=0, high=0.999)
+        """Smoothing of every cross-entropy; 0.2 on the web data sets."""
 
     config: Config
 

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy, negative_entropy
@@ -51,35 +51,23 @@ class PENCIL(Method):
     venue = "CVPR 2019"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of PENCIL; the defaults are those of the public code for CIFAR-10 (320 epochs, batch 128).
+    class Config(Method.Config):
+        """Settings of PENCIL; the defaults are those of the public code for CIFAR-10 (320 epochs, batch 128)."""
 
-        Attributes:
-            warmup_epochs: length of stage 1, on the given labels.
-            correction_epochs: length of stage 2, in which labels are learned; stage 3 is what remains.
-            alpha: weight of the compatibility loss, >= 0.
-            beta: weight of the entropy loss, >= 0.
-            double_softmax: L_o as in the public code; off: as in the paper.
-            label_scale: of the one-hot start of y~, > 0; 10 puts over 99 % of y^d on the given label.
-            label_rate: lambda, > 0. It acts on a mean over samples and classes, so it grows with their product.
-        """
-
-        warmup_epochs: int = 70
-        correction_epochs: int = 130
-        alpha: float = 0.4
-        beta: float = 0.1
+        warmup_epochs: int = setting(70, low=0)
+        """Length of stage 1, on the given labels."""
+        correction_epochs: int = setting(130, low=0)
+        """Length of stage 2, in which labels are learned; stage 3 is what remains."""
+        alpha: float = setting(0.4, low=0)
+        """Weight of the compatibility loss."""
+        beta: float = setting(0.1, low=0)
+        """Weight of the entropy loss."""
         double_softmax: bool = True
-        label_scale: float = 10.0
-        label_rate: float = 600.0
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("correction_epochs", self.correction_epochs, low=0)
-            check_range("alpha", self.alpha, low=0)
-            check_range("beta", self.beta, low=0)
-            check_range("label_scale", self.label_scale, low=0, open_low=True)
-            check_range("label_rate", self.label_rate, low=0, open_low=True)
+        """L_o as in the public code; off: as in the paper."""
+        label_scale: float = setting(10.0, low=0, open_low=True)
+        """Height of the one-hot start of y~; 10 puts over 99 % of y^d on the given label."""
+        label_rate: float = setting(600.0, low=0, open_low=True)
+        """lambda. It acts on a mean over samples and classes, so it grows with their product."""
 
     config: Config
 

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy
@@ -49,27 +49,17 @@ class PLC(Method):
     venue = "ICLR 2021"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of PLC; the defaults are those of the public code for CIFAR-10 (180 epochs).
+    class Config(Method.Config):
+        """Settings of PLC; the defaults are those of the public code for CIFAR-10 (180 epochs)."""
 
-        Attributes:
-            warmup_epochs: epochs on the given labels, and one more.
-            window: W, epochs whose predictions are averaged, >= 1.
-            delta: at the start, in [0, 0.9].
-            increment: of delta, >= 0.
-        """
-
-        warmup_epochs: int = 8
-        window: int = 5
-        delta: float = 0.3
-        increment: float = 0.1
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("window", self.window, low=1)
-            check_range("delta", self.delta, low=0, high=HIGHEST_DELTA)
-            check_range("increment", self.increment, low=0)
+        warmup_epochs: int = setting(8, low=0)
+        """Epochs on the given labels, and one more."""
+        window: int = setting(5, low=1)
+        """W, epochs whose predictions are averaged."""
+        delta: float = setting(0.3, low=0, high=HIGHEST_DELTA)
+        """delta at the start."""
+        increment: float = setting(0.1, low=0)
+        """Growth of delta."""
 
     config: Config
 

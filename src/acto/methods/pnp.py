@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import (
@@ -64,41 +64,30 @@ class PNP(Method):
     views = ("weak", "weak", "strong")
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of PNP; the defaults are those of the public code for CIFAR80N (200 epochs).
+    class Config(Method.Config):
+        """Settings of PNP; the defaults are those of the public code for CIFAR80N (200 epochs)."""
 
-        Attributes:
-            warmup_epochs: on every given label; the noise head learns nothing there.
-            hard: the largest r picks one term; off: r weighs all three.
-            eps: of the smoothed label, in (0, 1).
-            temperature: T, in (0, 1].
-            alpha: of the entropy in L_clean, >= 0.
-            beta: of L_ood, >= 0.
-            gamma: of L_aux, >= 0.
-            omega: of L_con, >= 0.
-            eta: share of the disagreement of the views in the target of r_o, in [0, 1].
-            added_correction: in the hard form, as in the public code, see the card; the soft form does not know it.
-        """
-
-        warmup_epochs: int = 10
+        warmup_epochs: int = setting(10, low=0)
+        """Epochs on every given label; the noise head learns nothing there."""
         hard: bool = False
-        eps: float = 0.6
-        temperature: float = 0.1
-        alpha: float = 0.0
-        beta: float = 1.0
-        gamma: float = 1.0
-        omega: float = 1.0
-        eta: float = 0.5
+        """The largest r picks one term; off: r weighs all three."""
+        eps: float = setting(0.6, low=0, high=0.999, open_low=True)
+        """Share of the smoothed label that is off the given class."""
+        temperature: float = setting(0.1, low=0, high=1, open_low=True)
+        """T, of the sharp and the flat target."""
+        alpha: float = setting(0.0, low=0)
+        """Weight of the entropy in L_clean."""
+        beta: float = setting(1.0, low=0)
+        """Weight of L_ood."""
+        gamma: float = setting(1.0, low=0)
+        """Weight of L_aux."""
+        omega: float = setting(1.0, low=0)
+        """Weight of L_con."""
+        eta: float = setting(0.5, low=0, high=1)
+        """Share of the disagreement of the views in the target of r_o."""
         added_correction: bool = True
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("eps", self.eps, low=0, high=0.999, open_low=True)
-            check_range("temperature", self.temperature, low=0, high=1, open_low=True)
-            for name in ("alpha", "beta", "gamma", "omega"):
-                check_range(name, getattr(self, name), low=0)
-            check_range("eta", self.eta, low=0, high=1)
+        """L_id for every sample in the hard form, as in the public code, see the card; the soft form does not know
+        it."""
 
     config: Config
 

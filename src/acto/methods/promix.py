@@ -45,7 +45,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acto.core.distributed import gather, total
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.ensemble import pair_predictions
@@ -71,54 +71,41 @@ class ProMix(Method):
     num_nets = 2
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of ProMix; the defaults are those of the public scripts for CIFAR-10 (600 epochs).
+    class Config(Method.Config):
+        """Settings of ProMix; the defaults are those of the public scripts for CIFAR-10 (600 epochs)."""
 
-        Attributes:
-            warmup_epochs: on every given label.
-            rho_start: of CSS in the first epoch, in [0, 1].
-            rho_end: of CSS from ramp_epochs on, in [0, 1]; 0.7 at 20 % noise.
-            own_class_size: see the card.
-            tau: of MHCS and LGA, in [0, 1]; 0.95 on CIFAR-100.
-            ramp_epochs: over which w rises, > 0.
-            guess_epochs: at the end of the run, with LGA.
-            debias: a, >= 0; 0.5 on CIFAR-100.
-            prior_epochs: how far back pi reaches, > 0.
-            unreliable_weight: the highest beta, >= 0.
-            unreliable_ramp_epochs: over which beta rises, > 0.
-            unreliable_stops: see the card.
-            temperature: of t, in (0, 1].
-            alpha: of mixup's Beta distribution, > 0.
-            entropy_weight: of the penalty on confident predictions in the warm-up, >= 0; 1 for asymmetric noise.
-            entropy_clamp: see the card.
-        """
-
-        warmup_epochs: int = 10
-        rho_start: float = 0.5
-        rho_end: float = 0.5
+        warmup_epochs: int = setting(10, low=0)
+        """Epochs on every given label."""
+        rho_start: float = setting(0.5, low=0, high=1)
+        """rho in the first epoch."""
+        rho_end: float = setting(0.5, low=0, high=1)
+        """rho from ramp_epochs on; 0.7 at 20 % noise."""
         own_class_size: bool = False
-        tau: float = 0.99
-        ramp_epochs: float = 50.0
-        guess_epochs: int = 250
-        debias: float = 0.8
-        prior_epochs: float = 51.0
-        unreliable_weight: float = 0.1
-        unreliable_ramp_epochs: float = 100.0
+        """Let CSS take rho of a class's own samples, see the card."""
+        tau: float = setting(0.99, low=0, high=1)
+        """Threshold of MHCS and LGA; 0.95 on CIFAR-100."""
+        ramp_epochs: float = setting(50.0, low=0, open_low=True)
+        """Epochs in which w rises."""
+        guess_epochs: int = setting(250, low=0)
+        """Epochs with LGA, at the end of the run."""
+        debias: float = setting(0.8, low=0)
+        """a; 0.5 on CIFAR-100."""
+        prior_epochs: float = setting(51.0, low=0, open_low=True)
+        """Epochs that pi reaches back."""
+        unreliable_weight: float = setting(0.1, low=0)
+        """The highest beta."""
+        unreliable_ramp_epochs: float = setting(100.0, low=0, open_low=True)
+        """Epochs in which beta rises."""
         unreliable_stops: bool = True
-        temperature: float = 0.5
-        alpha: float = 4.0
-        entropy_weight: float = 0.0
+        """Drop the term of R after that, as the public code does: see the card."""
+        temperature: float = setting(0.5, low=0, high=1, open_low=True)
+        """Temperature of t."""
+        alpha: float = setting(4.0, low=0, open_low=True)
+        """Parameter of mixup's Beta distribution."""
+        entropy_weight: float = setting(0.0, low=0)
+        """Weight of the penalty on confident predictions in the warm-up; 1 for asymmetric noise."""
         entropy_clamp: bool = True
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            for name in ("warmup_epochs", "guess_epochs", "debias", "unreliable_weight", "entropy_weight"):
-                check_range(name, getattr(self, name), low=0)
-            for name in ("ramp_epochs", "prior_epochs", "unreliable_ramp_epochs", "alpha"):
-                check_range(name, getattr(self, name), low=0, open_low=True)
-            for name in ("rho_start", "rho_end", "tau"):
-                check_range(name, getattr(self, name), low=0, high=1)
-            check_range("temperature", self.temperature, low=0, high=1, open_low=True)
+        """Treat negative logits as 0 in that penalty, as the public code does."""
 
     config: Config
 

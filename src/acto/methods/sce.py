@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy
@@ -39,23 +40,19 @@ class SCE(Method):
     venue = "ICCV 2019"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of SCE; the defaults are those of the public code for CIFAR-10.
+    class Config(Method.Config):
+        """Settings of SCE; the defaults are those of the public code for CIFAR-10."""
 
-        Attributes:
-            alpha: weight of CE, >= 0; 6 on CIFAR-100.
-            beta: weight of RCE, >= 0; 0.1 on CIFAR-100.
-            log_zero: A, < 0.
-        """
-
-        alpha: float = 0.1
-        beta: float = 1.0
+        alpha: float = setting(0.1, low=0)
+        """Weight of CE; 6 on CIFAR-100."""
+        beta: float = setting(1.0, low=0)
+        """Weight of RCE; 0.1 on CIFAR-100."""
         log_zero: float = math.log(1e-4)
+        """A, below 0."""
 
         def __post_init__(self) -> None:
             """Refuse values out of range."""
-            check_range("alpha", self.alpha, low=0)
-            check_range("beta", self.beta, low=0)
+            Method.Config.__post_init__(self)
             check_range("-log_zero", -self.log_zero, low=0, open_low=True)
 
     config: Config

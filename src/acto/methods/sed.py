@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
@@ -62,41 +62,27 @@ class SED(Method):
     views = ("weak", "strong")
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of SED; the defaults are the paper's (100 epochs).
+    class Config(Method.Config):
+        """Settings of SED; the defaults are the paper's (100 epochs)."""
 
-        Attributes:
-            warmup_epochs: W, on every given label.
-            threshold_momentum: share of the old G and E in their update, once an epoch, in [0, 1).
-            weight_momentum: the same for mu and v.
-            ema_decay: of the teacher's weights, a step, in [0, 1).
-            alpha: weight of the corrected part, >= 0.
-            quantile: of s for G, in (0, 1); None: the mean. See the card.
-            bell: n, > 0. See the card.
-            entropy_clamp: treat negative logits as 0 in the warm-up's entropy term, as the public code does.
-            label_smoothing: of every cross-entropy, in [0, 1); 0.3 on the web data sets.
-        """
-
-        warmup_epochs: int = 20
-        threshold_momentum: float = 0.99
-        weight_momentum: float = 0.99
-        ema_decay: float = 0.95
-        alpha: float = 1.0
-        quantile: float | None = 0.8
-        bell: float = 2.0
+        warmup_epochs: int = setting(20, low=0)
+        """W, epochs on every given label."""
+        threshold_momentum: float = setting(0.99, low=0, high=0.99999)
+        """Share of the old G and E in their update, once an epoch."""
+        weight_momentum: float = setting(0.99, low=0, high=0.99999)
+        """The same for mu and v."""
+        ema_decay: float = setting(0.95, low=0, high=0.99999)
+        """Share of the teacher's old weights in their update, a step."""
+        alpha: float = setting(1.0, low=0)
+        """Weight of the corrected part."""
+        quantile: float | None = setting(0.8, low=0, high=1)
+        """Quantile of s for G; None: the mean. See the card."""
+        bell: float = setting(2.0, low=0, open_low=True)
+        """n. See the card."""
         entropy_clamp: bool = True
-        label_smoothing: float = 0.0
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            for name in ("threshold_momentum", "weight_momentum", "ema_decay"):
-                check_range(name, getattr(self, name), low=0, high=0.99999)
-            check_range("alpha", self.alpha, low=0)
-            if self.quantile is not None:
-                check_range("quantile", self.quantile, low=0, high=1)
-            check_range("bell", self.bell, low=0, open_low=True)
-            check_range("label_smoothing", self.label_smoothing, low=0, high=0.999)
+        """Treat negative logits as 0 in the warm-up's entropy term, as the public code does."""
+        label_smoothing: float = setting(0.0, low=0, high=0.999)
+        """Smoothing of every cross-entropy; 0.3 on the web data sets."""
 
     config: Config
 

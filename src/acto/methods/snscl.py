@@ -46,7 +46,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acto.core.distributed import rank, total, world
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Task
 from acto.methods.blocks.losses import batch_mean
 from acto.methods.blocks.mixing import one_hot
@@ -64,35 +64,22 @@ class SNSCL(DivideMix):
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(DivideMix.Config):
-        """Settings of DivideMix and of SNSCL; the latter's defaults are those of the public code.
+        """Settings of DivideMix and of SNSCL; the latter's defaults are those of the public code."""
 
-        Attributes:
-            class_weight: of DivideMix's loss, >= 0.
-            kl_weight: of L_kl, >= 0.
-            tau: temperature of the contrast, > 0.
-            queue_size: keys kept of every class, >= 1.
-            projection_dim: length of a key, >= 1.
-            ema_epochs: how far back the key network reaches, > 0; m is exp(-1 / (ema_epochs * steps an epoch)).
-            public_sampler: see the card.
-        """
-
-        class_weight: float = 0.1
-        kl_weight: float = 1e-4
-        tau: float = 0.07
-        queue_size: int = 32
-        projection_dim: int = 1024
-        ema_epochs: float = 5.0
+        class_weight: float = setting(0.1, low=0)
+        """Weight of DivideMix's loss."""
+        kl_weight: float = setting(1e-4, low=0)
+        """Weight of L_kl."""
+        tau: float = setting(0.07, low=0, open_low=True)
+        """Temperature of the contrast."""
+        queue_size: int = setting(32, low=1)
+        """Keys kept of every class."""
+        projection_dim: int = setting(1024, low=1)
+        """Length of a key."""
+        ema_epochs: float = setting(5.0, low=0, open_low=True)
+        """Epochs that the key network reaches back; m is exp(-1 / (ema_epochs * steps an epoch))."""
         public_sampler: bool = False
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            DivideMix.Config.__post_init__(self)
-            check_range("class_weight", self.class_weight, low=0)
-            check_range("kl_weight", self.kl_weight, low=0)
-            check_range("tau", self.tau, low=0, open_low=True)
-            check_range("queue_size", self.queue_size, low=1)
-            check_range("projection_dim", self.projection_dim, low=1)
-            check_range("ema_epochs", self.ema_epochs, low=0, open_low=True)
+        """Draw as the public code does, see the card."""
 
     config: Config
 

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Step, Stream, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, mean_prediction, share_of, soft_cross_entropy
@@ -51,29 +51,19 @@ class SOP(Method):
     views = ("weak", "strong")
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of SOP; the defaults are the paper's for CIFAR-10 with symmetric noise (batch 128).
+    class Config(Method.Config):
+        """Settings of SOP; the defaults are the paper's for CIFAR-10 with symmetric noise (batch 128)."""
 
-        Attributes:
-            u_rate: learning rate of u, > 0.
-            v_rate: learning rate of v, > 0.
-            consistency_weight: lambda_C, >= 0; 0.9 in SOP+.
-            balance_weight: lambda_B, >= 0; 0.1 in SOP+.
-            project: see the card.
-        """
-
-        u_rate: float = 10.0
-        v_rate: float = 10.0
-        consistency_weight: float = 0.0
-        balance_weight: float = 0.0
+        u_rate: float = setting(10.0, low=0, open_low=True)
+        """Learning rate of u."""
+        v_rate: float = setting(10.0, low=0, open_low=True)
+        """Learning rate of v."""
+        consistency_weight: float = setting(0.0, low=0)
+        """lambda_C; 0.9 in SOP+."""
+        balance_weight: float = setting(0.0, low=0)
+        """lambda_B; 0.1 in SOP+."""
         project: bool = False
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("u_rate", self.u_rate, low=0, open_low=True)
-            check_range("v_rate", self.v_rate, low=0, open_low=True)
-            check_range("consistency_weight", self.consistency_weight, low=0)
-            check_range("balance_weight", self.balance_weight, low=0)
+        """Project u and v after every step as in the paper, see the card."""
 
     config: Config
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, Clock, Step
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy
@@ -25,18 +25,11 @@ class Standard(Method):
     venue = "-"
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of plain training.
+    class Config(Method.Config):
+        """Settings of plain training."""
 
-        Attributes:
-            label_smoothing: share of the target spread over all classes, in [0, 1).
-        """
-
-        label_smoothing: float = 0.0
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("label_smoothing", self.label_smoothing, low=0, high=0.999)
+        label_smoothing: float = setting(0.0, low=0, high=0.999)
+        """Share of the target spread over all classes."""
 
     config: Config
 

@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acto.core.errors import check_range
+from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Stream, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.ensemble import pair_predictions
@@ -66,53 +66,35 @@ class UNICON(Method):
     follows_steps = True  # a ramp rises with every step
 
     @dataclass(frozen=True, kw_only=True, slots=True)
-    class Config:
-        """Settings of UNICON; the defaults are those of the public code for CIFAR-10 (350 epochs).
+    class Config(Method.Config):
+        """Settings of UNICON; the defaults are those of the public code for CIFAR-10 (350 epochs)."""
 
-        Attributes:
-            warmup_epochs: on every given label, with the protocol's batch size (128).
-            batch_size: samples of X in a step after the warm-up, >= 2.
-            lambda_u: weight of L_U, >= 0.
-            ramp_epochs: over which lambda_u rises from 0 after the warm-up, > 0.
-            contrast_weight: of L_C, >= 0.
-            contrast_temperature: of L_C, > 0.
-            projection_dim: of what L_C compares, >= 1.
-            d_mu: see the card, >= 0.
-            tau: see the card, >= 1.
-            temperature: of sharpening, in (0, 1].
-            alpha: of mixup's Beta distribution, > 0.
-            entropy_weight: of the penalty on confident predictions in the warm-up, >= 0; 1 for asymmetric noise.
-            in_bits: see the card.
-        """
-
-        warmup_epochs: int = 10
-        batch_size: int = 64
-        lambda_u: float = 30.0
-        ramp_epochs: float = 16.0
-        contrast_weight: float = 0.025
-        contrast_temperature: float = 0.05
-        projection_dim: int = 128
-        d_mu: float = 0.7
-        tau: float = 5.0
-        temperature: float = 0.5
-        alpha: float = 4.0
-        entropy_weight: float = 0.0
+        warmup_epochs: int = setting(10, low=0)
+        """Epochs on every given label, with the protocol's batch size (128)."""
+        batch_size: int = setting(64, low=2)
+        """Samples of X in a step after the warm-up."""
+        lambda_u: float = setting(30.0, low=0)
+        """Weight of L_U."""
+        ramp_epochs: float = setting(16.0, low=0, open_low=True)
+        """Epochs after the warm-up in which lambda_u rises from 0."""
+        contrast_weight: float = setting(0.025, low=0)
+        """Weight of L_C."""
+        contrast_temperature: float = setting(0.05, low=0, open_low=True)
+        """Temperature of L_C."""
+        projection_dim: int = setting(128, low=1)
+        """Length of what L_C compares."""
+        d_mu: float = setting(0.7, low=0)
+        """d above which d_cut is lowered."""
+        tau: float = setting(5.0, low=1)
+        """Divisor of that lowering, see the card."""
+        temperature: float = setting(0.5, low=0, high=1, open_low=True)
+        """Temperature of sharpening."""
+        alpha: float = setting(4.0, low=0, open_low=True)
+        """Parameter of mixup's Beta distribution."""
+        entropy_weight: float = setting(0.0, low=0)
+        """Weight of the penalty on confident predictions in the warm-up; 1 for asymmetric noise."""
         in_bits: bool = False
-
-        def __post_init__(self) -> None:
-            """Refuse values out of range."""
-            check_range("warmup_epochs", self.warmup_epochs, low=0)
-            check_range("batch_size", self.batch_size, low=2)
-            check_range("lambda_u", self.lambda_u, low=0)
-            check_range("ramp_epochs", self.ramp_epochs, low=0, open_low=True)
-            check_range("contrast_weight", self.contrast_weight, low=0)
-            check_range("contrast_temperature", self.contrast_temperature, low=0, open_low=True)
-            check_range("projection_dim", self.projection_dim, low=1)
-            check_range("d_mu", self.d_mu, low=0)
-            check_range("tau", self.tau, low=1)
-            check_range("temperature", self.temperature, low=0, high=1, open_low=True)
-            check_range("alpha", self.alpha, low=0, open_low=True)
-            check_range("entropy_weight", self.entropy_weight, low=0)
+        """Take the paper's logarithms to base 2, see the card."""
 
     config: Config
 

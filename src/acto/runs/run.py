@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from acto.core.errors import UserError, check_range, choose
-from acto.core.settings import build
+from acto.core.errors import UserError, choose
+from acto.core.settings import Settings, build, setting
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
 from acto.nets import build as nets
@@ -17,48 +17,44 @@ from acto.training.step_modes import STEPS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """All that decides a result.
-
-    Attributes:
-        data: what to train on.
-        method: a name of acto.methods.METHODS.
-        config: that method's Config; None: its defaults.
-        net: a name of acto.nets.build.
-        weights: None (random), "torchvision", "timm" or a file.
-        protocol: epochs, batch size, optimizer, rates.
-        seed: of initialisation, order and views.
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, float32, bfloat16 or float16.
-        step: "graph" records the step as one CUDA graph where that can be done, "compiled" moreover has the networks
-            compiled by torch.compile, or on a processor computed by this package's C kernels; "eager" does neither.
-            None, if the network is ours or torchvision's: "graph" on a CUDA device, "compiled" on a processor that
-            can; else "eager".
-        sync_batchnorm: batch statistics over the whole batch, not over each process's part; several CUDA devices.
-        eval_every: epochs between two evaluations; the last ten are always evaluated.
-        workers: processes that decode pictures from disk.
-        assumed_noise_rate: told to methods that ask for it; None: the data set's own rate where its truth is known.
-        trust_net: allow `net` to name code outside of this package (package.module:callable).
-        init_from: folder of a finished run to go on from: its networks, and its memory of the samples that are what
-            they were; the epochs count on from its own.
-    """
+class Run(Settings):
+    """All that decides a result."""
 
     data: DataSpec = field(default_factory=lambda: DataSpec(source="digits"))
-    method: str = "acto"
+    """The data to train on."""
+    method: str = setting("acto", choices=METHODS)
+    """A name of acto.methods.METHODS."""
     config: Any = None
+    """That method's Config; None: its defaults."""
     net: str = "cnn_small"
+    """A name of acto.nets.build."""
     weights: str | None = None
+    """None (random), "torchvision", "timm" or a file."""
     protocol: Protocol = field(default_factory=Protocol)
-    seed: int = 0
+    """Epochs, batch size, optimizer, rates."""
+    seed: int = setting(0, low=0)
+    """Seed of initialisation, order and views."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: str = "auto"
-    step: str | None = None
+    """auto, float32, bfloat16 or float16."""
+    step: str | None = setting(None, choices=STEPS)
+    """Form of a step: "graph" records it as one CUDA graph where that can be done, "compiled" moreover has the networks
+    compiled by torch.compile, or on a processor computed by this package's C kernels; "eager" does neither. None, if
+    the network is ours or torchvision's: "graph" on a CUDA device, "compiled" on a processor that can; else "eager"."""
     sync_batchnorm: bool | None = None
-    eval_every: int = 1
-    workers: int = 2
-    assumed_noise_rate: float | None = None
+    """Batch statistics over the whole batch, not over each process's part; several CUDA devices."""
+    eval_every: int = setting(1, low=1)
+    """Epochs between two evaluations; the last ten are always evaluated."""
+    workers: int = setting(2, low=0)
+    """Processes that decode pictures from disk."""
+    assumed_noise_rate: float | None = setting(None, low=0, high=1)
+    """Rate told to methods that ask for it; None: the data set's own rate where its truth is known."""
     trust_net: bool = False
+    """Allow `net` to name code outside of this package (package.module:callable)."""
     init_from: str | None = None
+    """Folder of a finished run to go on from: its networks, and its memory of the samples that are what they were; the
+    epochs count on from its own."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot run.
@@ -66,14 +62,7 @@ class Run:
         Raises:
             UserError: naming the field.
         """
-        choose("method", self.method, METHODS)
-        if self.step is not None:
-            choose("step", self.step, STEPS)
-        check_range("eval_every", self.eval_every, low=1)
-        check_range("workers", self.workers, low=0)
-        check_range("seed", self.seed, low=0)
-        if self.assumed_noise_rate is not None:
-            check_range("assumed_noise_rate", self.assumed_noise_rate, low=0, high=1)
+        Settings.__post_init__(self)
         if self.config is None:
             object.__setattr__(self, "config", METHODS[self.method].Config())
         if ":" in self.net and not self.net.startswith(nets.OWN_KINDS) and not self.trust_net:

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from acto.core.errors import UserError, check_range, choose
+from acto.core.errors import UserError, choose
+from acto.core.settings import Settings, setting
 
 KINDS = ("constant", "baseline", "step", "linear", "cosine", "adam")
 BASELINE_STEPS = (60, 120, 150)
@@ -18,31 +19,29 @@ ADAM_BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """The learning rate over the epochs.
+class Plan(Settings):
+    """The learning rate over the epochs."""
 
-    Attributes:
-        lr: base rate, > 0.
-        schedule: one of
-
-            - ``constant``
-            - ``baseline``: a tenth from each of the epochs 60, 120 and 150 on; has no warm-up
-            - ``step:E1,E2,...[,FACTOR]``: times FACTOR (below 1; default 0.1) from each of these epochs on;
-              plain ``step``: from half and from three quarters of the run on
-            - ``cosine:A,B,C``: `lr` up to epoch A, then half a cosine down towards B during C - A epochs, which begin
-              when both A and the warm-up are over; its last value is kept to the end. C missing or not above A: the
-              number of epochs; plain ``cosine``: from the end of the warm-up towards 0
-            - ``linear:A,B,C``: the same with a straight line
-            - ``adam:A,B,C``, for the optimizer Adam: `lr` up to epoch A, then a straight line to 0 at epoch C; Adam's
-              beta1 is 0.9 up to A and B from then on. ``adam:80,0.1,200`` is the plan of Co-teaching and its kin
-        warmup_epochs: this many epochs run at `warmup_lr` first.
-        warmup_lr: None: the base rate.
-    """
-
-    lr: float = 0.01
+    lr: float = setting(0.01, low=0, open_low=True)
+    """Base rate."""
     schedule: str = "constant"
-    warmup_epochs: int = 0
-    warmup_lr: float | None = None
+    """One of
+
+    - ``constant``
+    - ``baseline``: a tenth from each of the epochs 60, 120 and 150 on; has no warm-up
+    - ``step:E1,E2,...[,FACTOR]``: times FACTOR (below 1; default 0.1) from each of these epochs on; plain ``step``:
+      from half and from three quarters of the run on
+    - ``cosine:A,B,C``: `lr` up to epoch A, then half a cosine down towards B during C - A epochs, which begin when both
+      A and the warm-up are over; its last value is kept to the end. C missing or not above A: the number of epochs;
+      plain ``cosine``: from the end of the warm-up towards 0
+    - ``linear:A,B,C``: the same with a straight line
+    - ``adam:A,B,C``, for the optimizer Adam: `lr` up to epoch A, then a straight line to 0 at epoch C; Adam's beta1 is
+      0.9 up to A and B from then on. ``adam:80,0.1,200`` is the plan of Co-teaching and its kin
+    """
+    warmup_epochs: int = setting(0, low=0)
+    """This many epochs run at `warmup_lr` first."""
+    warmup_lr: float | None = setting(None, low=0, open_low=True)
+    """None: the base rate."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be followed.
@@ -50,10 +49,7 @@ class Plan:
         Raises:
             UserError: naming the field.
         """
-        check_range("lr", self.lr, low=0, open_low=True)
-        check_range("warmup_epochs", self.warmup_epochs, low=0)
-        if self.warmup_lr is not None:
-            check_range("warmup_lr", self.warmup_lr, low=0, open_low=True)
+        Settings.__post_init__(self)
         kind, numbers = self._parsed()
         if kind in ("linear", "cosine"):
             if len(numbers) not in (0, 2, 3):

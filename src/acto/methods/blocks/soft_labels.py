@@ -17,25 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acto.core.errors import check_range, choose
-
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _LINE = 16
 """Words of 4 bytes in a cache line."""
 _CHUNK = 2**18
 """Samples that are looked at together where a table is read from end to end."""
-
-
-def check_memory(classes: int | None, dtype: str | None) -> None:
-    """Refuse settings of a memory that cannot be used: see `SoftLabels`.
-
-    Raises:
-        UserError: naming the setting.
-    """
-    if classes is not None:
-        check_range("memory_classes", classes, low=1)
-    if dtype is not None:
-        choose("memory_dtype", dtype, DTYPES)
 
 
 class SoftLabels:
@@ -56,7 +42,6 @@ class SoftLabels:
     """
 
     def __init__(self, num_classes: int, *, classes: int | None = None, dtype: str | None = None) -> None:
-        check_memory(classes, dtype)
         self.num_classes, self.dtype = num_classes, DTYPES[dtype or "float32"]
         self.bytes_per_sample = num_classes * self.dtype.itemsize
         self.classes: int | None = None
