@@ -29,6 +29,7 @@ from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_run
 from acto.run_folder.reading import read_run
 from acto.run_folder.writing import RunFolder
+from acto.runs.events import EpochDone, Event
 from acto.runs.execute import execute
 from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import setting_of_kind
@@ -113,8 +114,8 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     eval_seconds: list[float] = []
     ends: list[float] = []
 
-    def report(event: str, facts: object) -> None:
-        if event == "epoch":
+    def report(event: Event) -> None:
+        if isinstance(event, EpochDone):
             ends.append(clock())
 
     started = clock()

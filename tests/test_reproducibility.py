@@ -23,7 +23,7 @@ from PIL import Image
 
 from acto.core.types import Clock, Stream
 from acto.run_folder.reading import read_run
-from acto.runs.execute import fit
+from acto.runs.execute import train_run
 from acto.runs.flags import parse
 from acto.runs.prepare import prepare
 from acto.runs.resolve import resolve
@@ -60,7 +60,7 @@ def threads(count: int) -> Iterator[None]:
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("first") / "run"
     with threads(1):
-        fit(asked(), out)
+        train_run(asked(), out)
     return out
 
 
@@ -79,14 +79,14 @@ def test_python_and_the_command_and_any_hash_seed(first: Path, tmp_path: Path) -
 def test_bfloat16_is_as_exact_as_float32(first: Path, tmp_path: Path) -> None:
     with threads(1):
         for name in ("a", "b"):
-            fit(asked("--precision", "bfloat16"), tmp_path / name)
+            train_run(asked("--precision", "bfloat16"), tmp_path / name)
     assert differing(tmp_path / "a", tmp_path / "b") == []
     assert "net0.safetensors" in differing(first, tmp_path / "a")
 
 
 def test_another_seed_is_another_run_on_the_same_labels(first: Path, tmp_path: Path) -> None:
     with threads(1):
-        fit(replace(asked(), seed=1), tmp_path / "run")
+        train_run(replace(asked(), seed=1), tmp_path / "run")
     assert {"noisy_labels.npy"} == set(SAME) - set(differing(first, tmp_path / "run"))
 
 
@@ -94,7 +94,7 @@ def test_torchs_deterministic_algorithms_are_those_that_run_anyway(first: Path, 
     torch.use_deterministic_algorithms(True)
     try:
         with threads(1):
-            fit(asked(), tmp_path / "run")
+            train_run(asked(), tmp_path / "run")
     finally:
         torch.use_deterministic_algorithms(False)
     assert differing(first, tmp_path / "run") == []
@@ -104,7 +104,7 @@ def test_what_was_drawn_before_is_of_no_account(first: Path, tmp_path: Path) -> 
     torch.rand(7), np.random.default_rng().random(7)
     torch.manual_seed(99)
     with threads(1):
-        fit(asked(), tmp_path / "run")
+        train_run(asked(), tmp_path / "run")
     assert differing(first, tmp_path / "run") == []
 
 
@@ -114,7 +114,7 @@ def test_the_batches_of_an_evaluation_change_no_prediction(
 ) -> None:
     monkeypatch.setattr(evaluation, "predictions", partial(evaluation.predictions, batch_size=size))
     with threads(1):
-        fit(asked(), tmp_path / "run")
+        train_run(asked(), tmp_path / "run")
     # Whether the last bit stays depends on the matrix library: the networks cannot notice, and no class changes.
     assert not {"net0.safetensors", "net1.safetensors"} & set(differing(first, tmp_path / "run"))
     probs = [read_run(out).pred_probs() for out in (first, tmp_path / "run")]
@@ -127,7 +127,7 @@ def test_other_threads_change_only_the_last_bits_of_a_step(tmp_path: Path) -> No
     run = asked("--epochs", "1", "--warmup-epochs", "0", "--precision", "float32")
     for name, count in (("1", 1), ("2", 2), ("again", 2)):
         with threads(count):
-            fit(run, tmp_path / name)
+            train_run(run, tmp_path / name)
     assert differing(tmp_path / "2", tmp_path / "again") == []
     one, two = (read_run(tmp_path / name) for name in ("1", "2"))
     assert one.metrics[0]["loss"] == pytest.approx(two.metrics[0]["loss"], rel=1e-3)
@@ -151,7 +151,7 @@ def test_workers_change_nothing(pictures: Path, tmp_path: Path) -> None:
     run = resolve(parse([*tokens, "--warmup-epochs", "1", "--batch-size", "16", "--device", "cpu"]).settings)[0]
     for workers in (0, 2):
         with threads(1):
-            fit(replace(run, workers=workers), tmp_path / str(workers))
+            train_run(replace(run, workers=workers), tmp_path / str(workers))
     assert differing(tmp_path / "0", tmp_path / "2") == []
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from acto.methods import METHODS as METHODS
     from acto.run_folder.reading import read_run as read_run
     from acto.run_folder.writing import RunFolder as RunFolder
+    from acto.runs.execute import train_run as train_run
     from acto.runs.recipes.by_data import setting_for as setting_for
     from acto.runs.recipes.recipe import recipe as recipe
     from acto.runs.run import Run as Run
@@ -58,12 +59,13 @@ _PUBLIC = {
     "read_run": ("acto.run_folder.reading", "read_run"),
     "recipe": ("acto.runs.recipes.recipe", "recipe"),
     "setting_for": ("acto.runs.recipes.by_data", "setting_for"),
+    "train_run": ("acto.runs.execute", "train_run"),
 }
 
 __all__ = [  # noqa: RUF022 - written out for type checkers, checked against _PUBLIC in the tests
     "DataSpec", "Fitted", "LabelReport", "METHODS", "NoiseSpec", "NoisyLabelClassifier", "Plan", "Protocol",
     "Run", "RunFolder", "TrainedModel", "UserError", "as_dataset", "audit", "audit_run", "fit", "load_data",
-    "load_model", "read_report", "read_run", "recipe", "setting_for",
+    "load_model", "read_report", "read_run", "recipe", "setting_for", "train_run",
 ]  # fmt: skip
 
 share_cores()

@@ -1,14 +1,15 @@
-"""`acto.fit`: training from Python, on a Run into a folder, or on data in memory."""
+"""`acto.fit`: training on data in memory, in one call."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_overloads, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,16 @@ from acto.data.samples import Dataset
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_run
 from acto.methods import METHODS
-from acto.runs import execute
-from acto.runs.events import Report
+from acto.runs.events import Listeners
+from acto.runs.execute import train_run
 from acto.runs.recipes.by_data import for_size, setting_of_kind
 from acto.runs.resolve import SHORT, known_fields, run_of, section
 from acto.runs.run import Run
 from acto.runs.trained_model import TrainedModel, load
 from acto.runs.warm_start import as_begun, settings_after
+
+OF_DATA_IN_MEMORY = ("data.cache", "data.max_image_pixels")
+"""Settings of data that still matter when they have been read: of a list of picture files, say."""
 
 
 class Fitted:
@@ -96,7 +100,7 @@ def fit(
     dataset: Dataset | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    report: Report = ...,
+    report: Listeners = ...,
 ) -> dict[str, Any]: ...
 
 
@@ -110,7 +114,7 @@ def fit(
     test_labels: Any = None,
     class_names: Sequence[str] | None = None,
     ids: Sequence[Any] | None = None,
-    holdout_share: float = 0.1,
+    holdout_share: float | None = None,
     method: str | None = None,
     net: str | None = None,
     epochs: int | None = None,
@@ -120,7 +124,7 @@ def fit(
     init_from: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    report: Report = ...,
+    report: Listeners = ...,
     **settings: Any,
 ) -> Fitted: ...
 
@@ -135,7 +139,7 @@ def fit(
     test_labels: Any = None,
     class_names: Sequence[str] | None = None,
     ids: Sequence[Any] | None = None,
-    holdout_share: float = 0.1,
+    holdout_share: float | None = None,
     method: str | None = None,
     net: str | None = None,
     epochs: int | None = None,
@@ -145,26 +149,24 @@ def fit(
     init_from: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    report: Report = lambda event, facts: None,
+    report: Listeners = (),
     **settings: Any,
 ) -> Any:
-    """Train on data whose labels are partly wrong: on `data` and `labels`, or `fit(run, folder)` on a Run.
+    """Train on data whose labels are partly wrong, and return a Fitted.
 
-    `fit(run, folder)` takes `dataset`, `resume`, `overwrite` and `report` besides, and returns the summary; it does
-    what `acto train` does. All else is for data in memory, and returns a Fitted.
+    `fit(run, folder)` is another name of `train_run(run, folder)`; only there `dataset` is taken.
 
     Args:
-        data: an array, tensor, data frame, list or Dataset of torch, see acto.data.in_memory.as_dataset; what
-            acto.load_data returned; or a Run.
-        labels: (N,) given labels, a data frame's label column by name, or None where the data bring them; of a Run, the
-            folder.
+        data: an array, tensor, data frame, list or Dataset of torch, see acto.data.in_memory.as_dataset; or what
+            acto.load_data returned, which brings its labels, test set, class names and ids.
+        labels: (N,) given labels, a data frame's label column by name, or None where the data bring them.
         out: the run's folder; None: a temporary one, deleted together with the returned object.
-        dataset: what the Run's data stand for, where it has been read already.
+        dataset: see acto.train_run.
         test: a test set with trustworthy labels; None: a part of the data is held out.
         test_labels: of the test set.
         class_names: in their order; None: from the labels.
         ids: (N,) names of the samples.
-        holdout_share: share that is held out without a test set.
+        holdout_share: share that is held out without a test set; None: 0.1.
         method: see `acto methods`; None: acto.
         net: see acto.nets.build; None: as the recipe for such data says.
         epochs: total number; None: as the recipe says.
@@ -174,50 +176,47 @@ def fit(
         init_from: folder of a finished run to go on from, see acto.runs.warm_start.
         resume: go on with the run in `out`.
         overwrite: delete a run that is in `out`.
-        report: told what happens, see acto.runs.execute.
+        report: a listener, or a sequence of them, told what happens, see acto.runs.events.
         **settings: any other setting of `acto train` by its name: batch_size=64, lr=0.01, warmup_epochs=5, tau=0.05;
             dotted names as **{"protocol.plans.net1.lr": 0.1}.
 
     Raises:
-        UserError: data or settings that cannot be used.
+        UserError: data or settings that cannot be used, or that do not go together.
         acto.runs.failures.Interrupted: after a signal.
         acto.training.loop.DivergedError: the loss is no longer finite.
     """
+    given = _given(locals())
+    of_run, of_data = (signature(form).parameters for form in get_overloads(fit))
     if isinstance(data, Run):
-        foreign = {"out": out, "test": test, "class_names": class_names, "ids": ids, "method": method, "net": net}
-        foreign |= {"epochs": epochs, "noise_rate": noise_rate, "seed": seed, "device": device, "init_from": init_from}
-        if wrong := [name for name, value in {**foreign, **settings}.items() if value is not None]:
-            raise UserError(f"{wrong[0]} belongs into the Run: fit(run, folder) takes dataset, resume and overwrite")
-        if not isinstance(labels, str | Path):
-            raise UserError("fit(run, folder) needs the folder that the run is written to")
-        return execute.fit(data, labels, dataset=dataset, resume=resume, overwrite=overwrite, report=report)
-    if dataset is not None:
-        raise UserError("dataset goes with a Run; without one, pass it as data")
-    if resume and out is None:
-        raise UserError("resume goes on with the run in `out`: say which")
+        if foreign := [name for name in given if name not in of_run]:
+            takes = ", ".join([*of_run][2:])
+            raise UserError(f"{foreign[0]} belongs into the Run: fit(run, folder) takes {takes}")
+        return train_run(data, labels, **given)
+    if foreign := [name for name in given if name not in of_data and name not in settings]:
+        raise UserError(f"{foreign[0]} goes with a Run; without one, pass a Dataset as data")
+    for name in ("resume", "overwrite"):
+        if name in given and out is None:
+            raise UserError(f"{name} is about the run in `out`: say which")
+
+    share = 0.1 if holdout_share is None else holdout_share
     said = {
-        "method": method, "net": net, "protocol.epochs": epochs, "assumed_noise_rate": noise_rate, "seed": seed,
-        "device": device,
+        "data": {"source": NAME, "holdout_share": share, "holdout_seed": seed or 0}, "method": method, "net": net,
+        "protocol.epochs": epochs, "assumed_noise_rate": noise_rate, "seed": seed, "device": device,
     }  # fmt: skip
-    asked: dict[str, Any] = {"data": {"source": NAME, "holdout_share": holdout_share, "holdout_seed": seed or 0}}
-    for key, value in said.items():
-        if value is not None:
-            asked = merged(asked, _nested(key, value))
-    if init_from is not None:
-        asked = settings_after(init_from, asked)
-    known_method = choose("method", asked.get("method", "acto"), METHODS)
-    for name, value in settings.items():
-        asked = merged(asked, _nested(_key(name, known_method), value))
+    asked = _asked(said, settings, init_from=init_from)
+    brought = {
+        "labels": labels, "test": test, "test_labels": test_labels, "class_names": class_names, "ids": ids,
+        "holdout_share": holdout_share,
+    }  # fmt: skip
     if isinstance(data, Dataset):
-        brought = {"labels": labels, "test": test, "test_labels": test_labels, "class_names": class_names, "ids": ids}
         if wrong := [name for name, value in brought.items() if value is not None]:
             raise UserError(f"{wrong[0]} cannot be given: data that acto.load_data returned bring their own")
         gathered, held = None, data
     else:
-        gathered, held = gather_dataset(
-            data, labels, test=test, test_labels=test_labels, class_names=class_names, holdout_share=holdout_share,
-            seed=seed or 0, ids=ids,
-        )  # fmt: skip
+        if test is not None and holdout_share is not None:
+            raise UserError("holdout_share cannot be given beside test: nothing is held out then")
+        gathered, held = gather_dataset(data, **brought | {"holdout_share": share}, seed=seed or 0)
+
     if init_from is None:
         setting = for_size(setting_of_kind(held.views.pipeline, len(held.train)), len(held.train))
         planned = run_of(asked, setting, trust_net=net is not None)
@@ -225,7 +224,7 @@ def fit(
         planned = Run.from_dict(asked, trust_net=net is not None)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="acto-"))
     try:
-        summary = execute.fit(planned, folder, dataset=held, resume=resume, overwrite=overwrite, report=report)
+        summary = train_run(planned, folder, dataset=held, resume=resume, overwrite=overwrite, report=report)
     except BaseException:
         if out is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -244,12 +243,34 @@ def fit(
     return fitted
 
 
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `fit` that are not their defaults, and the settings."""
+    named = {p.name: p.default for p in signature(fit).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
+    return {name: arguments[name] for name in named if arguments[name] is not named[name]} | arguments["settings"]
+
+
+def _asked(said: Mapping[str, Any], settings: Mapping[str, Any], *, init_from: Path | str | None) -> dict[str, Any]:
+    """Nested settings from those by dotted key, of which None is left to the recipe, and those by short name."""
+    asked: dict[str, Any] = {}
+    for key, value in said.items():
+        if value is not None:
+            asked = merged(asked, _nested(key, value))
+    if init_from is not None:
+        asked = settings_after(init_from, asked)
+    method = choose("method", asked.get("method", "acto"), METHODS)
+    for name, value in settings.items():
+        asked = merged(asked, _nested(_key(name, method), value))
+    return asked
+
+
 def _key(name: str, method: str) -> str:
     """The dotted key of a setting that is given by a short name."""
     known = known_fields(METHODS[method])
     short = {flag[2:].replace("-", "_"): key[2:] for flag, key in SHORT.items()}
     for key in (name, short.get(name, ""), f"{section(method)}.{name}", f"protocol.{name}"):
         if key in known:
+            if key.startswith("data.") and key not in OF_DATA_IN_MEMORY:
+                raise UserError(f"{name} is for data that are still to be read: give it to acto.load_data")
             return key
     names = [*short, *(key.rpartition(".")[2] for key in known), *known]
     raise UserError(f"unknown setting {name!r} of method {method!r}.{closest(name, names)}")

@@ -25,6 +25,7 @@ from acto.core.errors import RunError, UserError
 from acto.core.settings import plain
 from acto.methods import METHODS
 from acto.run_folder.reading import read_run
+from acto.runs.events import Event, StepDone
 from acto.runs.flags import parse
 from acto.runs.recipes import by_data
 from acto.runs.resolve import known_fields, resolve
@@ -275,9 +276,9 @@ def test_a_stopped_run_goes_on_to_the_same_end(
     number: int, code: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stopping(Reporter):
-        def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
-            super().__call__(event, facts)
-            if event == "step" and (facts["epoch"], facts["step"]) == (1, 1):
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, StepDone) and (event.epoch, event.step) == (1, 1):
                 os.kill(os.getpid(), number)
 
     out = tmp_path / "run"

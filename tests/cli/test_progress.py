@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from acto.cli.progress import Reporter, summary_lines
+from acto.cli.demo import _progress as progress_of_demo
+from acto.cli.progress import Bar, Reporter, summary_lines
 from acto.core.text import columns, counted, duration, percent, size
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
+from acto.runs.events import EpochDone, Event, Note, RunStarted, StepDone
 from acto.runs.run import Run
 from acto.training.protocol import Protocol
 
@@ -28,8 +30,8 @@ class Clock:
         return self.now
 
 
-def start(**changes: Any) -> dict[str, Any]:
-    return {
+def start(**changes: Any) -> RunStarted:
+    facts = {
         "run": RUN,
         "device": "cpu",
         "precision": "float32",
@@ -43,23 +45,25 @@ def start(**changes: Any) -> dict[str, Any]:
         "folder": "runs/x",
         **changes,
     }
+    return RunStarted(**facts)
 
 
-def row(epoch: int, **changes: Any) -> dict[str, Any]:
-    values = {"epoch": epoch, "loss": 1.23456, "test_accuracy": 0.5, "selected_share": 0.25, "seconds": 60.0, **changes}
-    return {name: value for name, value in values.items() if value is not None}
+def row(epoch: int, *, seconds: float = 60.0, **changes: Any) -> EpochDone:
+    values = {"loss": 1.23456, "test_accuracy": 0.5, "selected_share": 0.25, **changes}
+    metrics = {name: value for name, value in values.items() if value is not None}
+    return EpochDone(epoch=epoch, metrics=metrics, seconds=seconds)
 
 
-def told(*events: tuple[str, dict[str, Any]], **options: Any) -> list[str]:
+def told(*events: Event, **options: Any) -> list[str]:
     stream = io.StringIO()
     with Reporter(stream=stream, terminal=False, **options) as reporter:
-        for event, facts in events:
-            reporter(event, facts)
+        for event in events:
+            reporter(event)
     return stream.getvalue().splitlines()
 
 
 def test_plain_lines() -> None:
-    lines = told(("start", start()), ("note", {"text": "careful"}), ("epoch", row(1)), ("epoch", row(2, seconds=120.0)))
+    lines = told(start(), Note(text="careful"), row(1), row(2, seconds=120.0))
     assert lines == [
         "acto on digits: 1,347 training and 450 test samples, 10 classes",
         "wrong labels: 40.53 % of the training set (symmetric)",
@@ -73,9 +77,9 @@ def test_plain_lines() -> None:
 
 def test_what_is_not_known_is_not_said() -> None:
     lines = told(
-        ("start", start(noise={"rate_realised": None}, test_labels_are_given=True, epochs_done=3)),
-        ("epoch", row(0, selected_share=None, test_accuracy=math.nan)),
-        ("epoch", row(11)),
+        start(noise={"rate_realised": None}, test_labels_are_given=True, epochs_done=3),
+        row(0, selected_share=None, test_accuracy=math.nan),
+        row(11),
     )
     assert not [line for line in lines if "wrong labels" in line]
     assert "going on after epoch 3 of 12" in lines
@@ -87,10 +91,10 @@ def test_long_epochs_show_signs_of_life() -> None:
     clock = Clock()
     stream = io.StringIO()
     with Reporter(stream=stream, terminal=False, clock=clock) as reporter:
-        reporter("start", start())
+        reporter(start())
         for step in range(100):
             clock.now += 1.0
-            reporter("step", {"epoch": 4, "turn": 0, "step": step, "steps": 100})
+            reporter(StepDone(epoch=4, turn=0, step=step, steps=100))
     steps = [line for line in stream.getvalue().splitlines() if "step " in line and line.startswith("epoch")]
     assert steps == ["epoch 5/12: step 30/100", "epoch 5/12: step 60/100", "epoch 5/12: step 90/100"]
 
@@ -98,9 +102,9 @@ def test_long_epochs_show_signs_of_life() -> None:
 def test_a_terminal_gets_a_bar_and_the_same_lines() -> None:
     stream = io.StringIO()
     with Reporter(stream=stream, terminal=True) as reporter:
-        reporter("start", start())
-        reporter("step", {"epoch": 0, "turn": 0, "step": 0, "steps": 22})
-        reporter("epoch", row(0))
+        reporter(start())
+        reporter(StepDone(epoch=0, turn=0, step=0, steps=22))
+        reporter(row(0))
     assert "epoch  1/12  loss 1.235" in stream.getvalue()
     assert "step 1/22" in stream.getvalue()
 
@@ -109,14 +113,48 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     stream = io.StringIO()
     with Reporter(stream=stream, terminal=True) as reporter:
-        reporter("start", start())
-        reporter("step", {"epoch": 0, "turn": 0, "step": 0, "steps": 22})
+        reporter(start())
+        reporter(StepDone(epoch=0, turn=0, step=0, steps=22))
     assert "\x1b[3" not in stream.getvalue()
     assert "\x1b[9" not in stream.getvalue()
 
 
 def test_other_processes_are_silent() -> None:
-    assert told(("start", start()), ("epoch", row(0)), ("note", {"text": "x"}), silent=True) == []
+    assert told(start(), row(0), Note(text="x"), silent=True) == []
+
+
+def test_an_event_of_tomorrow_is_passed_over() -> None:
+    class Tomorrow:
+        pass
+
+    tomorrow: Any = Tomorrow()
+    assert told(tomorrow, Note(text="x")) == ["note: x"]
+
+
+def test_a_bar_of_samples_counts_on_a_terminal_and_shows_signs_of_life_elsewhere() -> None:
+    seen = {}
+    for terminal in (True, False):
+        clock, stream = Clock(), io.StringIO()
+        looks = ("{task.completed:,.0f}/{task.total:,.0f} samples", "{task.description}")
+        with Bar(*looks, stream=stream, terminal=terminal, clock=clock) as bar:
+            bar.say("reading :cat: and [red]dogs")
+            for done in (1000, 2000, 3000, 4000):
+                clock.now += 20.0
+                bar.show(done, 4000, sign=f"{done} of 4000", description="half" if done > 2000 else "")
+            bar.show(description="the end")
+        seen[terminal] = stream.getvalue()
+    assert seen[False].splitlines() == ["reading :cat: and [red]dogs", "2000 of 4000", "4000 of 4000"]
+    assert "reading :cat: and [red]dogs" in seen[True]
+    assert "4,000/4,000 samples the end" in seen[True]
+    assert " of 4000" not in seen[True]
+
+
+def test_a_demo_tells_every_tenth_training(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_of_demo(20) as tell:
+        for _ in range(20):
+            tell()
+    lines = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["20 trainings", *(f"{number}/20 trained" for number in range(2, 21, 2))]
 
 
 def test_the_summary_puts_the_headline_first_and_marks_the_oracle() -> None:

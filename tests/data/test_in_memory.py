@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
 import acto
+from acto import fitting
 from acto.core.errors import UserError
 from acto.data.in_memory import as_dataset
 from acto.data.samples import DataSpec
@@ -318,6 +320,90 @@ def test_fit_still_takes_a_run_and_a_folder(tmp_path: Path) -> None:
         fit(data, wrong_labels())
     with pytest.raises(UserError, match="needs the folder"):
         fit(run, LABELS)  # type: ignore[call-overload]
+
+
+KEYWORDS = [p.name for p in inspect.signature(fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
+OF_A_RUN = ["dataset", "resume", "overwrite", "report"]
+"""What `fit(run, folder)` takes."""
+GIVEN: dict[str, Any] = {
+    "labels": 1 - LABELS, "out": "here", "dataset": as_dataset(VECTORS, LABELS),
+    "test": TensorDataset(torch.from_numpy(VECTORS[:6]), torch.from_numpy(LABELS[:6])), "test_labels": LABELS[:6],
+    "class_names": ["1", "0"], "ids": range(100, 140), "holdout_share": 0.3, "method": "standard", "net": "mlp:8",
+    "epochs": 3, "noise_rate": 0.25, "seed": 7, "device": "cpu", "init_from": "no-run", "resume": True,
+    "overwrite": True, "report": print, "batch_size": 9,
+}  # fmt: skip
+"""A value of every argument that makes a difference, and of one setting."""
+
+
+class Asked(Exception):
+    """Stands for the training."""
+
+
+def asked_of(data: Any, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What fit would train on, or its refusal in words."""
+
+    def train_run(run: Run, folder: Path, *, dataset: Any, **rest: Any) -> None:
+        parts = [(part.ids, part.labels.tolist()) for part in (dataset.train, dataset.test)]
+        raise Asked(run.to_dict(), folder if "out" in given else None, parts, dataset.class_names, rest)
+
+    monkeypatch.setattr(fitting, "train_run", train_run)
+    labels = {} if isinstance(data, acto.data.samples.Dataset) else {"labels": LABELS}
+    try:
+        fit(data, **labels | given)
+    except Asked as asked:
+        return asked.args
+    except UserError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_no_argument_is_ignored_beside_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = ["dataset", "test_labels", "init_from", "resume", "overwrite"]  # the last two without a folder
+    brought = ["labels", "test", "test_labels", "class_names", "ids", "holdout_share"]
+    for data, wrong in ((VECTORS, refused), (as_dataset(VECTORS, LABELS), [*refused, *brought])):
+        before = asked_of(data, {}, monkeypatch)
+        assert not isinstance(before, str)
+        after = asked_of(data, {name: GIVEN[name]}, monkeypatch)
+        if name in wrong:
+            assert after.startswith("no-run" if name == "init_from" else name), after
+        else:
+            assert not isinstance(after, str), after
+            assert after != before
+        if name in ("resume", "overwrite"):
+            *_, rest = asked_of(data, {name: True, "out": "here"}, monkeypatch)
+            assert rest == {"resume": False, "overwrite": False, "report": (), name: True}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_no_argument_is_ignored_beside_a_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: dict[str, Any] = {}
+    monkeypatch.setattr(fitting, "train_run", lambda run, folder, **arguments: taken.update(arguments))
+    run = Run(data=DataSpec(source="memory"), method="standard", net="mlp:8", protocol=Protocol(epochs=1))
+    given: Any = {name: 0.1 if name == "holdout_share" else GIVEN[name]}  # the default, if it is said
+    if name in OF_A_RUN:
+        fit(run, tmp_path / "run", **given)
+        assert taken == given
+    elif name != "labels":
+        with pytest.raises(UserError, match=f"^{name} belongs into the Run: .* takes {', '.join(OF_A_RUN)}$"):
+            fit(run, tmp_path / "run", **given)
+        assert not taken
+
+
+def test_every_argument_of_fit_was_tried() -> None:
+    assert {"labels", *KEYWORDS, "batch_size"} == GIVEN.keys()
+    assert list(inspect.signature(acto.train_run).parameters)[2:] == OF_A_RUN
+
+
+def test_what_does_not_go_with_data_in_memory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^holdout_share cannot be given beside test"):
+        fit(VECTORS, LABELS, test=VECTORS, test_labels=LABELS, holdout_share=0.1)
+    for settings in ({"noise": "symmetric"}, {"subset": 10}, {"data.holdout_share": 0.3}, {"data.root": "."}):
+        with pytest.raises(UserError, match=f"^{next(iter(settings))} is for data that are still to be read"):
+            fit(VECTORS, LABELS, **settings)
+    settings: dict[str, Any] = {"epochs": 1, "net": "mlp:8", "device": "cpu", "data.max_image_pixels": 100}
+    fit(VECTORS, LABELS, out=tmp_path / "run", **settings)
+    config = acto.read_run(tmp_path / "run").config["data"]
+    assert (config["max_image_pixels"], config["holdout_share"]) == (100, 0.1)
 
 
 def test_small_data_get_small_batches() -> None:

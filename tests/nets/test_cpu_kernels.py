@@ -23,7 +23,7 @@ from acto.nets import cpu_kernels, cpu_layers
 from acto.nets.cpu_kernels import KernelsMissing, kernels
 from acto.nets.cpu_layers import NormReLU, WinogradConv2d, has_fast_form, use_kernels
 from acto.run_folder.reading import read_run
-from acto.runs.execute import fit
+from acto.runs.execute import train_run
 from acto.runs.run import Run
 from acto.training.protocol import Protocol
 from acto.training.step_modes import prepare_steps
@@ -471,7 +471,7 @@ def test_a_record_says_how_steps_were_taken(tmp_path: Path) -> None:
         run = Run(
             net="cnn7", method="standard", step=step, precision="bfloat16", protocol=Protocol(epochs=1, batch_size=20)
         )
-        fit(run, tmp_path / taken, dataset=dataset)
+        train_run(run, tmp_path / taken, dataset=dataset)
         (session,) = read_run(tmp_path / taken).sessions
         assert session["step"] == taken
 

@@ -37,7 +37,7 @@ from acto.runs.calibration import (
     fit_temperature,
     read_calibration,
 )
-from acto.runs.execute import fit
+from acto.runs.execute import train_run
 from acto.runs.run import Run
 from acto.runs.trained_model import Headline, load
 from acto.training.plans import Plan
@@ -114,7 +114,7 @@ def short_run(source: str, method: str, **data: object) -> Run:
 @pytest.mark.parametrize("method", ["acto", "ca2c", "dividemix"])
 def test_a_runs_model_gives_the_runs_probabilities(method: str, tmp_path: Path) -> None:
     run = short_run("digits", method, noise=NoiseSpec(kind="symmetric", rate=0.4), subset=200)
-    fit(run, tmp_path / "run")
+    train_run(run, tmp_path / "run")
     model = load(tmp_path / "run")
     train = load_data(run.data).train
     probs = model.predict_proba(train, device="cpu", batch_size=64)
@@ -141,7 +141,7 @@ def picture_folder(folder: Path, *, sides: tuple[int, ...], each: int) -> Path:
 def test_picture_files_are_scaled_and_cut_as_in_training_and_a_hold_out_gives_the_temperature(tmp_path: Path) -> None:
     source = picture_folder(tmp_path / "data", sides=(40, 50, 72), each=120)
     run = short_run(str(source), "standard", size=24, holdout_share=0.25)
-    fit(run, tmp_path / "run")
+    train_run(run, tmp_path / "run")
     model = load(tmp_path / "run")
     calibration = read_calibration(tmp_path / "run")
     assert calibration.num_holdout == 60 and calibration.noise_rate_holdout is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from acto.fitting import fit
 from acto.methods import METHODS
 from acto.run_folder.reading import last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder
-from acto.runs import execute
 from acto.runs.cost import estimate
+from acto.runs.events import EpochDone, Event, StepDone
+from acto.runs.execute import train_run
 from acto.runs.flags import parse
 from acto.runs.prepare import prepare
 from acto.runs.resolve import resolve
@@ -137,13 +137,14 @@ def test_other_methods_go_on(tmp_path: Path) -> None:
 def test_a_resumed_warm_start_ends_with_the_same_bytes(before: Path, tmp_path: Path, moment: str) -> None:
     run, now = planned(before), dataset(0)
     calm, broken = tmp_path / "calm", tmp_path / "broken"
-    execute.fit(run, calm, dataset=now)
+    train_run(run, calm, dataset=now)
 
     class Killed(BaseException):
         pass
 
-    def kill(event: str, facts: Mapping[str, Any]) -> None:
-        if (event, facts.get("epoch")) == (("epoch", 7) if moment == "after two epochs" else ("step", 6)):
+    def kill(event: Event) -> None:
+        kind, epoch = (EpochDone, 7) if moment == "after two epochs" else (StepDone, 6)
+        if isinstance(event, kind) and event.epoch == epoch:
             raise Killed
 
     copy = tmp_path / "origin"
@@ -151,7 +152,7 @@ def test_a_resumed_warm_start_ends_with_the_same_bytes(before: Path, tmp_path: P
     moved = replace(run, init_from=str(copy))
     if moment != "before the first save":
         with pytest.raises(Killed):
-            execute.fit(moved, broken, dataset=now, report=kill)
+            train_run(moved, broken, dataset=now, report=kill)
         shutil.rmtree(copy)  # nothing of it is needed any more
     else:
         prepared = prepare(moved, dataset=now)
@@ -159,7 +160,7 @@ def test_a_resumed_warm_start_ends_with_the_same_bytes(before: Path, tmp_path: P
             assert prepared.warm_start is not None
             prepared.warm_start.begin(folder)  # and here it dies: rows and facts are there, no checkpoint is
         prepared.close()
-    execute.fit(moved, broken, dataset=now, resume=True)
+    train_run(moved, broken, dataset=now, resume=True)
     for name in SAME:
         here, there = ((folder / name).read_text(errors="replace") for folder in (calm, broken))
         assert here == there.replace(str(copy), str(before)), name

@@ -8,15 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import count
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from acto.cli.parser import Parser
+from acto.cli.progress import Bar
 from acto.compare.demo import MLP, NUM_SEEDS, TITLES, has_package, report_page, summarize, table, verdict
 from acto.compare.demo_trials import RATES, measure_all, trials_of
 from acto.core.errors import UserError, check_range
@@ -96,19 +96,16 @@ def _exit_when_terminated() -> Iterator[None]:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
     """Shows on stderr how many trainings are done: a bar on a terminal, elsewhere a line for every tenth of them."""
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
-        columns = (TextColumn("trained"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield partial(bar.advance, task)
-        return
     done, started = count(1), time.monotonic()
 
     def tell() -> None:
         number = next(done)
-        if number * 10 // total > (number - 1) * 10 // total:
-            print(f"{number}/{total} trained, {duration(time.monotonic() - started)}", file=sys.stderr, flush=True)
+        bar.show(number, total)
+        if not bar.is_drawn and number * 10 // total > (number - 1) * 10 // total:
+            bar.say(f"{number}/{total} trained, {duration(time.monotonic() - started)}")
 
-    print(f"{total} trainings", file=sys.stderr, flush=True)
-    yield tell
+    with Bar("trained", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+        bar.show(0, total)
+        if not bar.is_drawn:
+            bar.say(f"{total} trainings")
+        yield tell

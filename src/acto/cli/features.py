@@ -7,15 +7,12 @@ the same question; and since the network stays as it is, an epoch costs seconds.
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TimeRemainingColumn
 
 from acto.cli.parser import Parser, out_file
-from acto.cli.progress import HEARTBEAT_SECONDS
+from acto.cli.progress import Bar
 from acto.core.device import resolve_device
 from acto.core.errors import UserError, check_range, choose
 from acto.core.resources import usable_cores
@@ -58,14 +55,18 @@ def features(tokens: Sequence[str]) -> int:
     dtype = choose("dtype", given.get("dtype", "float32"), DTYPES)
     choose("precision", given.get("precision", "auto"), PRECISIONS)
     device = resolve_device(given.get("device", "auto"))
-    _say(f"reading {visible(spec.source)}")
+    bar = Bar("{task.completed:,.0f}/{task.total:,.0f} samples", BarColumn(), TimeRemainingColumn(compact=True))
+    bar.say(f"reading {visible(spec.source)}")
     data = load(spec, data_root=spec.root)
     for text in data.notes:
-        _say(f"note: {text}")
+        bar.say(f"note: {text}")
     backbone = make_backbone(
         given["net"], given["weights"], data, size=given.get("size"), device=device, trust=given.get("trust_net", False)
     )
-    bar = _Bar()
+
+    def tell(done: int, total: int) -> None:
+        bar.show(done, total, sign=f"{done:,} of {total:,} samples")
+
     try:
         done = extract(
             data,
@@ -77,12 +78,12 @@ def features(tokens: Sequence[str]) -> int:
             workers=given.get("workers", min(4, usable_cores())),
             max_pixels=spec.max_image_pixels,
             overwrite=given.get("overwrite", False),
-            say=_say,
-            tell=bar,
+            say=bar.say,
+            tell=tell,
         )
     except KeyboardInterrupt:
         bar.stop()
-        _say(f"what is done lies in {folder_of(out)}: the same command goes on")
+        bar.say(f"what is done lies in {folder_of(out)}: the same command goes on")
         raise
     finally:
         bar.stop()
@@ -140,42 +141,6 @@ def _divided(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             own.append(token)
     return own, of_data
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-class _Bar:
-    """A progress bar on a terminal, elsewhere a line now and then; both on stderr."""
-
-    def __init__(self) -> None:
-        console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} samples"),
-            BarColumn(),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-        )
-        self._task: TaskID | None = None
-        self._last_sign = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Tell how many samples are done."""
-        if self._progress.console.is_terminal:
-            if self._task is None:
-                self._task = self._progress.add_task("", total=total)
-                self._progress.start()
-            self._progress.update(self._task, completed=done)
-        elif time.monotonic() - self._last_sign >= HEARTBEAT_SECONDS:
-            self._last_sign = time.monotonic()
-            _say(f"{done:,} of {total:,} samples")
-
-    def stop(self) -> None:
-        """Put the terminal back as it was."""
-        if self._task is not None:
-            self._progress.stop()
 
 
 def _show(done: Extracted, data: Dataset, *, as_json: bool) -> None:

@@ -10,31 +10,30 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TimeRemainingColumn
 
 from acto.core.text import columns, counted, duration, percent
+from acto.runs.events import EpochDone, Event, Note, RunFinished, RunStarted, StepDone
 
 HEARTBEAT_SECONDS = 30.0
-"""Without a terminal, an epoch that takes longer shows a sign of life this often."""
+"""Without a terminal, work that takes longer shows a sign of life this often."""
 
 
-class Reporter:
-    """Tells what happens in a run, as an `acto.runs.events.Report`.
-
-    Events: ``start``, ``step``, ``epoch``, ``note``, ``finish``. Leave the context to put the terminal back as it was.
-    """
+class Bar:
+    """A progress bar on a terminal, elsewhere a line now and then. Leave the context to put the terminal back."""
 
     def __init__(
         self,
-        *,
+        *looks: str | ProgressColumn,
         silent: bool = False,
         stream: TextIO | None = None,
         terminal: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make one.
+        """Make one; it appears when it is first shown.
 
         Args:
+            *looks: columns of rich.progress.
             silent: say nothing, as in all but the first of several processes.
             stream: None: stderr.
             terminal: None: whether `stream` is one.
@@ -43,23 +42,64 @@ class Reporter:
         self.silent = silent
         self.stream = sys.stderr if stream is None else stream
         # rich reads NO_COLOR and TERM by itself.
-        console = Console(file=self.stream, force_terminal=terminal, highlight=False, soft_wrap=True)
-        self.clock = clock
-        self.bar = (
-            Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[left]}"),
-                console=console,
-                transient=True,
-            )
-            if console.is_terminal and not silent
-            else None
-        )
-        self.task: TaskID | None = None
-        self.last_sign = clock()
+        console = Console(file=self.stream, force_terminal=terminal, highlight=False, soft_wrap=True, emoji=False)
+        self.is_drawn = console.is_terminal and not silent
+        self._progress = Progress(*looks, console=console, transient=True)
+        self._task: TaskID | None = None
+        self._clock = clock
+        self._last_sign = clock()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def say(self, text: str) -> None:
+        """One line, above the bar if there is one."""
+        self._last_sign = self._clock()
+        if self.is_drawn:
+            self._progress.console.print(text, markup=False)
+        elif not self.silent:
+            print(text, file=self.stream, flush=True)
+
+    def show(
+        self, done: int | None = None, total: int | None = None, *, anew: bool = False, sign: str = "", **texts: Any
+    ) -> None:
+        """Show that so many of `total` are done; None: as many as before.
+
+        Args:
+            done: number.
+            total: number.
+            anew: the speed of what was done before says nothing about the rest.
+            sign: said after a long silence where there is no bar.
+            **texts: the columns' fields, and "description".
+        """
+        if not self.is_drawn:
+            if sign and self._clock() - self._last_sign >= HEARTBEAT_SECONDS:
+                self.say(sign)
+            return
+        if self._task is None:
+            self._task = self._progress.add_task("")
+        elif anew:
+            self._progress.reset(self._task, total=total)
+        self._progress.update(self._task, completed=done, total=total, **texts)
+        self._progress.start()
+
+    def stop(self) -> None:
+        """Put the terminal back as it was."""
+        if self._task is not None:
+            self._progress.stop()
+
+
+class Reporter:
+    """A listener of a run that tells on stderr what happens. Leave the context to put the terminal back as it was."""
+
+    def __init__(self, **options: Any) -> None:
+        """Make one; `options` are those of Bar."""
+        remaining = TimeRemainingColumn(compact=True)
+        step = "step {task.completed:.0f}/{task.total:.0f}"
+        self.bar = Bar("{task.description}", BarColumn(), step, remaining, "{task.fields[left]}", **options)
         self.epochs = 0
         self.uncertain_epochs = 0
         self.accuracy_name = "test accuracy"
@@ -69,75 +109,63 @@ class Reporter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stop()
+        self.bar.stop()
 
-    def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Tell one event."""
-        tell: dict[str, Callable[[Mapping[str, Any]], None]] = {
-            "note": lambda facts: self.say(f"note: {facts['text']}"),
-            "start": self._start,
-            "step": self._step,
-            "epoch": self._epoch,
-            "finish": lambda summary: self._stop(),
-        }
-        tell[event](facts)
+    def __call__(self, event: Event) -> None:
+        """Tell one event; one that is not known is passed over."""
+        match event:
+            case Note():
+                self.say(f"note: {event.text}")
+            case RunStarted():
+                self._start(event)
+            case StepDone():
+                self._step(event)
+            case EpochDone():
+                self._epoch(event)
+            case RunFinished():
+                self.bar.stop()
 
     def say(self, text: str) -> None:
         """One line, above the progress bar if there is one."""
-        self.last_sign = self.clock()
-        if self.silent:
-            return
-        if self.bar is not None:
-            self.bar.console.print(text, markup=False)
-        else:
-            print(text, file=self.stream, flush=True)
+        self.bar.say(text)
 
-    def _stop(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def _start(self, facts: Mapping[str, Any]) -> None:
-        run = facts["run"]
+    def _start(self, event: RunStarted) -> None:
+        run = event.run
         self.epochs = run.protocol.epochs
         self.uncertain_epochs = getattr(run.config, "warmup_epochs", 0)
-        if facts["test_labels_are_given"]:
+        if event.test_labels_are_given:
             self.accuracy_name = "accuracy against the given labels"
         self.say(
-            f"{run.method} on {facts['data']}: {facts['num_train']:,} training and {facts['num_test']:,} test samples, "
-            f"{facts['num_classes']} classes"
+            f"{run.method} on {event.data}: {event.num_train:,} training and {event.num_test:,} test samples, "
+            f"{event.num_classes} classes"
         )
-        if (rate := facts["noise"].get("rate_realised")) is not None:
-            kind = facts["noise"].get("kind", "none")
+        if (rate := event.noise.get("rate_realised")) is not None:
+            kind = event.noise.get("kind", "none")
             self.say(f"wrong labels: {percent(rate)} of the training set{'' if kind == 'none' else f' ({kind})'}")
         self.say(
             f"{run.net}, {counted(self.epochs, 'epoch')}, {run.protocol.batch_size} samples a step, "
-            f"on {facts['device']} in {facts['precision']}"
+            f"on {event.device} in {event.precision}"
         )
-        self.say(f"folder: {facts['folder']}")
-        if facts["epochs_done"]:
-            self.say(f"going on after epoch {facts['epochs_done']} of {self.epochs}")
-        if self.bar is not None:
-            self.task = self.bar.add_task("", total=1, left="")
-            self.bar.start()
+        self.say(f"folder: {event.folder}")
+        if event.epochs_done:
+            self.say(f"going on after epoch {event.epochs_done} of {self.epochs}")
+        self.bar.show(0, 1, left="")
 
-    def _step(self, facts: Mapping[str, Any]) -> None:
-        epoch, step, steps = facts["epoch"] + 1, facts["step"] + 1, facts["steps"]
-        if self.bar is not None and self.task is not None:
-            if step == 1:  # a new epoch, or a new turn of it
-                self.bar.reset(self.task, total=steps)
-            self.bar.update(self.task, completed=step, description=f"epoch {epoch}/{self.epochs}")
-        elif self.clock() - self.last_sign >= HEARTBEAT_SECONDS:
-            self.say(f"epoch {epoch}/{self.epochs}: step {step}/{steps}")
+    def _step(self, event: StepDone) -> None:
+        epoch, step, steps = f"epoch {event.epoch + 1}/{self.epochs}", event.step + 1, event.steps
+        sign = f"{epoch}: step {step}/{steps}"
+        # Step 1 is that of a new epoch, or of a new turn of it.
+        self.bar.show(step, steps, anew=step == 1, sign=sign, description=epoch)
 
-    def _epoch(self, row: Mapping[str, Any]) -> None:
-        done = row["epoch"] + 1
-        self.seconds.append(row["seconds"])
+    def _epoch(self, event: EpochDone) -> None:
+        done, row = event.epoch + 1, event.metrics
+        self.seconds.append(event.seconds)
         parts = [f"epoch {done:>{len(str(self.epochs))}}/{self.epochs}", f"loss {row['loss']:.4g}"]
         if not math.isnan(row["test_accuracy"]):
             parts.append(f"{self.accuracy_name} {percent(row['test_accuracy'])}")
         if "selected_share" in row:
             parts.append(f"selected {percent(row['selected_share'])}")
-        parts.append(duration(row["seconds"]))
+        parts.append(duration(event.seconds))
         left = ""
         if done < self.epochs:
             # Epochs after the warm-up take longer, by how much is not known yet.
@@ -145,8 +173,7 @@ class Reporter:
             left = f"{sign}{duration((self.epochs - done) * sum(self.seconds) / len(self.seconds))} left"
             parts.append(left)
         self.say("  ".join(parts))
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, left=left)
+        self.bar.show(left=left)
 
 
 def summary_lines(summary: Mapping[str, Any], folder: str) -> list[str]:

@@ -26,6 +26,7 @@ from acto.labels.run_audit import audit_at_the_end, training_data
 from acto.run_folder.reading import last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder, default_run_name
 from acto.runs.cost import Estimate, estimate
+from acto.runs.events import Note
 from acto.runs.execute import execute
 from acto.runs.failures import Interrupted
 from acto.runs.flags import parse
@@ -81,9 +82,9 @@ def start(run: Run, launch: Launch, *, dataset: Dataset | None = None) -> int:
         )
     with Reporter(silent=distributed.rank() > 0) as reporter:
         for text in launch.notes:
-            reporter("note", {"text": text})
+            reporter(Note(text=text))
         if launch.dry_run and run.data.cache is not None:
-            reporter("note", {"text": "a dry run fills no cache: the times are those of decoding in every epoch"})
+            reporter(Note(text="a dry run fills no cache: the times are those of decoding in every epoch"))
             run = run.without_cache()
         prepared = _prepare(run, launch, reporter, dataset=dataset)
         if launch.dry_run:

@@ -19,7 +19,7 @@ import torch
 
 from acto.core import distributed
 from acto.core.device import device_in_words
-from acto.core.errors import RunError
+from acto.core.errors import RunError, UserError
 from acto.core.types import Clock
 from acto.data.noise import sha256_of_labels
 from acto.data.samples import Dataset
@@ -28,7 +28,7 @@ from acto.run_folder.checkpoints import Checkpoint
 from acto.run_folder.reading import State, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder
 from acto.runs import calibration
-from acto.runs.events import Report
+from acto.runs.events import EpochDone, Listener, Listeners, Note, RunFinished, RunStarted, StepDone, tell_all
 from acto.runs.failures import Interrupted, Stop, signals_raise
 from acto.runs.prepare import Prepared, explained, prepare
 from acto.runs.run import Run
@@ -45,9 +45,7 @@ FEW_SELECTED = 0.25
 """Where an epoch selects a smaller share of all samples than this, the method's advice is added."""
 
 
-def execute(
-    prepared: Prepared, folder: RunFolder | Path, *, report: Report = lambda event, facts: None
-) -> dict[str, Any]:
+def execute(prepared: Prepared, folder: RunFolder | Path, *, report: Listeners = ()) -> dict[str, Any]:
     """Train into `folder`, from its last checkpoint if it has one, and return the summary.
 
     A signal (SIGINT, SIGTERM) or an error leaves the last checkpoint and says so in the folder's status.
@@ -55,7 +53,7 @@ def execute(
     Args:
         prepared: what to train; used up.
         folder: in processes other than the first only its path: they write nothing, and the summary is empty.
-        report: told what happens, in the first process.
+        report: listeners, told what happens in the first process, see acto.runs.events.
 
     Raises:
         acto.runs.failures.Interrupted: after a signal.
@@ -67,7 +65,7 @@ def execute(
         with signals_raise() as stop, explained(prepared.run, prepared):
             if isinstance(folder, Path):
                 return _follow(prepared, folder, stop)
-            summary = _train(prepared, folder, report, stop)
+            summary = _train(prepared, folder, tell_all(report), stop)
     except BaseException as error:
         if isinstance(folder, RunFolder):
             state: State = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
@@ -82,14 +80,14 @@ def execute(
     return summary
 
 
-def fit(
+def train_run(
     run: Run,
     folder: Path | str,
     *,
     dataset: Dataset | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    report: Report = lambda event, facts: None,
+    report: Listeners = (),
 ) -> dict[str, Any]:
     """Train `run` into `folder` and return the summary: what `acto train` does, without its words.
 
@@ -99,7 +97,7 @@ def fit(
         dataset: what `run.data` stands for, where it has been read already.
         resume: go on from the last checkpoint in `folder`, which must be of the same run.
         overwrite: delete a run that is in `folder`.
-        report: told what happens.
+        report: a listener, or a sequence of them, told what happens, see acto.runs.events.
 
     Raises:
         UserError: data, settings or folder cannot be used; then nothing was written.
@@ -107,11 +105,18 @@ def fit(
         acto.run_folder.writing.RunError: the disk refuses, memory runs out, or another process of the run ends.
         acto.training.loop.DivergedError: loss or weights are no longer finite.
     """
+    if not isinstance(run, Run):
+        raise UserError(f"train_run takes a Run, not {type(run).__name__}: acto.fit trains on data in memory")
+    if not isinstance(folder, str | Path):
+        raise UserError(f"train_run needs the folder that the run is written to, not {type(folder).__name__}")
+    if resume and overwrite:
+        raise UserError("resume goes on with the run that overwrite deletes: leave one of them away")
+    tell = tell_all(report)
     prepared = prepare(
         run,
         dataset=dataset,
         folder=Path(folder) if resume else None,
-        say=lambda text: report("note", {"text": text}),
+        say=lambda text: tell(Note(text=text)),
     )
     config = run.to_dict()
     with (
@@ -119,7 +124,7 @@ def fit(
         if resume
         else RunFolder.create(folder, config=config, overwrite=overwrite)
     ) as opened:
-        return execute(prepared, opened, report=report)
+        return execute(prepared, opened, report=tell)
 
 
 def _follow(prepared: Prepared, path: Path, stop: Stop) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def _follow(prepared: Prepared, path: Path, stop: Stop) -> dict[str, Any]:
     return {}
 
 
-def _train(prepared: Prepared, folder: RunFolder, report: Report, stop: Stop) -> dict[str, Any]:
+def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) -> dict[str, Any]:
     run, dataset, training = prepared.run, prepared.dataset, prepared.training
     device = device_in_words(training.device)
     start = folder.last_checkpoint()
@@ -153,33 +158,32 @@ def _train(prepared: Prepared, folder: RunFolder, report: Report, stop: Stop) ->
         step=step_taken(training.method, training.recorder),
     )
     for text in (*dataset.notes, *([start.note] if start is not None and start.note else [])):
-        report("note", {"text": text})
+        tell(Note(text=text))
     if lost:
         first, last = training.epochs_done, training.epochs_done + lost - 1
-        report("note", {"text": f"epochs {first} to {last} left no good checkpoint and are done again"})
+        tell(Note(text=f"epochs {first} to {last} left no good checkpoint and are done again"))
     if prepared.warm_start is not None:
-        report("note", {"text": prepared.warm_start.in_words()})
-    report(
-        "start",
-        {
-            "run": run,
-            "device": device,
-            "precision": str(training.precision).removeprefix("torch."),
-            "data": dataset.name,
-            "num_train": len(dataset.train),
-            "num_test": len(dataset.test),
-            "num_classes": dataset.num_classes,
-            "test_labels_are_given": dataset.test_labels_are_given,
-            "noise": dataset.noise,
-            "epochs_done": training.epochs_done,
-            "folder": str(folder.path),
-        },
+        tell(Note(text=prepared.warm_start.in_words()))
+    tell(
+        RunStarted(
+            run=run,
+            device=device,
+            precision=str(training.precision).removeprefix("torch."),
+            data=dataset.name,
+            num_train=len(dataset.train),
+            num_test=len(dataset.test),
+            num_classes=dataset.num_classes,
+            test_labels_are_given=dataset.test_labels_are_given,
+            noise=dataset.noise,
+            epochs_done=training.epochs_done,
+            folder=str(folder.path),
+        )
     )
     starved: set[int] = set()
 
     def tick(clock: Clock) -> None:
         stop.check()
-        report("step", {"epoch": clock.epoch, "turn": clock.turn, "step": clock.step, "steps": clock.steps})
+        tell(StepDone(epoch=clock.epoch, turn=clock.turn, step=clock.step, steps=clock.steps))
 
     for log in run_epochs(training, prepared.train_data, seed=run.seed, tick=tick):
         started = time.monotonic()
@@ -194,10 +198,10 @@ def _train(prepared: Prepared, folder: RunFolder, report: Report, stop: Stop) ->
         folder.save_checkpoint(log.epoch, {"training.pt": checkpoint(training)})
         folder.set_status("running", epoch=log.epoch)
         for text in _starving(prepared, starved):
-            report("note", {"text": text})
-        report("epoch", {"epoch": log.epoch, **row, "seconds": timing["train_seconds"] + timing["eval_seconds"]})
+            tell(Note(text=text))
+        tell(EpochDone(epoch=log.epoch, metrics=row, seconds=timing["train_seconds"] + timing["eval_seconds"]))
     summary = _finish(prepared, folder)
-    report("finish", summary)
+    tell(RunFinished(summary=summary))
     return summary
 
 
