@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from acto.cli.audit import lines
+from acto.cli.flags import parse
 from acto.cli.progress import Reporter, summary_lines
 from acto.core import distributed
 from acto.core.device import resolve_device
@@ -28,7 +29,6 @@ from acto.run_folder.writing import RunFolder, default_run_name
 from acto.runs.cost import Estimate, estimate
 from acto.runs.execute import execute
 from acto.runs.failures import Interrupted
-from acto.runs.flags import parse
 from acto.runs.prepare import Prepared, prepare
 from acto.runs.resolve import resolve, with_whole_paths
 from acto.runs.run import Run
@@ -236,10 +236,10 @@ def train(tokens: Sequence[str]) -> int:
     launch = Launch(
         out=asked.actions.get("out"),
         overwrite=asked.actions.get("overwrite", False),
-        dry_run=asked.actions.get("dry-run", False),
+        dry_run=asked.actions.get("dry_run", False),
         download=asked.actions.get("download", False),
         json=asked.actions.get("json", False),
-        report=not asked.actions.get("no-report", False),
+        report=not asked.actions.get("no_report", False),
     )
     dataset = None
     if asked.saved:
@@ -247,7 +247,7 @@ def train(tokens: Sequence[str]) -> int:
         run = Run.from_dict(settings, trust_net=asked.net_was_typed)
     else:
         run, dataset = resolve(asked.settings, trust_net=asked.net_was_typed, download=launch.download)
-    if asked.actions.get("print-config"):
+    if asked.actions.get("print_config"):
         print(yaml.safe_dump(plain(run.to_dict()), sort_keys=False), end="")
         return 0
     return resume(asked.actions["resume"], run, launch) if asked.saved else start(run, launch, dataset=dataset)
