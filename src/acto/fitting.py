@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
-from acto.core.settings import merged
+from acto.core.settings import merged, nested
 from acto.data.containers import gather
 from acto.data.in_memory import NAME, gather_dataset
 from acto.data.samples import Dataset
@@ -202,12 +202,12 @@ def fit(
     asked: dict[str, Any] = {"data": {"source": NAME, "holdout_share": holdout_share, "holdout_seed": seed or 0}}
     for key, value in said.items():
         if value is not None:
-            asked = merged(asked, _nested(key, value))
+            asked = merged(asked, nested({key: value}))
     if init_from is not None:
         asked = settings_after(init_from, asked)
     known_method = choose("method", asked.get("method", "acto"), METHODS)
     for name, value in settings.items():
-        asked = merged(asked, _nested(_key(name, known_method), value))
+        asked = merged(asked, nested({_key(name, known_method): value}))
     if isinstance(data, Dataset):
         brought = {"labels": labels, "test": test, "test_labels": test_labels, "class_names": class_names, "ids": ids}
         if wrong := [name for name, value in brought.items() if value is not None]:
@@ -253,9 +253,3 @@ def _key(name: str, method: str) -> str:
             return key
     names = [*short, *(key.rpartition(".")[2] for key in known), *known]
     raise UserError(f"unknown setting {name!r} of method {method!r}.{closest(name, names)}")
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)

@@ -181,13 +181,23 @@ def test_flags_stand_before_and_behind_the_study(
     monkeypatch.setattr(SlurmLauncher, "with_parameters", plan)
     monkeypatch.setattr("acto.cli.sweep.jobs_of", lambda blocks, **facts: planned.append((blocks, facts)) or [])
     monkeypatch.chdir(tmp_path)
-    parts = [str(tmp_path / "s.yaml")], ["--lr", "0.3", "--warmup_epochs", "1"], ["--slurm.partition", "gpu"]
+    parts = (
+        [str(tmp_path / "s.yaml")],
+        ["--lr", "0.3", "--net", "a:b", "--warmup_epochs", "1"],
+        ["--slurm.partition", "gpu"],
+    )
     tokens = [token for k in order for token in parts[k]]
     with pytest.raises(UserError, match="enough"):
         sweep([*tokens, "--jobs", "1"])
     ((block,), facts), slurm = planned
     assert block.settings["protocol.plan.lr"] == "0.3" and block.settings["acto.warmup_epochs"] == "1"
     assert facts == {"trust_net": False, "download": False} and slurm == {"partition": "gpu"}
+    planned.clear()
+    with pytest.raises(UserError, match="enough"):
+        sweep(["--slurm.partition=gpu", "--net", "a:b", "--data", "digits", "--download", "--methods", "acto,gce"])
+    (((block,), facts), slurm) = planned
+    assert [variant.method for variant in block.variants] == ["acto", "gce"] and block.sources == ("digits",)
+    assert facts == {"trust_net": True, "download": True} and slurm == {"partition": "gpu"}
 
 
 STUDY = """

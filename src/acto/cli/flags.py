@@ -15,7 +15,7 @@ from acto.core.errors import UserError, choose
 from acto.core.settings import Field, flatten, merged, plain, type_name
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
-from acto.run_folder.reading import read_settings
+from acto.run_folder.reading import read_run
 from acto.runs.recipes.by_data import SETTINGS, setting_for
 from acto.runs.recipes.recipe import recipe
 from acto.runs.resolve import SHORT, checked, known_fields, section, unknown
@@ -43,12 +43,12 @@ def parse(tokens: Sequence[str]) -> Asked:
         SystemExit: after --help.
     """
     first = _first_look(tokens)
-    saved: dict[str, Any] = read_settings(first["resume"]) if "resume" in first else {}
+    saved = read_run(first["resume"]).config if "resume" in first else {}
     from_file = _read_file(first["config"]) if "config" in first else {}
     method = saved.get("method") or first.get("method") or from_file.get("method")
     before = first.get("init_from") or from_file.get("init_from")
     if method is None:
-        method = read_settings(str(before))["method"] if before is not None else "acto"
+        method = read_run(str(before)).config["method"] if before is not None else "acto"
     method = choose("method", str(method), METHODS)
     fields, short = settings_of(method, source=first.get("data"))
     parser = train_parser(fields, short)

@@ -7,7 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -233,14 +233,8 @@ def train(tokens: Sequence[str]) -> int:
         UserError: for anything that was asked for and cannot be done.
     """
     asked = parse(tokens)
-    launch = Launch(
-        out=asked.actions.get("out"),
-        overwrite=asked.actions.get("overwrite", False),
-        dry_run=asked.actions.get("dry_run", False),
-        download=asked.actions.get("download", False),
-        json=asked.actions.get("json", False),
-        report=not asked.actions.get("no_report", False),
-    )
+    how = {name: asked.actions[name] for name in asked.actions.keys() & {f.name for f in fields(Launch)}}
+    launch = Launch(**how, report="no_report" not in asked.actions)
     dataset = None
     if asked.saved:
         settings = merged(asked.saved, with_whole_paths(asked.settings))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from acto.core.errors import UserError, choose, closest
-from acto.core.settings import Field, build, fields_of, merged, nested, typed
+from acto.core.settings import Field, build, fields_of, flatten, merged, nested, typed
 from acto.data.pictures.cache import MEMORY
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import SOURCES, load
@@ -37,9 +37,6 @@ SHORT = {
     "--weight-decay": "--protocol.weight_decay",
     "--lr": "--protocol.plan.lr",
     "--schedule": "--protocol.plan.schedule",
-    "--eval-every": "--eval_every",
-    "--sync-batchnorm": "--sync_batchnorm",
-    "--init-from": "--init_from",
 }
 """Short forms of the flags that are typed most; --warmup-epochs joins them where the method has a warm-up."""
 
@@ -167,10 +164,4 @@ def with_whole_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
         path = Path(value).expanduser()
         return os.path.abspath(path) if path.exists() else value
 
-    def walk(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        return {
-            name: walk(value, f"{prefix}{name}.") if isinstance(value, Mapping) else whole(f"{prefix}{name}", value)
-            for name, value in values.items()
-        }
-
-    return walk(settings, "")
+    return nested({key: whole(key, value) for key, value in flatten(settings).items()})
