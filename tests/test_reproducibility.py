@@ -21,10 +21,10 @@ import pytest
 import torch
 from PIL import Image
 
+from acto.cli.flags import parse
 from acto.core.types import Clock, Stream
 from acto.run_folder.reading import read_run
 from acto.runs.execute import train_run
-from acto.runs.flags import parse
 from acto.runs.prepare import prepare
 from acto.runs.resolve import resolve
 from acto.runs.run import Run

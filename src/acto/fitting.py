@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
-from acto.core.settings import merged
+from acto.core.settings import merged, nested
 from acto.data.containers import gather
 from acto.data.in_memory import NAME, gather_dataset
 from acto.data.samples import Dataset
@@ -254,12 +254,12 @@ def _asked(said: Mapping[str, Any], settings: Mapping[str, Any], *, init_from: P
     asked: dict[str, Any] = {}
     for key, value in said.items():
         if value is not None:
-            asked = merged(asked, _nested(key, value))
+            asked = merged(asked, nested({key: value}))
     if init_from is not None:
         asked = settings_after(init_from, asked)
     method = choose("method", asked.get("method", "acto"), METHODS)
     for name, value in settings.items():
-        asked = merged(asked, _nested(_key(name, method), value))
+        asked = merged(asked, nested({_key(name, method): value}))
     return asked
 
 
@@ -274,9 +274,3 @@ def _key(name: str, method: str) -> str:
             return key
     names = [*short, *(key.rpartition(".")[2] for key in known), *known]
     raise UserError(f"unknown setting {name!r} of method {method!r}.{closest(name, names)}")
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)

@@ -103,6 +103,15 @@ def test_settings(flags: str, message: str, refuse: Refuse) -> None:
         ("sed: 3", "unknown setting 'sed'. Did you mean 'seed'?"),
         ("protocol: {epoch: 3}", "unknown setting 'protocol.epoch'. Did you mean 'protocol.epochs'?"),
         ("protocol: 3", "protocol is a section of settings, but got 3"),
+        ("pencil: {alpha: 1}", "pencil.alpha is a setting of method 'pencil', but the method is 'acto'"),
+        (
+            "protocol: {optimizer: sdg}",
+            "protocol.optimizer must be one of sgd, adam, but got 'sdg'. Did you mean 'sgd'?",
+        ),
+        (
+            "acto: {memory_dtype: float8}",
+            "must be one of float32, float16, bfloat16 or null, but got 'float8'. Did",
+        ),
         ("seed: {a: 1}", "seed must be a whole number, but got {'a': 1}"),
         ("seed: null", "seed must be a whole number, but got None"),
         ("acto: {tau: small}", "acto.tau must be a number, but got 'small'"),

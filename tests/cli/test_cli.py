@@ -19,16 +19,16 @@ from PIL import Image
 
 import acto
 from acto.cli import COMMANDS, USAGE, main, train
+from acto.cli.flags import parse
 from acto.cli.progress import Reporter
 from acto.compare.sweep_jobs import Block, Variant, jobs_of
 from acto.core.errors import RunError, UserError
-from acto.core.settings import plain
+from acto.core.settings import flatten, plain
 from acto.methods import METHODS
 from acto.run_folder.reading import read_run
 from acto.runs.events import Event, StepDone
-from acto.runs.flags import parse
 from acto.runs.recipes import by_data
-from acto.runs.resolve import known_fields, resolve
+from acto.runs.resolve import checked, known_fields, resolve
 from acto.runs.run import Run
 from acto.training.plans import Plan
 from acto.training.protocol import Protocol
@@ -52,9 +52,8 @@ def test_every_command_is_there_and_explains_itself(capsys: pytest.CaptureFixtur
         module, _, function = place.partition(":")
         assert callable(getattr(import_module(module), function)), name
         assert f"\n  {name} " in USAGE
-        if name != "data":  # it explains itself below `data check`
-            assert main([name, "--help"]) == 0
-            assert f"acto {name}" in capsys.readouterr().out
+        assert main([name, "--help"]) == 0
+        assert f"acto {name}" in capsys.readouterr().out
     module_run = [sys.executable, "-m", "acto.cli", "methods", "act"]  # as torchrun starts it
     assert "Did you mean 'acto'?" in subprocess.run(module_run, capture_output=True, text=True, check=False).stderr
 
@@ -64,7 +63,7 @@ def test_help_and_version_load_neither_torch_nor_numpy() -> None:
 import sys
 from acto.cli import main
 assert main(["--help"]) == main([]) == main(["--version"]) == 0
-assert not {"torch", "numpy", "jsonargparse", "rich", "yaml"} & set(sys.modules), sorted(sys.modules)
+assert not {"torch", "numpy", "argparse", "rich", "yaml"} & set(sys.modules), sorted(sys.modules)
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.count("usage: acto COMMAND") == 2
@@ -219,9 +218,53 @@ def test_code_is_named_on_the_command_line_only(tmp_path: Path) -> None:
 def test_help_shows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "cifar100nc", "--method", "pencil", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "(short: --epochs) Total number. At least 1. (type: int, default: 150)" in text
+    assert "(short: --epochs) Total number. At least 1. (a whole number; default: 150)" in text
     assert "--pencil.alpha" in text
     assert "--acto.tau" not in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("protocol.plan.lr", "1e-3", 0.001),
+        ("protocol.plan.lr", 1, 1.0),
+        ("protocol.plan.lr", ".inf", float("inf")),
+        ("seed", "010", 10),
+        ("seed", "1_000", 1000),
+        ("seed", "0x10", 16),
+        ("acto.mining", "yes", True),
+        ("sync_batchnorm", "null", None),
+        ("protocol.clip_norm", "~", None),
+        ("weights", "null", None),
+        ("weights", "none", None),
+        ("weights", "", ""),
+        ("weights", "[a, b]", "[a, b]"),
+        ("acto.memory_dtype", "null", None),
+        ("data.root", "7", "7"),
+        ("data.classes", "[cat, dog]", ("cat", "dog")),
+        ("data.classes", ["cat", "dog"], ("cat", "dog")),
+    ],
+)
+def test_a_value_means_what_its_setting_wants(key: str, value: object, meant: object) -> None:
+    found = flatten(checked({key: value}))
+    assert found == {key: meant} and type(found[key]) is type(meant)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("seed", value) for value in (True, 3.0, "1e3", "", "nan", "#x", None, {"a": 1}, "9" * 5000)),
+        *(("protocol.plan.lr", value) for value in (False, "nan", "inf", "true", [1.0], 10**400, "2020-13-01")),
+        *(("acto.mining", value) for value in (1, "1", "none", None)),
+        *(("data.classes", value) for value in ("cat", "[1, 2]", [None], "null")),
+        *(("net", value) for value in (3, None, ["cnn7"])),
+        *(("acto.memory_dtype", value) for value in ("float8", 16)),
+        *(("protocol.clip_norm", value) for value in ("", "&x", "[1")),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"^f: {key} must be .*, but got "):
+        checked({key: value}, where="f: ")
 
 
 # Runs -----------------------------------------------------------------------------------------------------------

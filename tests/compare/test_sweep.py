@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,15 @@ from acto.methods import METHODS
 from acto.run_folder.writing import RunFolder
 
 
-def block(*methods: str, tokens: tuple[str, ...] = (), noises: tuple[str, ...] = ("symmetric:0.4",)) -> Block:
+def block(
+    *methods: str, settings: Mapping[str, Any] | None = None, noises: tuple[str, ...] = ("symmetric:0.4",)
+) -> Block:
     return Block(
         variants=parse_methods(methods),
         sources=("digits",),
         noises=tuple(map(parse_noise, noises)),
         seeds=(0, 1),
-        tokens=tokens,
+        settings=settings or {},
     )
 
 
@@ -108,17 +110,18 @@ def test_the_name_tells_what_it_is_and_hashes_what_decides() -> None:
 
 
 def test_the_run_is_the_one_that_train_would_do() -> None:
-    from acto.runs.flags import parse
+    from acto.cli.flags import parse
     from acto.runs.resolve import resolve
 
     tokens = ["--method", "acto", "--data", "digits", "--noise", "symmetric", "--noise-rate", "0.4", "--epochs", "8"]
-    (job, _) = jobs_of([block("acto", tokens=("--epochs", "8"))])
+    (job, _) = jobs_of([block("acto", settings={"protocol": {"epochs": 8}})])
     assert job.run == resolve(parse(tokens).settings)[0]
 
 
 def test_flags_of_some_methods_leave_the_others_alone() -> None:
-    flags = ("--acto.tau", "0.5", "--epochs", "9", "--warmup-epochs=4", "--lr", "0.3")
-    standard, _, acto, _ = (job.run for job in jobs_of([block("standard", "acto", tokens=flags)]))
+    settings = {"acto": {"tau": "0.5"}, "protocol": {"epochs": "9", "plan": {"lr": "0.3"}}}
+    both = block("standard", "acto").with_settings(settings, warmup_epochs="4")
+    standard, _, acto, _ = (job.run for job in jobs_of([both]))
     assert (acto.config.tau, acto.config.warmup_epochs, acto.protocol.epochs, acto.protocol.plan.lr) == (0.5, 4, 9, 0.3)
     assert (standard.protocol.epochs, standard.protocol.plan.lr) == (9, 0.3)
 
@@ -133,7 +136,7 @@ def test_data_of_ones_own_are_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     calls = []
     read = sweep_jobs.load
     monkeypatch.setattr(sweep_jobs, "load", lambda *a, **k: calls.append(a) or read(*a, **k))
-    jobs = jobs_of([replace(block("standard", "acto", tokens=("--epochs", "4")), sources=(str(path),))])
+    jobs = jobs_of([replace(block("standard", "acto", settings={"protocol": {"epochs": 4}}), sources=(str(path),))])
     assert [job.run.net for job in jobs] == ["mlp"] * 4
     assert jobs[2].run.config.warmup_epochs == 1
     assert len(calls) == 1
@@ -145,15 +148,56 @@ def test_data_of_ones_own_are_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     [
         (("--acot.tau", "1"), "unknown flag '--acot.tau'. Did you mean '--acto.tau'?"),
         (("--data.noise.rate", "0.1"), "data.noise.rate is set by the sweep: give --noises"),
+        (("--noise", "symmetric"), "data.noise.kind is set by the sweep: give --noises"),
+        (("--method", "elr"), "method is set by the sweep: give --methods"),
         (("--dividemix.alpha", "1"), "a setting of method 'dividemix'"),
-        (("--out", "x"), "--out is for a single run"),
+        (("--resume", "x"), "--resume is for a single run"),
         (("--epochs", "many"), "protocol.epochs must be a whole number"),
+        (("--warmup-epochs", "4", "--methods", "gce"), "unknown flag '--warmup-epochs': none of these methods"),
     ],
 )
-def test_flags_that_cannot_be_used(tokens: tuple[str, ...], words: str) -> None:
+def test_flags_that_cannot_be_used(
+    tokens: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
-        jobs_of([block("acto", tokens=tokens)])
+        sweep(["--methods", "acto", "--data", "digits", *tokens])
     assert words in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_flags_stand_before_and_behind_the_study(
+    order: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No value of a flag is taken for the study."""
+    (tmp_path / "s.yaml").write_text(STUDY)
+    planned: list[Any] = []
+
+    def plan(out: Path, slurm: Mapping[str, str]) -> None:
+        planned.append(slurm)
+        raise UserError("enough")
+
+    monkeypatch.setattr(SlurmLauncher, "with_parameters", plan)
+    monkeypatch.setattr("acto.cli.sweep.jobs_of", lambda blocks, **facts: planned.append((blocks, facts)) or [])
+    monkeypatch.chdir(tmp_path)
+    parts = (
+        [str(tmp_path / "s.yaml")],
+        ["--lr", "0.3", "--net", "a:b", "--warmup_epochs", "1"],
+        ["--slurm.partition", "gpu"],
+    )
+    tokens = [token for k in order for token in parts[k]]
+    with pytest.raises(UserError, match="enough"):
+        sweep([*tokens, "--jobs", "1"])
+    ((block,), facts), slurm = planned
+    assert block.settings["protocol.plan.lr"] == "0.3" and block.settings["acto.warmup_epochs"] == "1"
+    assert facts == {"trust_net": False, "download": False} and slurm == {"partition": "gpu"}
+    planned.clear()
+    with pytest.raises(UserError, match="enough"):
+        sweep(["--slurm.partition=gpu", "--net", "a:b", "--data", "digits", "--download", "--methods", "acto,gce"])
+    (((block,), facts), slurm) = planned
+    assert [variant.method for variant in block.variants] == ["acto", "gce"] and block.sources == ("digits",)
+    assert facts == {"trust_net": True, "download": True} and slurm == {"partition": "gpu"}
 
 
 STUDY = """
@@ -182,7 +226,7 @@ def test_a_study_file(tmp_path: Path) -> None:
         ("- {methods: acto, data: digits, noises: symmetric:lots}", "must be KIND:RATE"),
         ("- {methods: acto, data: digits, noises: symetric:0.4}", "unknown noise kind 'symetric'"),
         ("- {methods: acto, data: digits, seeds: [a]}", "seeds must be whole numbers"),
-        ("- {methods: acto, data: digits, settings: {protocol: {epoch: 3}}}", "Did you mean '--protocol.epochs'?"),
+        ("- {methods: acto, data: digits, settings: {protocol: {epoch: 3}}}", "Did you mean 'protocol.epochs'?"),
         ("- {methods: {method: acto, setings: {}}, data: digits}", "not setings"),
     ],
 )
@@ -466,7 +510,7 @@ def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (facts["outcome"], facts["noise_rate"], facts["error"]) == ("finished", 0.4, None)
     folder = Path(facts["folder"])
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    (job,) = jobs_of([replace(block("standard", tokens=("--epochs", "1", "--subset=100")), seeds=(0,))])
+    (job,) = jobs_of([replace(block("standard", settings={"protocol.epochs": 1, "data.subset": 100}), seeds=(0,))])
     assert folder.name == job.name and config["data"]["subset"] == 100
     assert "epoch 1/1" in (tmp_path / "runs" / "logs" / f"{folder.name}.log").read_text()
     files = {path.name for path in (tmp_path / "records" / folder.name).iterdir()}

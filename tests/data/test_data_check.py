@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from acto.cli import main
 from acto.core.errors import UserError
+from acto.core.settings import fields_of
 from acto.data.check import check_data, check_images
 from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, decode_rgb, inspect, inspect_all
 from acto.data.samples import DataSpec, Samples
@@ -200,6 +203,14 @@ def test_check_images_decodes_everything(tmp_path: Path):
     assert [problem.problem[:9] for problem in check_images(samples, max_pixels=100)][:2] == ["90x80 pix"] * 2
     in_memory = Samples(ids=("0",), labels=np.zeros(1, np.int64), pixels=np.zeros((1, 2, 2, 1), np.uint8))
     assert check_images(in_memory) == ()
+
+
+def test_help_shows_settings_of_the_data_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "--help"]) == 0
+    text = capsys.readouterr().out
+    shown = set(re.findall(r"^  --([\w.]+)", text, flags=re.M))
+    assert shown == {field.key for field in fields_of(DataSpec, "data")}
+    assert "(short: --data-root)" in text and "(short: --on-bad-image)" in text
 
 
 def test_check_data_reports(tmp_path: Path):

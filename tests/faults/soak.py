@@ -31,9 +31,9 @@ from processes import FAULTS as OF_PROCESSES
 from scenarios import FAULTS as OF_RUNS
 from storage import FAULTS as OF_STORAGE
 
+from acto.cli import flags  # noqa: F401  (loaded once, before the children are forked)
 from acto.data.samples import DataSpec
 from acto.data.sources import load
-from acto.runs import flags  # noqa: F401  (loaded once, before the children are forked)
 
 FAULTS = {**OF_RUNS, **OF_STORAGE, **OF_PROCESSES}
 TRIALS = {

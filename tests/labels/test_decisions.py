@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from acto.cli.apply import apply
+from acto.cli.flags import parse
 from acto.core.errors import RunError, UserError
 from acto.core.settings import build
 from acto.data.noise import NoiseSpec
@@ -19,7 +20,6 @@ from acto.labels.corrected_copy import apply_decisions
 from acto.labels.decisions import DecisionLog, corrected, read_decisions, to_csv
 from acto.labels.report import read_report
 from acto.run_folder.writing import RunFolder
-from acto.runs.flags import parse
 from acto.runs.recipes.by_data import setting_for
 from acto.runs.recipes.recipe import recipe
 from label_reports import report_of, small

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from acto.cli.flags import parse
 from acto.core.errors import UserError
 from acto.core.types import Batch, Clock, Task
 from acto.data.in_memory import as_dataset
@@ -22,7 +23,6 @@ from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.elr import ELR
 from acto.methods.elr_plus import ELRPlus
 from acto.run_folder.reading import last_checkpoint
-from acto.runs.flags import parse
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.runs.warm_start import settings_after

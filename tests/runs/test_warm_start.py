@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from acto.cli import main
+from acto.cli.flags import parse
 from acto.core.errors import UserError
 from acto.data.in_memory import as_dataset
 from acto.data.samples import Dataset
@@ -23,7 +24,6 @@ from acto.run_folder.writing import RunFolder
 from acto.runs.cost import estimate
 from acto.runs.events import EpochDone, Event, StepDone
 from acto.runs.execute import train_run
-from acto.runs.flags import parse
 from acto.runs.prepare import prepare
 from acto.runs.resolve import resolve
 from acto.runs.run import Run

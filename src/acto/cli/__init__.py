@@ -83,6 +83,11 @@ def _dispatch(tokens: list[str]) -> int:
         print(f"acto {version('acto-lnl')}")
         return 0
     choose("command", command, COMMANDS)
+    if command == "train" and rest in (["-h"], ["--help"]):
+        from acto.cli.train_parser import print_help
+
+        print_help()
+        return 0
     # Modules are loaded where they are needed: torch takes seconds to load, and --help shall not.
     module, _, function = COMMANDS[command].partition(":")
     return getattr(import_module(module), function)(rest)

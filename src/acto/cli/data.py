@@ -4,38 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from acto.cli.flags import settings_of
+from acto.cli.parser import Parser
 from acto.core.errors import UserError, choose
 from acto.core.settings import build
 from acto.core.text import columns, percent
 from acto.data.check import DataReport, check_data
 from acto.data.samples import DataSpec
-from acto.runs.flags import parse
+from acto.runs.resolve import checked
 
 SHOWN = 10
 
 
 def data(tokens: Sequence[str]) -> int:
     """`acto data check SOURCE`: look through a data set; 1 if training on it would be refused."""
+    parser = _parser()
     if not tokens or tokens[0] in ("-h", "--help"):
-        print(
-            "usage: acto data check SOURCE [--data-root DIR] [--data.FIELD VALUE ...]\n\n"
-            "Decodes every picture, counts classes and finds equal samples. SOURCE and --data.FIELD are those of "
-            "`acto train`."
-        )
+        parser.print_help()
         return 0 if tokens else 2
     choose("command", f"data {tokens[0]}", ("data check",))
-    rest = list(tokens[1:])
-    if rest and not rest[0].startswith("-"):
-        rest = ["--data", *rest]
-    settings = parse(rest).settings
+    own, settings, unknown = parser.divided(tokens[1:])
+    parser.refuse(unknown)
     if others := sorted(settings.keys() - {"data"}):
         raise UserError(f"`acto data check` takes settings of the data only, not {', '.join(others)}")
-    if "source" not in settings.get("data", {}):
+    given = {**own, **settings.get("data", {})}
+    if "source" not in given:
         raise UserError("`acto data check` needs a SOURCE: a named data set or a path")
-    spec = build(DataSpec, settings["data"])
+    spec = build(DataSpec, checked({"data": given})["data"])
     report = check_data(spec, data_root=spec.root)
     print("\n".join(_report_lines(report)))
     return 0 if report.is_usable else 1
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "acto data check",
+        "Decodes every picture, counts classes and finds equal samples. SOURCE is what `acto train --data` takes.",
+    )
+    parser.usage = "acto data check SOURCE [--data-root DIR] [--data.FIELD VALUE ...]"
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help="a named data set, or a path")
+    fields, short = settings_of("acto")
+    for about_data in (True, False):  # the others are known so that they can be refused by name
+        some = [field for field in fields if field.key.startswith("data.") == about_data]
+        parser.add_settings(some, short=short, shown=about_data)
+    return parser
 
 
 def _report_lines(report: DataReport) -> Iterable[str]:

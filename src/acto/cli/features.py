@@ -16,15 +16,14 @@ from acto.cli.progress import Bar
 from acto.core.device import resolve_device
 from acto.core.errors import UserError, check_range, choose
 from acto.core.resources import usable_cores
-from acto.core.settings import build
+from acto.core.settings import build, fields_of
 from acto.core.text import duration, size, visible
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load
 from acto.inference.backbone import SMALL_SIDE, make_backbone
 from acto.inference.extraction import LIKENESS, Extracted, extract
 from acto.inference.feature_file import folder_of
-from acto.runs.flags import parse
-from acto.runs.resolve import SHORT
+from acto.runs.resolve import SHORT, checked
 
 DTYPES = ("float16", "float32")
 PRECISIONS = ("auto", "bfloat16", "float32")
@@ -36,15 +35,16 @@ def features(tokens: Sequence[str]) -> int:
     Raises:
         UserError: for anything that was asked for and cannot be done.
     """
-    own, of_data = _divided(tokens)
-    given = vars(_parser().given(own))
+    parser = _parser()
+    given, settings, unknown = parser.divided(tokens)
+    parser.refuse(unknown)
     for flag in ("net", "weights"):
         if flag not in given:
             raise UserError(f"acto features needs --{flag} (`acto features --help` tells more)")
-    settings = parse(["--data", given["source"], *of_data]).settings["data"]
-    if settings.keys() & {"size", "resize"}:
+    of_data = {"source": given["source"], **settings.get("data", {})}
+    if of_data.keys() & {"size", "resize"}:
         raise UserError("give the pictures' size as --size; it scales what lies around the window in proportion")
-    spec = build(DataSpec, settings)
+    spec = build(DataSpec, checked({"data": of_data})["data"])
     out = out_file(given.get("out", "features.npz"), source=spec.source, suffixes=(".npz",))
     if out.exists() and not given.get("overwrite", False) and not folder_of(out).exists():
         raise UserError(f"{out} is there already: choose another --out, or replace it with --overwrite")
@@ -124,23 +124,9 @@ def _parser() -> Parser:
     parser.add_argument("--trust-net", action="store_true", help="allow --net package.module:callable to run")
     parser.add_argument("--overwrite", action="store_true", help="replace --out, and work begun with other settings")
     parser.add_argument("--json", action="store_true", help="JSON instead of words on stdout")
+    short = {name: key for name, key in SHORT.items() if name != "--data"}
+    parser.add_settings(fields_of(DataSpec, "data"), short=short, shown=False)
     return parser
-
-
-def _divided(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command's own tokens, and those that say which data."""
-    own: list[str] = []
-    of_data: list[str] = []
-    rest = list(tokens)
-    while rest:
-        token = rest.pop(0)
-        name, equals, _ = token.partition("=")
-        if name != "--data" and SHORT.get(name.replace("_", "-"), name).startswith("--data."):
-            of_data += [token] if equals else [token, *rest[:1]]
-            rest = rest if equals else rest[1:]
-        else:
-            own.append(token)
-    return own, of_data
 
 
 def _show(done: Extracted, data: Dataset, *, as_json: bool) -> None:

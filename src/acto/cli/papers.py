@@ -23,7 +23,7 @@ from acto.data.catalog import OF_THE_PAPER, SOURCES
 from acto.data.noise import NoiseSpec
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.data.samples import DataSpec
-from acto.run_folder.reading import read_settings
+from acto.run_folder.reading import read_run
 from acto.runs.recipes.by_data import SETTINGS, Setting
 from acto.runs.recipes.recipe import recipe
 from acto.runs.run import Run
@@ -72,7 +72,7 @@ def main(script: str, argv: Sequence[str] | None = None) -> int:
 def _run(script: str, tokens: Sequence[str]) -> int:
     given = parse(script, tokens)
     if "resume" in given and not given.keys() - PLACES:
-        run, notes = _placed(Run.from_dict(read_settings(given["resume"])), given)
+        run, notes = _placed(Run.from_dict(read_run(given["resume"]).config), given)
     else:
         run, notes = paper_run(given, dataset=DEFAULT_DATASETS[script])
     launch = Launch(

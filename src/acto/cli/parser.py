@@ -3,23 +3,55 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from acto.core.errors import UserError, closest
+from acto.core.settings import Field, nested, plain, type_name
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes flags that are written out, leaves those that are not given out of the result, and raises UserError."""
+    """Takes flags that are written out, leaves those that are not given out of the result, and raises UserError.
+
+    Dashes and underscores are the same in a flag's name.
+    """
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        self._settings: set[str] = set()
+        self._long: dict[str, str] = {}
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting."""
         raise UserError(f"{message} (`{self.prog} --help` tells more)")
+
+    def add_settings(self, fields: Iterable[Field], *, short: Mapping[str, str], shown: bool = True) -> None:
+        """Take a flag --KEY for each setting of a run, and short forms of them ({"--lr": "--protocol.plan.lr"})."""
+        short_of = {long: name for name, long in short.items()}
+        groups = {}
+        for field in fields:
+            place, _, name = field.key.rpartition(".")
+            if place not in groups:
+                groups[place] = self.add_argument_group(place or "run")
+            flag, default = f"--{field.key}", plain(field.default)
+            said = f"(short: {short_of[flag]}) " if flag in short_of else ""
+            shown_default = default if isinstance(default, str) else json.dumps(default)
+            text = f"{said}{field.text} ({type_name(field.hint)}; default: {shown_default})".replace("%", "%%")
+            groups[place].add_argument(flag, metavar=name.upper(), help=text if shown else argparse.SUPPRESS)
+            self._settings.add(field.key)
+        self._long |= short
+
+    def divided(self, tokens: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+        """The command's own flags, the settings of a run (nested, their values texts), and what is neither."""
+        found, unknown = self.parse_known_args([self._written_out(token) for token in tokens])
+        own: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
+        for name, value in vars(found).items():
+            (settings if name in self._settings else own)[name] = value
+        return own, nested(settings), unknown
 
     def given(self, tokens: Sequence[str]) -> argparse.Namespace:
         """What `tokens` give.
@@ -27,11 +59,26 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: for an unknown flag, with the nearest known one, and for a value of the wrong type.
         """
-        found, unknown = self.parse_known_args(tokens)
+        own, _, unknown = self.divided(tokens)
+        self.refuse(unknown)
+        return argparse.Namespace(**own)
+
+    def refuse(self, unknown: Sequence[str]) -> None:
+        """Raise UserError for the first of the arguments that are not known, with the nearest known flag."""
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            self.error(f"unknown argument {unknown[0]!r}.{closest(unknown[0].partition('=')[0], flags)}")
-        return found
+            self.error(f"unknown argument {unknown[0]!r}.{closest(unknown[0].partition('=')[0], self.flags())}")
+
+    def flags(self) -> list[str]:
+        """Every flag in all its forms."""
+        return [*self._option_string_actions, *self._long]
+
+    def _written_out(self, token: str) -> str:
+        name, equals, value = token.partition("=")
+        dashes, key = name.replace("_", "-"), f"--{name[2:].replace('-', '_')}"
+        for form in (name, self._long.get(dashes), dashes, key):
+            if form in self._option_string_actions:
+                return f"{form}{equals}{value}"
+        return token
 
 
 def out_file(text: str, *, source: str, suffixes: Sequence[str]) -> Path:

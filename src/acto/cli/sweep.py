@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from acto.cli.parser import Parser
+from acto.cli.train_parser import ACTIONS
 from acto.compare.collect import collect
 from acto.compare.finished_runs import Found, read_records
 from acto.compare.sweep import run_all
 from acto.compare.sweep_jobs import Block, jobs_of, parse_methods, parse_noise, read_study
 from acto.compare.sweep_launchers import Item, Launcher, LocalLauncher, Place, SlurmLauncher
 from acto.compare.sweep_view import View, facts, plan_lines, result_lines
-from acto.core.errors import UserError, check_range
+from acto.core.errors import UserError, check_range, closest
 from acto.core.files import disk_errors
 from acto.core.text import counted
-
-WITH_VALUE = ("--methods", "--data", "--noises", "--seeds", "--jobs", "--out", "--collect")
-
-
-SWITCHES = ("--slurm", "--dry-run", "--json")
-
-
-HINTS = {"--method": "--methods", "--seed": "--seeds", "--noise": "--noises", "--noise-rate": "--noises"}
-
+from acto.methods import METHODS
+from acto.runs.resolve import SHORT, known_fields
 
 DESCRIPTION = """\
 Run every method on every data set with every noise and seed, or what the blocks of a study file (YAML) say. A run's
@@ -42,14 +37,15 @@ def sweep(tokens: Sequence[str]) -> int:
     Raises:
         UserError: for anything that was asked for and cannot be done; then no run was started.
     """
-    study, own, slurm, rest = _split(tokens)
-    given = _parser().given(own)
+    given, study, settings, slurm = _asked(tokens)
     out = Path(getattr(given, "out", f"runs/{Path(study).stem}" if study else "runs/sweep"))
     target = getattr(given, "collect", None)
     if target is not None and study is None and not hasattr(given, "methods"):
         print(_collected(out, target))
         return 0
-    jobs = jobs_of(_blocks(given, study, rest))
+    blocks = _blocks(given, study, settings)
+    trusted = study is None and "net" in settings  # a study file's settings are no command line
+    jobs = jobs_of(blocks, trust_net=trusted, download=hasattr(given, "download"))
     items = [Item(job=job, place=Place(out=out, name=job.name)) for job in jobs]
     if target is not None and Path(target).is_dir():
         _take_collected(items, read_records([target]))
@@ -76,41 +72,27 @@ def sweep(tokens: Sequence[str]) -> int:
     return 1 if any(item.outcome == "failed" for item in items) else 0
 
 
-def _split(tokens: Sequence[str]) -> tuple[str | None, list[str], dict[str, str], tuple[str, ...]]:
-    """The study file, the sweep's own tokens, Slurm's parameters, and what is left for `acto train`."""
-    study: str | None = None
-    own: list[str] = []
-    rest: list[str] = []
-    slurm: dict[str, str] = {}
-    left = list(tokens)
-    while left:
-        token = left.pop(0)
-        name, equals, value = token.partition("=")
-        takes = [left.pop(0)] if not equals and left and not _is_flag(left[0]) else []
-        if name in HINTS:
-            raise UserError(f"a sweep has no {name}: give {HINTS[name]}")
-        if name in (*SWITCHES, "-h", "--help", "--download"):
-            left = takes + left
-            (rest if name == "--download" else own).append(token)
-        elif name in WITH_VALUE:
-            own += [token, *takes]
-        elif name.startswith("--slurm."):
-            slurm[name.removeprefix("--slurm.")] = value if equals else "".join(takes)
-        elif _is_flag(token):
-            rest += [token, *takes]
-        elif study is None:
-            study, left = token, takes + left
-        else:
-            raise UserError(f"one study at a time, but got {study!r} and {token!r}")
-    return study, own, slurm, tuple(rest)
-
-
-def _is_flag(token: str) -> bool:
-    return token.startswith("--") or token == "-h"
+def _asked(tokens: Sequence[str]) -> tuple[Namespace, str | None, dict[str, Any], dict[str, str]]:
+    """The sweep's own flags, the study file, the settings of all runs, and Slurm's parameters."""
+    parser = _parser()
+    slurm_flags = {token.partition("=")[0] for token in tokens if token.startswith("--slurm.")}
+    for flag in slurm_flags:
+        parser.add_argument(flag, dest=flag)
+    own, settings, unknown = parser.divided(tokens)
+    studies = [*own.pop("study", []), *(word for word in unknown if not word.startswith("-"))]
+    if flags := [word.partition("=")[0] for word in unknown if word.startswith("-")]:
+        if flags[0] in ACTIONS:
+            raise UserError(f"{flags[0]} is for a single run, not for a sweep")
+        raise UserError(f"unknown flag {flags[0]!r}.{closest(flags[0], parser.flags())}")
+    if len(studies) > 1:
+        raise UserError(f"one study at a time, but got {studies[0]!r} and {studies[1]!r}")
+    slurm = {flag.removeprefix("--slurm."): own.pop(flag) for flag in slurm_flags}
+    return Namespace(**own), studies[0] if studies else None, settings, slurm
 
 
 def _parser() -> Parser:
     parser = Parser("acto sweep", DESCRIPTION)
+    parser.add_argument("study", nargs="*", metavar="STUDY.yaml", help="says which runs to do, in blocks")
     parser.usage = "acto sweep (STUDY.yaml | --methods M,... --data SOURCE,...) [more flags]"
     listed: Callable[[str], list[str]] = lambda text: [part for part in text.split(",") if part]  # noqa: E731
     parser.add_argument("--methods", type=listed, help="names, `all`, or `ablation` (the rows of Table 4)")
@@ -127,37 +109,34 @@ def _parser() -> Parser:
         help="copy the small files of the finished runs in --out there, without names of machines and paths; what is "
         "there already is not run again; without methods or a study, nothing is run",
     )  # fmt: skip
+    parser.add_argument("--download", action="store_true", help="fetch official archives that are missing")
+    parser.add_argument("--warmup-epochs", metavar="N", help="epochs of warm-up, for the methods that have one")
+    fields = {field.key: field for method in METHODS.values() for field in known_fields(method).values()}
+    short = {name: key for name, key in SHORT.items() if name != "--data"}
+    parser.add_settings(fields.values(), short=short, shown=False)
     return parser
 
 
-def _blocks(given: Any, study: str | None, rest: tuple[str, ...]) -> list[Block]:
+def _blocks(given: Namespace, study: str | None, settings: Mapping[str, Any]) -> list[Block]:
     lists = [name for name in ("methods", "data", "noises", "seeds") if hasattr(given, name)]
+    warmup = getattr(given, "warmup_epochs", None)
     if study is not None:
         if lists:
             raise UserError(f"{study} says which runs to do: leave --{lists[0]} away")
-        blocks = read_study(study)
-        return [
-            Block(
-                variants=block.variants, sources=block.sources, noises=block.noises, seeds=block.seeds,
-                tokens=(*block.tokens, *rest), where=block.where,
-            )
-            for block in blocks
-        ]  # fmt: skip
+        return [block.with_settings(settings, warmup_epochs=warmup) for block in read_study(study)]
     for name in ("methods", "data"):
         if name not in lists:
             raise UserError(f"a sweep needs --{name}, or a study file (`acto sweep --help` tells more)")
     seeds = getattr(given, "seeds", ["0"])
     if not all(seed.isdecimal() for seed in seeds):
         raise UserError(f"--seeds must be whole numbers, but got {','.join(seeds)!r}")
-    return [
-        Block(
-            variants=parse_methods(given.methods),
-            sources=tuple(given.data),
-            noises=tuple(map(parse_noise, getattr(given, "noises", ["none"]))),
-            seeds=tuple(map(int, seeds)),
-            tokens=rest,
-        )
-    ]
+    block = Block(
+        variants=parse_methods(given.methods),
+        sources=tuple(given.data),
+        noises=tuple(map(parse_noise, getattr(given, "noises", ["none"]))),
+        seeds=tuple(map(int, seeds)),
+    )
+    return [block.with_settings(settings, warmup_epochs=warmup)]
 
 
 def _collected(out: Path, target: str) -> str:

@@ -7,13 +7,14 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from acto.cli.audit import lines
+from acto.cli.flags import parse
 from acto.cli.progress import Reporter, summary_lines
 from acto.core import distributed
 from acto.core.device import resolve_device
@@ -29,7 +30,6 @@ from acto.runs.cost import Estimate, estimate
 from acto.runs.events import Note
 from acto.runs.execute import execute
 from acto.runs.failures import Interrupted
-from acto.runs.flags import parse
 from acto.runs.prepare import Prepared, prepare
 from acto.runs.resolve import resolve, with_whole_paths
 from acto.runs.run import Run
@@ -234,21 +234,15 @@ def train(tokens: Sequence[str]) -> int:
         UserError: for anything that was asked for and cannot be done.
     """
     asked = parse(tokens)
-    launch = Launch(
-        out=asked.actions.get("out"),
-        overwrite=asked.actions.get("overwrite", False),
-        dry_run=asked.actions.get("dry-run", False),
-        download=asked.actions.get("download", False),
-        json=asked.actions.get("json", False),
-        report=not asked.actions.get("no-report", False),
-    )
+    how = {name: asked.actions[name] for name in asked.actions.keys() & {f.name for f in fields(Launch)}}
+    launch = Launch(**how, report="no_report" not in asked.actions)
     dataset = None
     if asked.saved:
         settings = merged(asked.saved, with_whole_paths(asked.settings))
         run = Run.from_dict(settings, trust_net=asked.net_was_typed)
     else:
         run, dataset = resolve(asked.settings, trust_net=asked.net_was_typed, download=launch.download)
-    if asked.actions.get("print-config"):
+    if asked.actions.get("print_config"):
         print(yaml.safe_dump(plain(run.to_dict()), sort_keys=False), end="")
         return 0
     return resume(asked.actions["resume"], run, launch) if asked.saved else start(run, launch, dataset=dataset)

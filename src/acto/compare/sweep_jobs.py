@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from acto.core.settings import build, flatten, merged
 from acto.data.samples import DataSpec
 from acto.data.sources import load
 from acto.methods import METHODS
-from acto.runs.flags import ACTIONS, Asked, parse
 from acto.runs.recipes.by_data import SETTINGS, Setting, setting_of_kind
-from acto.runs.resolve import SHORT, known_fields, resolve, run_of, section
+from acto.runs.resolve import checked, known_fields, resolve, run_of, section
 from acto.runs.run import Run
 
 OWN = {
@@ -55,10 +53,18 @@ class Block:
     noises: tuple[tuple[str, float], ...]
     """(kind, rate); ("none", 0.0) takes the labels as they come."""
     seeds: tuple[int, ...]
-    tokens: tuple[str, ...] = ()
-    """Flags of `acto train` for every run; those that only some of the methods have go to these."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """For every run, as acto.runs.resolve.checked takes them; those that only some of the methods have go to these."""
     where: str = ""
     """For messages: the part of a study file, with a colon."""
+
+    def with_settings(self, settings: Mapping[str, Any], *, warmup_epochs: Any = None) -> Block:
+        """The same with `settings` laid on top, and with this warm-up for the methods that have one."""
+        keys = {f"{section(v.method)}.warmup_epochs" for v in self.variants} & _keys(self.variants)
+        if warmup_epochs is not None and not keys:
+            raise UserError("unknown flag '--warmup-epochs': none of these methods has a warm-up")
+        warmups = {key: warmup_epochs for key in keys if warmup_epochs is not None}
+        return replace(self, settings={**flatten(self.settings), **warmups, **flatten(settings)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +142,7 @@ def _block(values: Mapping[str, Any], where: str) -> Block:
             sources=tuple(map(str, _listed(values["data"]))),
             noises=tuple(parse_noise(str(noise)) for noise in _listed(values.get("noises", "none"))),
             seeds=tuple(seeds),
-            tokens=_as_tokens(_mapping("settings", values.get("settings"))),
+            settings=_mapping("settings", values.get("settings")),
             where=where,
         )
     except UserError as error:
@@ -167,15 +173,13 @@ def _variants(entry: Any) -> tuple[Variant, ...]:
     )
 
 
-def _as_tokens(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Nested settings as flags, so that a study file is checked like a command line."""
-    return tuple(
-        f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in flatten(settings).items()
-    )
-
-
-def jobs_of(blocks: Sequence[Block]) -> list[Job]:
+def jobs_of(blocks: Sequence[Block], *, trust_net: bool = False, download: bool = False) -> list[Job]:
     """Every run of the blocks, in their order; one that occurs twice stays once.
+
+    Args:
+        blocks: what to cross.
+        trust_net: the network's name was typed on the command line, and may name code.
+        download: data may be fetched.
 
     Raises:
         UserError: for a setting that cannot be used. Only data that are no named data set are read for it.
@@ -184,29 +188,27 @@ def jobs_of(blocks: Sequence[Block]) -> list[Job]:
     jobs: dict[str, Job] = {}
     for block in blocks:
         try:
-            for job in _jobs(block, found):
+            for job in _jobs(block, found, trust_net=trust_net, download=download):
                 jobs.setdefault(job.name, job)
         except UserError as error:
             raise UserError(f"{block.where}{error}") from error
     return list(jobs.values())
 
 
-def _jobs(block: Block, found: dict[str, Setting]) -> Iterator[Job]:
-    flags = {variant.method: _flags(variant.method) for variant in block.variants}
-    known = set().union(*flags.values())
+def _jobs(block: Block, found: dict[str, Setting], *, trust_net: bool, download: bool) -> Iterator[Job]:
+    keys = _keys(block.variants)
     for variant in block.variants:
-        tokens = [*_for_method(block.tokens, flags[variant.method], known), *_as_tokens(variant.settings)]
-        asked = parse(["--method", variant.method, *tokens])
-        _refuse_own(asked)
-        download = bool(asked.actions.get("download"))
-        trust_net = asked.net_was_typed and not block.where  # a study file's settings are no command line
+        others = keys - known_fields(METHODS[variant.method]).keys()
+        mine = {key: value for key, value in flatten(block.settings).items() if key not in others}
+        asked = checked({**mine, **flatten(variant.settings)}, method=variant.method)
+        if own := OWN.keys() & flatten(asked):
+            raise UserError(f"{min(own)} is set by the sweep: give {OWN[min(own)]}")
         for source in block.sources:
             for kind, rate in block.noises:
                 for seed in block.seeds:
                     noise = {} if kind == "none" else {"kind": kind, "rate": rate, "seed": seed}
                     settings = merged(
-                        asked.settings,
-                        {"method": variant.method, "seed": seed, "data": {"source": source, "noise": noise}},
+                        asked, {"method": variant.method, "seed": seed, "data": {"source": source, "noise": noise}}
                     )
                     run = _resolved(settings, found, trust_net=trust_net, download=download)
                     yield Job(
@@ -217,37 +219,9 @@ def _jobs(block: Block, found: dict[str, Setting]) -> Iterator[Job]:
                     )
 
 
-def _flags(method: str) -> set[str]:
-    """The flags of `acto train` with this method."""
-    known = {f"--{key}" for key in known_fields(METHODS[method])}
-    short = {name for name, long in SHORT.items() if long in known}
-    if f"--{section(method)}.warmup_epochs" in known:
-        short.add("--warmup-epochs")
-    return known | short | ACTIONS.keys()
-
-
-def _for_method(tokens: Sequence[str], mine: set[str], known: set[str]) -> Iterator[str]:
-    """The tokens without the flags, and their values, that only other methods of the sweep have."""
-    passing = True
-    for token in tokens:
-        if token.startswith("--"):
-            name = token.partition("=")[0]
-            name = name if "." in name else name.replace("_", "-")
-            near = name if name in known else f"--{name[2:].replace('-', '_')}"
-            owner = name[2:].partition(".")[0]
-            if name not in known and near not in known and owner not in map(section, METHODS):
-                raise UserError(f"unknown flag {name!r}.{closest(name, [*known, *OWN.values()])}")
-            passing = name in mine or near in mine or (name not in known and near not in known)
-        if passing:
-            yield token
-
-
-def _refuse_own(asked: Asked) -> None:
-    for key in flatten(asked.settings):
-        if key in OWN and key != "method":
-            raise UserError(f"{key} is set by the sweep: give {OWN[key]}")
-    if others := asked.actions.keys() - {"download"}:
-        raise UserError(f"--{min(others)} is for a single run, not for a sweep")
+def _keys(variants: Sequence[Variant]) -> set[str]:
+    """Every setting that one of the methods has."""
+    return {key for variant in variants for key in known_fields(METHODS[variant.method])}
 
 
 def _resolved(settings: Mapping[str, Any], found: dict[str, Setting], *, trust_net: bool, download: bool) -> Run:

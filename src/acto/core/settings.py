@@ -10,13 +10,17 @@ import dataclasses
 import inspect
 import math
 import textwrap
+import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from acto.core.errors import check_range, choose
+import yaml
+
+from acto.core.errors import UserError, check_range, choose, closest
 
 T = TypeVar("T")
 
@@ -205,3 +209,79 @@ def documentation(cls: type) -> Mapping[str, str]:
     for name, (span, _) in _ranges(cls).items():
         texts[name] = f"{texts.get(name, '')} {span}".lstrip()
     return texts
+
+
+# Values from outside --------------------------------------------------------------------------------------------
+
+_NULLS = ("null", "Null", "NULL", "~")
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys to nested sections, the inverse of flatten."""
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        *places, name = key.split(".")
+        section = values
+        for place in places:
+            section = section.setdefault(place, {})
+        section[name] = value
+    return values
+
+
+def typed(key: str, value: Any, hint: Any) -> Any:
+    """Bring `value` to the type `hint`; where no text is wanted, a text means what YAML takes it for.
+
+    Raises:
+        UserError: it cannot be done; with the setting's `key`.
+    """
+    with suppress(ValueError, OverflowError):
+        return _typed(value, hint)
+    choices = [choice for part in (hint, *typing.get_args(hint)) for choice in typing.get_args(part)]
+    near = closest(str(value), [choice for choice in choices if isinstance(choice, str)])
+    raise UserError(f"{key} must be {type_name(hint)}, but got {value!r}{near and f'.{near}'}")
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for part in sorted(args, key=lambda part: part is str):  # every text is a text: that comes last
+            with suppress(ValueError):
+                return _typed(value, part)
+    elif hint is str or origin is typing.Literal:
+        if isinstance(value, str) and (hint is str or value in args):
+            return value
+    elif hint is type(None):
+        if value is None or value in _NULLS:
+            return None
+    else:
+        read = _read(value) if isinstance(value, str) else value
+        if origin is tuple and isinstance(read, list | tuple):
+            return tuple(_typed(item, args[0]) for item in read)
+        if hint is float and type(read) is int:
+            return float(read)
+        if type(read) is hint:
+            return read
+    raise ValueError
+
+
+def _read(text: str) -> Any:
+    """The value that a text stands for; YAML takes neither 1e-3 nor 010 for what they are."""
+    if text[-1:].isdigit():
+        for number in (int, float):
+            with suppress(ValueError):
+                return number(text)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # no YAML, or a day that no calendar has
+        return text
+
+
+def type_name(hint: Any) -> str:
+    """A type in words, say `a number or null`; words stay as they are."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return f"one of {', '.join(args)}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(type_name, args))
+    return f"a list, each {type_name(args[0])}" if origin is tuple else _NAMES.get(hint, str(hint))

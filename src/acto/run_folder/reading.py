@@ -158,12 +158,3 @@ def _check_file(path: Path, entry: Mapping[str, str]) -> FileCheck:
     return FileCheck(
         name=path.name, state="ok" if whole else "damaged", detail="" if whole else "differs from its checksum"
     )
-
-
-def read_settings(path: str) -> dict[str, Any]:
-    """The settings of the run in the folder `path`.
-
-    Raises:
-        UserError: it is no run's folder.
-    """
-    return read_run(path).config

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from acto.core.errors import UserError, choose
-from acto.core.settings import Field, build, fields_of, merged
+from acto.core.errors import UserError, choose, closest
+from acto.core.settings import Field, build, fields_of, flatten, merged, nested, typed
 from acto.data.pictures.cache import MEMORY
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import SOURCES, load
@@ -37,9 +37,6 @@ SHORT = {
     "--weight-decay": "--protocol.weight_decay",
     "--lr": "--protocol.plan.lr",
     "--schedule": "--protocol.plan.schedule",
-    "--eval-every": "--eval_every",
-    "--sync-batchnorm": "--sync_batchnorm",
-    "--init-from": "--init_from",
 }
 """Short forms of the flags that are typed most; --warmup-epochs joins them where the method has a warm-up."""
 
@@ -111,6 +108,48 @@ def known_fields(method: type[Method]) -> dict[str, Field]:
     return {field.key: field for field in found}
 
 
+def checked(settings: Mapping[str, Any], *, method: str = "acto", where: str = "") -> dict[str, Any]:
+    """Bring nested settings of a run of `method` to their types; a text may stand for any value, as in a flag.
+
+    Args:
+        settings: of a file, of flags, of a study; a key may be dotted.
+        method: a name of acto.methods.METHODS.
+        where: what messages begin with.
+
+    Raises:
+        UserError: for an unknown setting, or a value of the wrong type.
+    """
+    known = known_fields(METHODS[method])
+    sections = {key[:dot] for key in known for dot in range(len(key)) if key[dot] == "."} | {"protocol.plans"}
+    flat: dict[str, Any] = {}
+
+    def walk(values: Mapping[str, Any], prefix: str) -> None:
+        for name, value in values.items():
+            key = f"{prefix}{name}"
+            if key in known:
+                flat[key] = typed(f"{where}{key}", value, known[key].hint)
+            elif isinstance(value, Mapping) and key in (*sections, *map(section, METHODS)):
+                walk(value, f"{key}.")
+            elif key in sections:
+                raise UserError(f"{where}{key} is a section of settings, but got {value!r}")
+            else:
+                raise unknown(key, method=method, choices=known, where=where)
+
+    walk(settings, "")
+    if flat.get("weights") == "none":
+        flat["weights"] = None
+    return nested(flat)
+
+
+def unknown(name: str, *, method: str, choices: Collection[str], what: str = "setting", where: str = "") -> UserError:
+    """The error for a setting or flag that runs of `method` do not have."""
+    owner, dot, _ = name.lstrip("-").partition(".")
+    for other in METHODS:
+        if dot and owner == section(other) and other != method:
+            return UserError(f"{where}{name} is a setting of method {other!r}, but the method is {method!r}")
+    return UserError(f"{where}unknown {what} {name!r}.{closest(name, choices)}")
+
+
 def with_whole_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Paths from the current folder made absolute, so that the saved settings mean the same elsewhere."""
 
@@ -125,10 +164,4 @@ def with_whole_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
         path = Path(value).expanduser()
         return os.path.abspath(path) if path.exists() else value
 
-    def walk(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        return {
-            name: walk(value, f"{prefix}{name}.") if isinstance(value, Mapping) else whole(f"{prefix}{name}", value)
-            for name, value in values.items()
-        }
-
-    return walk(settings, "")
+    return nested({key: whole(key, value) for key, value in flatten(settings).items()})

@@ -1,0 +1,51 @@
+"""The parser of `acto train`, and its help as it is where no method and no data are named, without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+
+from acto.cli.parser import Parser
+from acto.core.settings import Field
+
+ACTIONS = {
+    "--config": "read settings from this YAML file; flags win over it",
+    "--out": "folder of the run; without it a new one under runs/",
+    "--resume": "go on with the run in this folder from its last checkpoint",
+    "--overwrite": "delete what the folder of --out holds",
+    "--dry-run": "measure what the run will cost, and write nothing",
+    "--download": "fetch the official archive if it is missing under the data root",
+    "--json": "print the summary as JSON on stdout",
+    "--no-report": "do not write the report on the labels at the end; `acto audit` writes it later",
+    "--print-config": "print the settings as YAML and do nothing else",
+}
+"""Flags that are no settings of a run."""
+WITH_VALUE = {"--config": "FILE", "--out": "DIR", "--resume": "DIR"}
+TABLE = "train_settings.json"
+"""Every setting of ACTO on the digits as (key, type in words, default, text), and the short forms of flags."""
+
+
+def train_parser(fields: Iterable[Field], short: Mapping[str, str]) -> Parser:
+    """The parser of a run's settings and of ACTIONS."""
+    parser = Parser(
+        "acto train",
+        "Train a method. SOURCE is a named data set, a folder with one folder of pictures a class, a table "
+        "(.csv, .tsv, .parquet) of paths and labels, or arrays (.npz). What is not said comes from the recipe for the "
+        "data and the method; the defaults below are those of the data and method named before --help.",
+    )
+    parser.usage = "acto train [--data SOURCE] [--method NAME] [--noise KIND --noise-rate RATE] [more settings]"
+    group = parser.add_argument_group("what to do")
+    for flag, text in ACTIONS.items():
+        if flag in WITH_VALUE:
+            group.add_argument(flag, help=text, metavar=WITH_VALUE[flag])
+        else:
+            group.add_argument(flag, action="store_true", help=text)
+    parser.add_settings(fields, short=short)
+    return parser
+
+
+def print_help() -> None:
+    """Print what `acto train --help` says, read from TABLE."""
+    table = json.loads(files("acto.cli").joinpath(TABLE).read_text(encoding="utf-8"))
+    train_parser([Field(*row) for row in table["settings"]], table["short"]).print_help()
