@@ -17,8 +17,6 @@ from acto.core.errors import RunError
 
 OnPoint = Callable[[str], None]
 """Called with a point's name inside a save; the fault-injection tests kill the process there."""
-
-
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",

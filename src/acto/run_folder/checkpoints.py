@@ -32,11 +32,7 @@ class FileCheck:
 # Folders NNNNNN-epochE with their files and a manifest. NNNNNN counts the saves, so that a run that was resumed from an
 # older checkpoint never writes over another one.
 _CHECKPOINT = re.compile(r"(\d{6})-epoch(\d+)")
-
-
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-
 MANIFEST = "manifest.json"
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from acto.core.errors import UserError, choose
 
 PIPELINES = ("cifar", "photo", "digits", "fashion", "small", "vectors")
-
-
 VIEWS = ("none", "weak", "strong")
 
 

@@ -180,8 +180,6 @@ def with_batch(setting: Setting, size: object) -> Setting:
 
 
 SMALLEST_BATCH = 8
-
-
 STEPS_AN_EPOCH = 16
 """Small data are cut into at least so many batches, as far as SMALLEST_BATCH allows: a recipe counts in epochs, and an
 epoch of one step teaches nothing."""
