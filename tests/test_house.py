@@ -224,6 +224,22 @@ def test_imports_stand_at_the_top(name: str) -> None:
                 assert imported.split(".")[0] in OPTIONAL, f"{name} imports {imported} inside a function"
 
 
+HEADLESS = {"What", "Of", "Whether", "How", "Where", "Which", "Whose", "Why", "Who", "That"}
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_docstrings_begin_with_a_verb_or_a_noun(name: str) -> None:
+    """Those of modules, classes and functions, and the strings below constants and fields."""
+    bodies = [node.body for node in ast.walk(MODULES[name]) if isinstance(getattr(node, "body", None), list)]
+    texts = [
+        part.value.value
+        for body in bodies
+        for part in body
+        if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
+    ]
+    assert not [text for text in texts if text.split()[0] in HEADLESS]
+
+
 def calls(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):

@@ -50,9 +50,9 @@ class Fitted:
         self.folder = folder
         """The run's folder; without `out` it lasts as long as this object."""
         self.summary = summary
-        """What summary.json says."""
+        """Content of summary.json."""
         self.dataset = dataset
-        """What it was trained and tested on."""
+        """Data that it was trained and tested on."""
         self.classes = classes
         """(K,) the classes as the labels named them: numbers, booleans or names."""
         self._columns = columns

@@ -26,7 +26,7 @@ COMMANDS = {
     "doctor": "acto.cli.doctor:doctor",
     "bench": "acto.cli.bench:bench",
 }
-"""Where each command lives. It takes what stands behind its name, and returns the exit code."""
+"""Function of each command. It takes what stands behind its name, and returns the exit code."""
 USAGE = """\
 usage: acto COMMAND ...
 

@@ -76,7 +76,7 @@ def summary(report: LabelReport) -> dict[str, Any]:
 
 
 def lines(report: LabelReport, folder: Path) -> Iterable[str]:
-    """What the user sees of a report."""
+    """Format a report as lines for a terminal."""
     noise, names = report.noise, report.class_names
     yield (
         f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong: {percent(noise.rate)} "

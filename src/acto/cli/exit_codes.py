@@ -1,4 +1,4 @@
-"""What a command's errors look like, and what they exit with.
+"""Errors of commands: one message, and an exit code.
 
 Exit codes: 0 done; 1 failed; 2 something given by the user cannot be used; 130 and 143 stopped by SIGINT and SIGTERM.
 """

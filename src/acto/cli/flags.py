@@ -1,4 +1,4 @@
-"""What `acto train` was asked for: flags, laid over a file of settings or over those of the run to go on with."""
+"""Requests to `acto train`: flags, laid over a file of settings or over those of the run to go on with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from acto.runs.resolve import SHORT, checked, known_fields, section, unknown
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What the user asked for, and nothing else."""
+    """Settings and actions that the user asked for, and nothing else."""
 
     settings: dict[str, Any]
     """Nested; only what was given."""

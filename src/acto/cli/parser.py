@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         return own, nested(settings), unknown
 
     def given(self, tokens: Sequence[str]) -> argparse.Namespace:
-        """What `tokens` give.
+        """Parse `tokens`; flags that are not given are left out.
 
         Raises:
             UserError: for an unknown flag, with the nearest known one, and for a value of the wrong type.

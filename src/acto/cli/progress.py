@@ -1,4 +1,4 @@
-"""What a run tells its user: a progress bar on a terminal, plain lines elsewhere, both on stderr; results on stdout."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, both on stderr; results on stdout."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def table(tokens: Sequence[str]) -> int:
 
 
 def _found(folders: Sequence[str], default: str) -> Found:
-    """What lies below the folders; below the default one, if it is not there, nothing."""
+    """Read the records below the folders; a default folder that is not there holds none."""
     if not folders and not Path(default).is_dir():
         return Found(records=(), unfinished=(), damaged=())
     return read_records(folders or [default])

@@ -40,7 +40,7 @@ MAY_DIFFER = ("device", "step", "workers", "data.root", "data.cache")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """How a run is started."""
+    """Choices of how a run is started."""
 
     out: str | None = None
     """Its folder; None: a new one under `parent`."""
@@ -56,7 +56,7 @@ class Launch:
     report: bool = True
     """At the end, write the report on the labels."""
     notes: tuple[str, ...] = ()
-    """What the user should be told first."""
+    """Notes for the user, said first."""
 
 
 def start(run: Run, launch: Launch, *, dataset: Dataset | None = None) -> int:
@@ -204,7 +204,7 @@ def _show(summary: Mapping[str, Any], path: str, launch: Launch) -> None:
 
 
 def cost_lines(cost: Estimate, out: Path) -> list[str]:
-    """What a run will cost, in words."""
+    """Format the cost of a run in words."""
     phases = [
         (
             phase.name,

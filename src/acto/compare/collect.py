@@ -17,7 +17,7 @@ from acto.run_folder.reading import MARK, read_run
 
 AS_THEY_ARE = ("summary.json", "metrics.csv", "timing.csv")
 SESSION = ("started", "python", "platform", "processors", "threads", "device", "versions", "git")
-"""What stays of a session in env.json."""
+"""Facts of a session that stay in env.json."""
 
 
 def collect(runs: Path, target: Path) -> list[str]:

@@ -50,7 +50,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """What may be said of it."""
+        """Say in a sentence what the rows allow to be claimed."""
         return "ahead" if self.low > 0 else "behind" if self.high < 0 else "undecided"
 
 

@@ -1,4 +1,4 @@
-"""What `acto demo` measures: a method trained on digits with wrong labels, many times over, in processes of its own."""
+"""Trials of `acto demo`: a method trained on digits with wrong labels, many times over, in processes of its own."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a method did with a data set."""
+    """Result of a method on a data set."""
 
     accuracies: dict[str, list[float]]
     """Test accuracy after each epoch (the last ten at least) by network; the headline's comes first."""
@@ -81,7 +81,7 @@ class Outcome:
 
     @property
     def auroc(self) -> float:
-        """Of telling wrong labels from true ones by label_quality."""
+        """Return the AUROC of telling wrong labels from true ones by label_quality."""
         return evaluation.auroc(self.label_quality, self.label_is_true)
 
 

@@ -34,7 +34,7 @@ class Record:
     summary: dict[str, Any]
     metrics: list[dict[str, Cell]]
     seconds: float | None
-    """Of training and evaluation; None without timing.csv."""
+    """Seconds of training and evaluation; None without timing.csv."""
 
     @property
     def method(self) -> str:
@@ -59,7 +59,7 @@ class Record:
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Return the run's seed."""
         return int(self.config["seed"])
 
     @property
@@ -74,17 +74,17 @@ class Record:
 
     @property
     def best(self) -> float:
-        """Of the best epoch, in [0, 1]: an oracle."""
+        """Return the best epoch's accuracy, in [0, 1]: an oracle."""
         return float(self.summary["test_accuracy_best_oracle"])
 
     @property
     def labels_sha256(self) -> str:
-        """Of the labels that were trained on."""
+        """Return the sha256 of the labels that were trained on."""
         return str(self.summary.get("labels_sha256") or "")
 
     @property
     def noise_known(self) -> str:
-        """What of the noise the method was told: its rate, and settings that follow from its rate or kind."""
+        """Name what the method was told of the noise: its rate, and settings that follow from its rate or kind."""
         about = methods().get(self.method)
         if about is None:
             return "unknown"
@@ -118,12 +118,12 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What folders hold."""
+    """Records found in folders, and what is wrong with others."""
 
     records: tuple[Record, ...]
     unfinished: tuple[Path, ...]
     damaged: tuple[str, ...]
-    """What is wrong, in words."""
+    """Damaged runs, each in words."""
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:

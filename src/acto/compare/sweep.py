@@ -122,7 +122,7 @@ def _start(item: Item, launcher: Launcher) -> bool:
 
 
 def _ended(item: Item) -> bool:
-    """Whether a run has ended; then its outcome is in the item."""
+    """Say whether a run has ended; then its outcome is in the item."""
     assert item.handle is not None and item.claim is not None
     code = item.handle.poll()
     if code is None:

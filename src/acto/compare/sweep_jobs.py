@@ -1,4 +1,4 @@
-"""What a sweep consists of: methods x data sets x noises x seeds, each resolved to what `acto train` would do."""
+"""Jobs of a sweep: methods x data sets x noises x seeds, each resolved to what `acto train` would do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Variant:
 
     method: str
     label: str = ""
-    """What to call it; empty: as the method."""
+    """Name in tables; empty: the method's."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Nested, laid over those of the block."""
 
@@ -72,11 +72,11 @@ class Job:
     """One run of a sweep."""
 
     name: str
-    """Of its folder: method, data, noise, seed, and 8 hex digits of its resolved configuration."""
+    """Name of its folder: method, data, noise, seed, and 8 hex digits of its resolved configuration."""
     label: str
     run: Run
     flags: tuple[str, ...] = ()
-    """What `acto train` needs beside the configuration."""
+    """Flags that `acto train` needs beside the configuration."""
 
 
 def parse_methods(names: Sequence[str]) -> tuple[Variant, ...]:

@@ -1,4 +1,4 @@
-"""Where a sweep's runs are carried out: child processes on this machine, or jobs of Slurm."""
+"""Launchers of a sweep's runs: child processes on this machine, or jobs of Slurm."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SHARED = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a job's files are."""
+    """Files of a job."""
 
     out: Path
     name: str
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """Return the run's folder."""
         return self.out / self.name
 
     @property
@@ -48,7 +48,7 @@ class Place:
 
     @property
     def log(self) -> Path:
-        """What the run said, one session after the other."""
+        """Return the file of what the run said, one session after the other."""
         return self.out / "logs" / f"{self.name}.log"
 
     @property
@@ -58,7 +58,7 @@ class Place:
 
 
 def state_of(folder: Path) -> tuple[State, RunRecord | None]:
-    """What is to be done about a run's folder, and what it says.
+    """Decide what is to be done about a run's folder, and return that with its record.
 
     new: nothing is there; resume: interrupted or killed, with a checkpoint; redo: failed, damaged, or killed before its
     first checkpoint; foreign: something else lies there.
@@ -126,7 +126,7 @@ class Item:
     before: bool = False
     """It was finished before this sweep began."""
     seconds: float | None = None
-    """Of training and evaluation."""
+    """Seconds of training and evaluation."""
     wall: float | None = None
     """From its start to its end, where this sweep did all of it."""
     accuracy: float | None = None
@@ -211,7 +211,7 @@ class SlurmLauncher:
 
 
 class SlurmTask:
-    """What a Slurm job does. When its time is up submitit puts it into the queue again, and it goes on."""
+    """Work of a Slurm job. When its time is up submitit puts it into the queue again, and it goes on."""
 
     def __init__(self, place: Place, flags: tuple[str, ...]) -> None:
         self.place = place
@@ -248,7 +248,7 @@ class _SlurmJob:
 
 
 def last_words(log: Path, *, start: int, exit_code: int) -> str:
-    """Why a run failed: the last line of its log that begins with "error:", else the last one.
+    """Return the reason for a failure: the last line of the log that begins with "error:", else the last line.
 
     Args:
         log: its file.

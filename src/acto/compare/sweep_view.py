@@ -1,4 +1,4 @@
-"""What a sweep tells its user: a live table on a terminal, plain lines elsewhere; and what came of it."""
+"""Progress of a sweep, a live table on a terminal, plain lines elsewhere; and its results."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _epoch(item: Item) -> str:
 
 
 def plan_lines(items: Sequence[Item]) -> Iterator[str]:
-    """What would be done."""
+    """List what a sweep would do."""
     words = {"new": "to do", "redo": "to do again", "resume": "interrupted: to go on", "foreign": "holds no run"}
     rows = []
     for item in items:
@@ -145,7 +145,7 @@ def plan_lines(items: Sequence[Item]) -> Iterator[str]:
 
 
 def result_lines(items: Sequence[Item], out: Path) -> Iterator[str]:
-    """What came of it."""
+    """List the results of a sweep."""
     for item in items:
         if item.outcome == "failed":
             yield f"failed: {item.place.name}: {item.error}"

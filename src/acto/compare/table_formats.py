@@ -16,7 +16,7 @@ from acto.compare.tables import TITLES, Cell, Column, Row, Table, marks
 from acto.core.sample_csv import disarmed
 
 ORACLE = "oracle (chosen on test data)"
-"""What the best epoch's accuracy is called, wherever it stands."""
+"""Heading of the best epoch's accuracy, wherever it stands."""
 COLUMNS_ASIDE = 3
 """Kinds of noise that one part of a table for readers holds."""
 _LATEX = {

@@ -65,7 +65,7 @@ class Cell:
 
     @property
     def mean(self) -> float | None:
-        """Of the last-ten accuracies."""
+        """Return the mean of the last-ten accuracies."""
         return fmean(100 * run.accuracy for run in self.runs) if self.runs else None
 
     @property
@@ -103,7 +103,7 @@ class Row:
 
     @property
     def runs(self) -> tuple[Record, ...]:
-        """Of all cells."""
+        """List the runs of all cells."""
         return tuple(run for cell in self.cells for run in cell.runs)
 
 

@@ -1,4 +1,4 @@
-"""Which device and which number format a run uses."""
+"""Choice of the device and the number format of a run."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor has bfloat16 matrix products; without them autocast is slower than float32."""
+    """Say whether the processor has bfloat16 matrix products; without them autocast is slower than float32."""
     return _cpu_has("avx512_bf16") or cpu_has_matrix_units()
 
 
 def cpu_has_matrix_units() -> bool:
-    """Whether it multiplies bfloat16 tiles (AMX), many times faster than by vectors."""
+    """Say whether the processor multiplies bfloat16 tiles (AMX), many times faster than by vectors."""
     return _cpu_has("amx_tile")
 
 

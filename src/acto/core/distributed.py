@@ -37,7 +37,7 @@ def world() -> int:
 
 
 def lost_another(error: BaseException) -> bool:
-    """Whether `error`, raised by a message between the processes, says that another one has gone."""
+    """Say whether `error`, raised by a message between the processes, means that another one has gone."""
     marks = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "Timed out")
     return isinstance(error, RuntimeError) and (
         isinstance(error, dist.DistError) or any(m in str(error) for m in marks)

@@ -17,7 +17,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 HELD = ".held"
-"""What is added to a lock's name for the file that stands for it where there is no flock."""
+"""Suffix of the file that stands for a lock where there is no flock."""
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _held: set[FolderLock] = set()
 

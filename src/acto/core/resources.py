@@ -1,4 +1,4 @@
-"""How much of a machine this process may use: cores, which others want too, and memory; of a container, its share."""
+"""Cores and memory that this process may use: the machine's, or a container's share of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 WAITING = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
-"""What users set who know how threads should wait."""
+"""Variables by which users say how threads wait; where one is set, it stays."""
 TURNS = "2000"
-"""The fewest at which nothing is lost on a machine that is otherwise idle, see docs/performance.md."""
+"""Turns of the waiting loop before a thread sleeps: the fewest that lose nothing on an idle machine, see
+docs/performance.md."""
 
 
 def share_cores() -> None:
@@ -52,7 +53,7 @@ def _quota(cgroup: Path) -> float | None:
 
 
 def _number(path: Path) -> int | None:
-    """What a file of the kernel's says; None for "max" and where there is none."""
+    """Read a number from one of the kernel's files; None for "max" and where there is no such file."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):

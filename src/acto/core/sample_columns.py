@@ -61,11 +61,11 @@ class SampleColumn:
     kind: Literal["text", "class", "bool", "int32", "int64", "float32"]
     """A class stands in files by its name, on the page by its number."""
     in_samples: bool = False
-    """Whether samples.csv holds it; one of training always stands there, where the audit reads it."""
+    """True if samples.csv holds it; one of training always stands there, where the audit reads it."""
     in_report: bool = True
     on_page: bool = False
     tally: str = ""
-    """Of a column that training records: the tally that it shows."""
+    """Tally that a column of training shows."""
     per: str = ""
     """The tally by which that one is divided, if any."""
     samples_before: str = ""

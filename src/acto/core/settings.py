@@ -128,7 +128,7 @@ class Field:
     default: Any
     """dataclasses.MISSING if there is none."""
     text: str
-    """What the class documents of it, with its range."""
+    """Text that documents it in its class, with its range."""
 
 
 def fields_of(cls: type, prefix: str = "") -> Iterator[Field]:
@@ -194,7 +194,7 @@ def plain(value: Any) -> Any:
 
 @cache
 def documentation(cls: type) -> Mapping[str, str]:
-    """What a dataclass says of each field: the string below it, or below the last of several, and its range."""
+    """Read the text of each field of a dataclass: the string below it, or below the last of several, and its range."""
     texts: dict[str, str] = {}
     for base in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 Handler = Callable[[int, FrameType | None], None]
-"""Of signals, as Python wants it."""
+"""Signal handler, as Python calls it."""
 
 
 @contextmanager

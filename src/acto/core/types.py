@@ -18,7 +18,7 @@ NoiseRateSource = Literal["oracle", "estimated", "user", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a method may know about the problem: the labels as they were given, never the truth."""
+    """Facts that a method may know about the problem: the labels as they were given, never the truth."""
 
     labels: Tensor
     """(N,) int64, each in 0..K-1."""
@@ -26,7 +26,7 @@ class Task:
     noise_rate: float | None = None
     """Share of wrong labels in [0, 1], for the methods that ask for it."""
     noise_rate_source: NoiseRateSource = "none"
-    """Where noise_rate comes from; every table prints it."""
+    """Origin of noise_rate; every table prints it."""
 
     @property
     def num_samples(self) -> int:
@@ -48,7 +48,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Where training stands. Everything counts from 0."""
+    """Position of training in epochs, turns and steps. Everything counts from 0."""
 
     epoch: int
     epochs: int
@@ -75,7 +75,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a method's loss() returns."""
+    """Result of a method's loss()."""
 
     loss: Tensor
     """() scalar with gradient."""
@@ -102,7 +102,7 @@ class TrainingData(Protocol):
         ...
 
     def num_steps(self, stream: Stream) -> int:
-        """How many batches `stream` (views and batch_size filled in) yields."""
+        """Count the batches that `stream` (views and batch_size filled in) yields."""
         ...
 
     def batches(self, stream: Stream, *, epoch: int, turn: int = 0, number: int = 0) -> Iterator[Batch]:

@@ -91,7 +91,9 @@ def _human_file(noise: NoiseSpec, raw: Raw) -> Path:
 
 
 def noise_facts(noise: NoiseSpec, generator: str, train: Samples) -> dict[str, Any]:
-    """What Dataset.noise says of training labels that came about by `noise`, as `generator` says in words."""
+    """Collect the facts for Dataset.noise about training labels that came about by `noise`; `generator` says how, in
+    words.
+    """
     facts: dict[str, Any] = {
         "kind": noise.kind,
         "rate": noise.rate,

@@ -33,7 +33,7 @@ class Source:
     resize: int = 256
     """Side of the training crop of its picture files, and their short side before it, in pixels."""
     noisy: bool = False
-    """Whether its labels are wrong in part as they come, so that no noise may be put on."""
+    """True if its labels are wrong in part as they come, so that no noise may be put on."""
     open_rate: float = 0.0
     """Share of open-set classes that belongs to the data set."""
     open_twin: str | None = None

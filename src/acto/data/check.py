@@ -33,18 +33,18 @@ class Duplicates:
 
     @property
     def disagree(self) -> bool:
-        """Whether their labels differ: some of them must be wrong."""
+        """Say whether their labels differ: some of them must be wrong."""
         return len({label for _, _, label in self.samples}) > 1
 
     @property
     def leak(self) -> bool:
-        """Whether a test sample is among the training samples too."""
+        """Say whether a test sample is among the training samples too."""
         return len({split for split, _, _ in self.samples}) > 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataReport:
-    """What was found in a data set, before hold-out and noise."""
+    """Findings in a data set, before hold-out and noise."""
 
     name: str
     num_train: int
@@ -64,7 +64,7 @@ class DataReport:
 
     @property
     def is_usable(self) -> bool:
-        """Whether training can start as things are: no bad picture, no class without samples."""
+        """Say whether training can start as things are: no bad picture, no class without samples."""
         return not self.problems and all(self.class_counts.values())
 
 

@@ -1,4 +1,4 @@
-"""What arrays, tensors, data frames, lists and Datasets of torch hold: samples of one kind, and labels as they come.
+"""Contents of arrays, tensors, data frames, lists and Datasets of torch: samples of one kind, and labels as they come.
 
 What a sample is decides how it is seen: pictures are uint8 pixels, everything flat is a vector of features, texts are
 paths of picture files. Nothing is guessed where it could be wrong: pixels that were normalized, labels that are missing
@@ -27,7 +27,7 @@ from acto.data.samples import Samples
 PATH_COLUMN = "path"
 """A data frame's column of picture files."""
 _PIXEL_TOLERANCE = 1e-3
-"""How far 255 times a float32 pixel may lie from a whole number."""
+"""Largest distance of 255 times a float32 pixel from a whole number."""
 _MISSING = ("NAType", "NaTType")
 _SHOWN = 5
 
@@ -37,7 +37,7 @@ Content = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Gathered:
-    """What some data hold, before labels are class numbers."""
+    """Samples and labels of some data, before labels are class numbers."""
 
     content: Content
     labels: Any = None
@@ -47,7 +47,7 @@ class Gathered:
     class_names: tuple[str, ...] = ()
     """The data's own class list; empty if they have none."""
     columns: tuple[str, ...] = ()
-    """Of a data frame: the features' names, in their order."""
+    """Names of the features of a data frame, in their order."""
 
     @property
     def kind(self) -> str:
@@ -90,7 +90,7 @@ class Gathered:
 
 
 def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> Gathered:
-    """What `data` hold, as as_dataset takes them.
+    """Take samples and labels out of `data`, in any form that as_dataset takes.
 
     Args:
         data: see as_dataset.

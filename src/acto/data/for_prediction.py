@@ -32,7 +32,7 @@ class NewData:
     splits: tuple[str, ...] = ()
     """(N,) train or test, where the source has both: the same id may be in each of them."""
     notes: tuple[str, ...] = ()
-    """What the user should be told."""
+    """Notes for the user."""
 
 
 def read_new(source: str, *, data_root: str | Path | None = None, path_column: str = "path") -> NewData:

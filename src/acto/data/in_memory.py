@@ -19,7 +19,7 @@ from acto.data.sources import views_of, without_bad_pictures
 from acto.data.splits import holdout
 
 NAME = "memory"
-"""What a run's record calls such data."""
+"""Name of such data in a run's record."""
 
 
 def as_dataset(
@@ -73,7 +73,7 @@ def gather_dataset(
     seed: int,
     ids: Sequence[Any] | None,
 ) -> tuple[Gathered, Dataset]:
-    """What as_dataset returns, and before it what the training data hold."""
+    """Return the contents of the training data and the Dataset that as_dataset makes of all."""
     gathered, tested = gather(data, labels), None
     if test is not None:
         column = labels if test_labels is None and isinstance(labels, str) else test_labels

@@ -31,7 +31,7 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoiseSpec(Settings):
-    """Which noise is put on the labels of the training set."""
+    """Noise to put on the labels of the training set."""
 
     kind: str = setting("none", choices=KINDS, name="noise kind")
     """none: labels as they are; symmetric, asymmetric, instance: drawn; file: read from `path`; human: one of the label
@@ -45,7 +45,7 @@ class NoiseSpec(Settings):
     path: str | None = None
     """Label file of kinds file and human; for human None finds it under the data root."""
     name: str | None = None
-    """Which labels of the file: a key of .npz and CIFAR-N files, a column of .csv files."""
+    """Name of the labels in the file: a key of .npz and CIFAR-N files, a column of .csv files."""
     pixel_scale: str = setting("raw", choices=PIXEL_SCALES, name="pixel scale")
     """Input of kind instance: raw (0 to 255), unit (0 to 1) or standardized (mean 0, deviation 1 of each channel). It
     decides the noise: raw flips most of a class to one other, standardized spreads over many."""
@@ -63,7 +63,7 @@ class NoiseSpec(Settings):
 
 
 def num_closed_classes(num_classes: int, open_rate: float) -> int:
-    """How many of `num_classes` remain when the last `open_rate` of them are open-set.
+    """Count the classes that remain of `num_classes` when the last `open_rate` of them are open-set.
 
     Raises:
         UserError: open_rate is no whole number of classes, or fewer than two classes remain.

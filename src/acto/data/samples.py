@@ -1,4 +1,4 @@
-"""What a data set is made of: the spec that names it, its samples, and the set as it goes into training.
+"""Parts of a data set: the spec that names it, its samples, and the set as it goes into training.
 
 The labels that a method may see are `labels`; `true_labels` are for evaluation alone.
 """
@@ -125,7 +125,7 @@ def clean_samples(content: npt.NDArray[Any], labels: Labels) -> Samples:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec(Settings):
-    """Which data, with which noise, and how it is split."""
+    """Data of a run: the source, the noise, and the split."""
 
     source: str = "digits"
     """A name of SOURCES, or a path: an image folder, a manifest (.csv, .tsv, .parquet) or arrays (.npz, .npy)."""
@@ -153,7 +153,7 @@ class DataSpec(Settings):
     resize: int | None = setting(None, low=1)
     """Short side of picture files before the crop; None: the source's own, in proportion to `size`."""
     on_bad_image: str = setting("error", choices=("error", "drop"))
-    """What to do with a picture that cannot be decoded: error, or drop (the other samples keep their ids)."""
+    """Treatment of a picture that cannot be decoded: error, or drop (the other samples keep their ids)."""
     max_image_pixels: int = setting(MAX_PIXELS, low=1, high=HARD_MAX_PIXELS)
     """Larger pictures count as bad before they are decoded."""
     cache: str | None = None
@@ -177,13 +177,13 @@ class Dataset:
     test: Samples
     class_names: tuple[str, ...]
     test_labels_are_given: bool
-    """Whether the test set is held-out training data, so that its labels may be wrong too."""
+    """True if the test set is held-out training data, so that its labels may be wrong too."""
     noise: Mapping[str, Any]
     """Facts of the training labels: kind, rate, open_rate, seed, generator, rate_realised (None if no truth is known),
     sha256 of the labels, and path, name, pixel_scale where they matter. Plain values, for JSON."""
     views: ViewSpec
     notes: tuple[str, ...] = ()
-    """What the user should be told."""
+    """Notes for the user."""
     dropped: tuple[str, ...] = ()
     """Ids of the samples whose pictures cannot be decoded."""
 
@@ -195,22 +195,22 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Raw:
-    """What a source holds, before bad pictures are looked for, a test set is held out, or noise is put on."""
+    """Contents of a source, before bad pictures are looked for, a test set is held out, or noise is put on."""
 
     name: str
     train: Samples
     test: Samples | None
     class_names: tuple[str, ...]
     test_is_held_out: bool = False
-    """Whether the test set was held out of the noisy data before, so that its labels may be wrong too."""
+    """True if the test set was held out of the noisy data before, so that its labels may be wrong too."""
     pipeline: str | None = None
     """The views' pipeline; None: by what the samples turn out to be."""
     size: int = 224
     resize: int = 256
     clean: bool = False
-    """Whether the labels are right by the source's definition."""
+    """True if the labels are right by the source's definition."""
     human_files: tuple[Path, ...] = ()
-    """Where a CIFAR-N label file may lie."""
+    """Places of a CIFAR-N label file."""
     where: Mapping[str, Where] = field(default_factory=dict)
     """Names the rows of "train" and "test", for messages."""
     notes: tuple[str, ...] = ()

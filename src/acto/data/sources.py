@@ -217,7 +217,7 @@ def without_bad_pictures(raw: Raw, spec: DataSpec, *, drop: bool, workers: int |
 
 
 def views_of(raw: Raw, train: Samples, spec: DataSpec) -> ViewSpec:
-    """How networks see the samples of `raw`, normalized by what `train` holds.
+    """Choose how networks see the samples of `raw`, normalized by the statistics of `train`.
 
     Raises:
         UserError: the spec asks for a size that such samples cannot have.

@@ -33,18 +33,18 @@ from acto.nets.cpu_layers import WinogradConv2d
 from acto.training.step_modes import STEPS
 
 TRAIN_PICTURES, TEST_PICTURES = 50_000, 10_000
-"""Of CIFAR-100, whose epoch and evaluation the rates are turned into."""
+"""Sizes of CIFAR-100, whose epoch and evaluation the rates are turned into."""
 MOST_EVALUATION = 0.05
 """An evaluation should cost no larger share of an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Extent:
-    """How much is timed."""
+    """Extent of the timing: rounds, steps and samples."""
 
     rounds: int
     steps: int
-    """Of ACTO in a round."""
+    """Steps of ACTO in a round."""
     evaluated: int
     seen: int
     """Pictures whose views are made."""
@@ -148,7 +148,7 @@ def whole_epoch(device: torch.device, precision: torch.dtype, *, step: str = "gr
 
 
 def in_words(figures: Mapping[str, Any]) -> list[str]:
-    """What `measure` found, as lines for a terminal."""
+    """Format what `measure` found as lines for a terminal."""
     machine, rates, floors, shares = (figures[key] for key in ("machine", "rates", "floors", "ratios"))
     cores = machine["cores"]
     names = {

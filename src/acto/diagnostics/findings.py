@@ -1,4 +1,4 @@
-"""What a look at a machine or a folder found: one line each, with what to do where something is wrong."""
+"""Findings about a machine or a folder: one line each, with what to do where something is wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Finding:
     name: str
     text: str
     advice: str = ""
-    """What to do: a sentence, or a command."""
+    """Advice on what to do: a sentence, or a command."""
 
 
 def worst(findings: Iterable[Finding]) -> State:

@@ -120,7 +120,7 @@ def disk(out: Path) -> Finding:
 
 
 def shared_memory(place: Path = Path("/dev/shm")) -> Iterator[Finding]:
-    """Where workers leave decoded pictures; containers often have 64 MiB of it."""
+    """Look at shared memory, where workers leave decoded pictures; containers often have 64 MiB of it."""
     if not place.is_dir():  # macOS has no such folder and no such limit
         return
     free = shutil.disk_usage(place).free
@@ -146,7 +146,7 @@ def open_files() -> Finding:
 
 
 def cores() -> Finding:
-    """How many cores there are, and how many of them this process may use."""
+    """Count the cores, and those that this process may use."""
     there, usable = os.cpu_count() or 1, usable_cores()
     text = f"{usable} usable" + (f" of {there}" if usable < there else "")
     asked = os.environ.get("OMP_NUM_THREADS", "")

@@ -65,7 +65,9 @@ def devices() -> Iterator[Finding]:
 
 
 def c_kernels() -> Finding:
-    """Whether a processor's bfloat16 steps can use acto.nets.cpu_layers. Compiles them, where nobody has yet."""
+    """Look whether a processor's bfloat16 steps can use acto.nets.cpu_layers; compile the kernels where nobody has
+    yet.
+    """
     try:
         kernels()
     except KernelsMissing as error:
@@ -78,7 +80,7 @@ def c_kernels() -> Finding:
 
 
 def _multiplies(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a product of small whole numbers, which float32 adds up exactly, is right up to its last rounding."""
+    """Check that a product of small whole numbers, which float32 adds up exactly, is right up to its last rounding."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randint(-8, 9, (256, 256), generator=generator) for _ in range(2))
     product = (a.to(device, dtype) @ b.to(device, dtype)).float().cpu()

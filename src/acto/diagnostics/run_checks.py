@@ -31,11 +31,11 @@ WRITTEN_ANEW = ("checksums.json", "status.json", "env.json", "labels.json", "tim
 """Without them a run goes on, and writes them again. What they said of the past is lost."""
 
 HALF = "half written"
-"""What acto.core.sample_csv calls a row that a kill cut off."""
+"""Words of acto.run_folder.epoch_table for a row that a kill cut off."""
 
 
 def examine(path: Path | str) -> list[Finding]:
-    """What is to be said of the run in the folder `path`; it is only read.
+    """Examine the run in the folder `path`, which is only read.
 
     Raises:
         UserError: it is no run's folder.
@@ -81,7 +81,7 @@ class _Folder:
 
     @property
     def epochs(self) -> int | None:
-        """Of the whole run, as far as its configuration can be read."""
+        """Return the epochs of the whole run, as far as its configuration can be read."""
         protocol = self.config.get("protocol")
         return protocol.get("epochs") if isinstance(protocol, Mapping) else None
 
@@ -90,7 +90,7 @@ class _Folder:
         return f"acto train --resume {self.shell}"
 
     def state(self) -> Finding:
-        """What status.json says."""
+        """Report what status.json says."""
         done = counted(self.epochs_done, "epoch") if self.epochs_done else "no epoch"
         of = f" of {self.epochs}" if self.epochs else ""
         message = str(self.status.get("message") or "")
@@ -153,7 +153,7 @@ class _Folder:
         return f"put a copy back. {start_over(self.path)}"
 
     def rows(self) -> Iterator[Finding]:
-        """Whether metrics.csv has a row for every epoch."""
+        """Check that metrics.csv has a row for every epoch."""
         try:
             epochs = [row["epoch"] for row in EpochTable(self.path / "metrics.csv").rows()]
         except RunError:
@@ -171,7 +171,7 @@ class _Folder:
             yield Finding("ok", "metrics.csv", f"a row for each of {counted(len(epochs), 'epoch')}")
 
     def samples(self) -> Iterator[Finding]:
-        """Whether all that has a row a sample has as many rows, and the labels are those of labels.json."""
+        """Check that all tables of samples have equally many rows, and that the labels are those of labels.json."""
         record = self.record
         assert record is not None
         facts = record.labels
@@ -248,7 +248,7 @@ class _Folder:
                 )
 
     def way_on(self) -> Finding:
-        """Whether the run can go on, and by which command."""
+        """Say whether the run can go on, and by which command."""
         if self.phase == "running":
             return Finding("ok", "next", f"a process works on it: {self._holder()}")
         if self.phase == "finished" and self.summary:

@@ -1,4 +1,4 @@
-"""What a step of ACTO cannot be faster than on a machine: by its arithmetic, by its bytes, by its convolutions.
+"""Lower bounds on the time of one ACTO step on this machine: arithmetic, memory traffic, convolutions.
 
 Each floor is a count divided by a rate that is measured beside it. None is a promise that it can be reached.
 """
@@ -32,12 +32,13 @@ one."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What one robust step of ACTO at batch 128 has to do."""
+    """Work of one robust step of ACTO at batch 128."""
 
     flops: int
-    """Of convolutions and matrix products, forward and backward, as torch counts them: 2 for a multiply-add."""
+    """Operations of convolutions and matrix products, forward and backward, as torch counts them: 2 for a
+    multiply-add."""
     saved_flops: int
-    """Of these, what a processor's C kernels do without, see acto.nets.cpu_layers."""
+    """Operations of these that a processor's C kernels do without, see acto.nets.cpu_layers."""
     bytes: int
     """Moved if everything else were fused into these operations: each reads its operands once and writes its results
     once, in the step's number format; and SGD reads weight, gradient and momentum and writes weight and momentum in
@@ -46,10 +47,10 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:
-    """What the machine does at its best, measured here."""
+    """Best rates of the machine, measured here."""
 
     flops_per_second: float
-    """Of a large matrix product in the step's number format."""
+    """Operations a second of a large matrix product in the step's number format."""
     bytes_per_second: float
     """Read plus written, of a copy that is larger than the caches."""
 
@@ -71,7 +72,9 @@ def count_work(steps: ActoSteps, precision: torch.dtype) -> Work:
 
 
 def _flops_with_fast_form() -> int:
-    """Of the convolutions that the C kernels have a form for: forward, pictures' and weights' gradient."""
+    """Count the operations of convolutions that the C kernels have a form for: forward, pictures' and weights'
+    gradient.
+    """
     return sum(
         PASSES * 3 * 2 * layer.weight.numel() * shape[0] * shape[2] * shape[3]
         for layer, shape in _convolutions()

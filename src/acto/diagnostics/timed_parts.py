@@ -1,4 +1,4 @@
-"""What `acto bench` and benchmarks/ time: ACTO's step, the views, the loader of picture files, the evaluation.
+"""Parts that `acto bench` and benchmarks/ time: ACTO's step, the views, the loader of picture files, the evaluation.
 
 A part is an object whose `run()` does its work once and returns how many samples it has done. Random pictures are
 enough: the cost does not depend on what they show, only noise would make some operations dearer than photographs do.

@@ -36,7 +36,7 @@ class Backbone:
     """A channel's, pixels counted from 0 to 1; as many as the network has channels."""
     std: tuple[float, ...]
     weights_sha256: str
-    """Of the file; of the tensors where they come from no file."""
+    """Checksum of the file; of the tensors where they come from no file."""
     device: torch.device
 
     @property
@@ -116,7 +116,7 @@ def make_backbone(
 
 
 def _facts_of_a_run(weights: str) -> dict[str, Any]:
-    """What a run of ours wrote beside its network; empty for other weights."""
+    """Read the facts that a run of ours wrote beside its network; empty for other weights."""
     path = Path(weights)
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
@@ -143,7 +143,7 @@ def _size_of(data: Dataset, asked: int | None) -> tuple[int, int]:
 
 
 def _sha256_of_tensors(net: Net) -> str:
-    """Of everything but the head, which has no say in the features."""
+    """Hash everything but the head, which has no say in the features."""
     digest = hashlib.sha256()
     for name, tensor in sorted(net.backbone.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

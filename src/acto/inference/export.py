@@ -45,7 +45,7 @@ Predictor = Callable[[Tensor], Probs]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """What `export` did."""
+    """Result of `export`."""
 
     files: tuple[Path, ...]
     max_difference: float
@@ -257,6 +257,6 @@ def _refuse_foreign(folder: Path, model: TrainedModel) -> None:
 
 
 def _formats_in(folder: Path) -> dict[str, tuple[str, ...]]:
-    """What earlier exports left there."""
+    """Read the formats that earlier exports left there."""
     there = {name: tuple(sorted(path.name for path in folder.glob(pattern))) for name, pattern in PATTERNS.items()}
     return {name: files for name, files in there.items() if files}

@@ -41,7 +41,7 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Extracted:
-    """What an extraction has made."""
+    """Result of an extraction."""
 
     out: Path
     sha256: str
@@ -53,11 +53,11 @@ class Extracted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Reading:
-    """How samples become inputs of the network."""
+    """Reader that makes inputs of the network from samples."""
 
     backbone: Backbone
     views: ViewSpec | None
-    """Of picture files; None for pictures in memory."""
+    """Views of picture files; None for pictures in memory."""
     batch_size: int
     workers: int
     max_pixels: int
@@ -200,7 +200,9 @@ def _views_of_files(data: Dataset, backbone: Backbone) -> ViewSpec | None:
 
 
 def _precision(asked: str, reading: _Reading, samples: Samples, *, say: Callable[[str], None]) -> torch.dtype:
-    """What the network computes in. For "auto" the first samples decide, so the same command decides the same way."""
+    """Choose the number format of the network. For "auto" the first samples decide, so the same command decides
+    alike.
+    """
     found = resolve_precision(asked, reading.backbone.device)
     if asked != "auto" or found == torch.float32:
         return found
@@ -230,7 +232,7 @@ def _rows(features: Tensor, dtype: str, ids: Sequence[str]) -> npt.NDArray[Any]:
 
 
 def _columns(data: Dataset) -> dict[str, npt.NDArray[Any]]:
-    """What the .npz holds beside the features.
+    """Collect the arrays of the .npz beside the features.
 
     True labels that equal the given ones are left out, as they would keep `acto train` from putting noise on.
 
@@ -270,7 +272,7 @@ def _sha256_of_array(array: npt.NDArray[Any]) -> str:
 
 
 def _sha256_of_pictures(parts: Iterable[Samples]) -> str:
-    """Of pixels; of picture files only their sizes, in bytes."""
+    """Hash the pixels; of picture files only their sizes, in bytes."""
     digest = hashlib.sha256()
     for part in parts:
         if part.paths is None:

@@ -36,7 +36,7 @@ Marks = list[tuple[int, int]]
 
 
 def folder_of(out: Path) -> Path:
-    """Where the rows of the .npz `out` are kept until it is whole."""
+    """Return the folder that keeps the rows of the .npz `out` until it is whole."""
     return out.with_name(f"{out.name}.part")
 
 
@@ -92,7 +92,7 @@ class FeatureFile:
         self._leave()
 
     def done(self, name: str) -> int:
-        """How many rows of the array `name` are there."""
+        """Count the rows of the array `name` that are there."""
         return self._marks[name][-1][0] if self._marks[name] else 0
 
     def add(self, name: str, rows: npt.NDArray[Any]) -> None:
@@ -203,7 +203,7 @@ class FeatureFile:
         return self.folder / f"{name}.npy"
 
     def _read_progress(self) -> dict[str, Any] | None:
-        """What progress.json says; None if there is none. A damaged one counts as none, with a note."""
+        """Read progress.json; None if there is none. A damaged one counts as none, with a note."""
         path = self.folder / PROGRESS
         if not path.exists():
             return None

@@ -72,12 +72,12 @@ def _header(model: TrainedModel, summary: Mapping[str, Any]) -> str:
 
 
 def _estimate(record: RunRecord) -> NoiseEstimate | None:
-    """What the audit found, if the run has been audited."""
+    """Return what the audit found, if the run has been audited."""
     return read_report(record.path).noise if (record.path / f"{NAME}.json").is_file() else None
 
 
 def _library(model: TrainedModel) -> str:
-    """Whose keys the weights have: torchvision, timm or acto."""
+    """Name the library whose keys the weights have: torchvision, timm or acto."""
     if model.nets[0].head_key is None:
         return "acto"
     if model.net in _TORCHVISION:
@@ -86,6 +86,6 @@ def _library(model: TrainedModel) -> str:
 
 
 def _has_fixed_size(backbone: Any) -> bool:
-    """Whether timm makes the network for one size of pictures."""
+    """Say whether timm makes the network for one size of pictures."""
     facts = getattr(backbone, "pretrained_cfg", None) or {}
     return bool(facts.get("fixed_input_size"))

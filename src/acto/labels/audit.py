@@ -1,4 +1,4 @@
-"""What is thought of each label, from probabilities and from what training saw. torch is never imported here.
+"""Audit of labels, from probabilities and from what training saw. torch is never imported here.
 
 A label is an issue where the model predicts another class. A model that was not trained to distrust these labels must
 also be sure enough. Confident learning's threshold (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) is what
@@ -35,7 +35,7 @@ LATE_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Trained:
-    """What training saw of the samples, beside the final probabilities."""
+    """Record of what training saw of the samples, beside the final probabilities."""
 
     columns: Mapping[str, npt.NDArray[Any]]
     """Those that training recorded, (N,) each, by the names of acto.core.sample_columns."""
@@ -154,7 +154,7 @@ def report_on(
 
 
 def find_issues(given: Labels, probs: Probs, *, robust: bool) -> tuple[npt.NDArray[np.bool_], Labels]:
-    """Which labels are thought to be wrong, (N,), and the class that the model names instead, (N,).
+    """Find the labels that are thought to be wrong, (N,) bool, and the class that the model names instead, (N,).
 
     Args:
         given: (N,) class numbers.

@@ -39,7 +39,7 @@ _IN_MEMORY = ("cifar", "digits", "fashion", "small")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correction:
-    """What `apply_decisions` wrote."""
+    """Result of `apply_decisions`."""
 
     path: Path
     """The manifest or .npz file."""
@@ -211,7 +211,8 @@ def _arrays(dataset: Dataset, kept: npt.NDArray[np.int64], labels: Texts, origin
 
 
 def _read_back(path: Path, dataset: Dataset, ids: Texts, labels: Texts) -> tuple[str, ...]:
-    """Whether `acto train` will see these labels; the class list that it has to be told, empty if it finds it.
+    """Check that `acto train` will see these labels; return the class list that it has to be told, empty if it finds
+    it.
 
     Raises:
         UserError: it would not.

@@ -1,4 +1,4 @@
-"""What people decided about suspicious labels: decisions.csv, as the report page and `acto review` write it.
+"""Decisions of people about suspicious labels: decisions.csv, as the report page and `acto review` write it.
 
 Columns: id, given_label, decision, new_label, time (UTC). Rows are only ever added, and the last row of an id counts:
 a file that was cut off by a crash lacks at most its last row. torch is never imported here.
@@ -39,7 +39,7 @@ MAX_TAIL = 20_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """What somebody decided about one sample."""
+    """Decision of somebody about one sample."""
 
     id: str
     """As `printable` writes it."""
@@ -165,7 +165,7 @@ def _rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]:
 
 
 def corrected(report: LabelReport, decisions: Mapping[int, Decision]) -> tuple[list[str], npt.NDArray[np.bool_]]:
-    """What the decisions make of the samples: (N,) class names, and (N,) whether each sample stays."""
+    """Apply the decisions to the samples: (N,) class names, and (N,) bool, True where a sample stays."""
     labels = list(report.columns["given_label"])
     names = {printable(name): name for name in report.class_names}
     stays = np.ones(len(labels), dtype=bool)
@@ -198,7 +198,7 @@ class DecisionLog:
         self._lock = FolderLock(folder / LOCK)
         try:
             self.repaired = _repair(self.path)
-            """What was done to a last row that a crash had cut off; empty: nothing."""
+            """Repair of a last row that a crash had cut off, in words; empty: none was needed."""
             self.decisions = read_decisions(self.path, report) if self.path.exists() else {}
             """By row of the report; the last ones, "skip" included."""
         except BaseException:

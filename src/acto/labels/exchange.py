@@ -35,7 +35,7 @@ FORMATS = ("label-studio", "fiftyone", "cleanlab")
 REMOVE = "(remove this sample)"
 """A choice that is offered in Label Studio beside the classes."""
 _LOCAL_FILES = "/data/local-files/?d="
-"""How Label Studio addresses a file below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
+"""Address by which Label Studio finds a file below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
 _CHOICE = "label"
 
 Verdict = tuple[int, str, str]
@@ -132,7 +132,7 @@ def _number(cells: Mapping[str, Any], name: str) -> float | None:
 
 
 def _verdict(row: int, label: object, report: LabelReport) -> Verdict:
-    """What a person's label says of the given one."""
+    """Turn a person's label into a verdict on the given one."""
     if not isinstance(label, str):
         raise TypeError(f"{label!r} is no class name")
     given = printable(report.columns["given_label"][row])

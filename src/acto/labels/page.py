@@ -43,7 +43,7 @@ _THREADS = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Served:
-    """What the page of a review server knows beside the report."""
+    """Facts that the page of a review server knows beside the report."""
 
     token: str
     """Goes with every request."""
@@ -158,7 +158,7 @@ def _pictures(rows: Sequence[int], picture_of: PictureOf | None) -> list[str]:
 def _data(
     report: LabelReport, rows: Sequence[int], pictures: Sequence[str], name: str, served: Served | None
 ) -> Markup:
-    """What the page's script reads, as JSON that cannot end the element it stands in."""
+    """Encode what the page's script reads as JSON that cannot end the element it stands in."""
     names = list(map(printable, report.class_names))
     number = {name: k for k, name in enumerate(report.class_names)}
     listed = of_page()

@@ -23,7 +23,7 @@ from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
 
 NAME = "label_report"
-"""Of the files, before their endings."""
+"""Name of the files, before their endings."""
 SEPARATOR = "; "
 """Between the ids in the columns of duplicates."""
 
@@ -34,7 +34,7 @@ Table = dict[str, npt.NDArray[Any] | Texts]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class NoiseEstimate:
-    """How many labels are wrong, and which classes are taken for which."""
+    """Estimate of how many labels are wrong, and of which classes are taken for which."""
 
     rate: float
     """Share of wrong labels, in [0, 1]."""
@@ -50,7 +50,7 @@ class NoiseEstimate:
     counts: npt.NDArray[np.int64]
     """(K,) samples that were given each class."""
     resamples: int
-    """Of the bootstrap."""
+    """Resamples of the bootstrap."""
 
     def transition_matrix(self) -> npt.NDArray[np.float64]:
         """(K, K): of the samples whose right class is the row's, the share that was given the column's.
@@ -78,7 +78,8 @@ class LabelReport:
     """Those of acto.core.sample_columns.of_report that are known, (N,) each, in the order of the samples."""
     noise: NoiseEstimate
     facts: Mapping[str, Any]
-    """Where it comes from: source ("run", "new data" or "pred_probs"), and of a run its folder, method, data, state and
+    """Origin of the report: source ("run", "new data" or "pred_probs"), and of a run its folder, method, data, state
+    and
     epochs. Plain values."""
 
     def __len__(self) -> int:

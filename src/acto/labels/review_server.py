@@ -61,7 +61,7 @@ class ReviewServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """What to open in a browser; whoever has it can decide."""
+        """Return the address to open in a browser; whoever has it can decide."""
         return f"http://{HOST}:{self.server_port}/?token={self.token}"
 
     def server_close(self) -> None:
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, "application/json", json.dumps({"time": made.time}).encode())
 
     def _may_enter(self, *, header_only: bool = False) -> bool:
-        """Whether the request is from the page that this server gave out; refuses it otherwise."""
+        """Say whether the request is from the page that this server gave out; refuse it otherwise."""
         port = self.server.server_port
         own = (f"{HOST}:{port}", f"localhost:{port}")
         origin = self.headers.get("Origin")

@@ -103,7 +103,7 @@ def _files(record: RunRecord, samples: Samples, *, data_root: str | None) -> lis
 
 
 def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset:
-    """What a run was trained on, read again.
+    """Read again the data that a run was trained on.
 
     Raises:
         UserError: it cannot be read, or its labels are others than the run's.
@@ -169,7 +169,7 @@ def audit_others(
     find_duplicates: bool = True,
     trust: bool = False,
 ) -> tuple[LabelReport, Samples]:
-    """What a run's model thinks of labels that it never saw.
+    """Audit labels that a run's model never saw.
 
     Args:
         record: of a finished run.

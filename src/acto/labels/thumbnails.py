@@ -16,7 +16,7 @@ from acto.data.samples import Samples
 SIDE = 96
 """Pixels of the longer side at most."""
 MAX_BYTES = 8_000
-"""Of one encoded thumbnail. A picture that no quality brings below it is scaled down."""
+"""Most bytes of one encoded thumbnail. A picture that no quality brings below it is scaled down."""
 _QUALITIES = (82, 65, 45)
 
 PictureOf = Callable[[int], bytes]
@@ -89,7 +89,7 @@ def placeholder() -> bytes:
 
 
 def media_type(data: bytes) -> str:
-    """Of a thumbnail."""
+    """Return the media type of a thumbnail."""
     return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
 
 

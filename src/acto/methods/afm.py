@@ -81,7 +81,9 @@ class AFM(Method):
 
 
 class PairAttention(nn.Module):
-    """How much of its first member a pair's mixture keeps. The order of the two members matters."""
+    """Network that decides how much of its first member a pair's mixture keeps. The order of the two members
+    matters.
+    """
 
     def __init__(self, feature_dim: int) -> None:
         """A hidden layer of 3/16 of `feature_dim`, the public code's ratio (96 units for ResNet-18's 512 features)."""

@@ -1,4 +1,4 @@
-"""What a method is: networks, per-sample memories, and a loss.
+"""Interface of a method: networks, per-sample memories, and a loss.
 
 A method returns a loss; the loop takes the step. It sees no trainer, no optimizer, no data set and no true label, and
 its state_dict() is the whole of it.
@@ -66,7 +66,7 @@ class Method(nn.Module):
         """
 
     def turns(self, clock: Clock) -> int:
-        """How many passes an epoch has; more than one where the networks are trained in turn."""
+        """Return the number of passes of an epoch; more than one where the networks are trained in turn."""
         return 1
 
     def on_turn(self, clock: Clock, scan: Scan) -> Mapping[str, Tensor] | None:
@@ -77,7 +77,9 @@ class Method(nn.Module):
         return None
 
     def streams(self, clock: Clock) -> tuple[Stream, ...]:
-        """What a turn reads, side by side. The first one sets the number of steps; shorter ones start over."""
+        """Return the streams that a turn reads, side by side. The first one sets the number of steps; shorter ones
+        start over.
+        """
         return (Stream(),)
 
     def on_step(self, clock: Clock) -> None:
@@ -100,7 +102,7 @@ class Method(nn.Module):
         nets = self.nets
 
         def log_odds(logits: list[Tensor]) -> float:
-            """Of the first class against the second, where these are the networks' logits."""
+            """Return the log odds of the first class against the second, from the networks' logits."""
             self.nets = nn.ModuleList(_Fixed(value) for value in logits)
             probs = next(iter(self.predict(torch.zeros(1, device=device)).values()))[0].double()
             return float((probs[0] / probs[1]).log())
@@ -116,7 +118,9 @@ class Method(nn.Module):
         return weights
 
     def few_selected(self) -> str:
-        """What to try where only a small share of all samples is selected; empty where nothing is known to help."""
+        """Advise what to try where only a small share of all samples is selected; empty where nothing is known to
+        help.
+        """
         return ""
 
     def label_quality(self) -> Tensor | None:
@@ -229,7 +233,7 @@ def guessing(*nets: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def observed(logits: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
-    """What the history keeps of every visit, for Step.per_sample.
+    """Collect what the history keeps of every visit, for Step.per_sample.
 
     Args:
         logits: (B, K) of the network whose view of the samples is to be recorded.

@@ -163,7 +163,7 @@ class CoLDL(Method):
 
     @torch.no_grad()
     def label_quality(self) -> Tensor | None:
-        """What is left of the label distribution on the given label; None until labels have been learned."""
+        """Return what is left of the label distribution on the given label; None until labels have been learned."""
         if torch.equal(self.label_logits, self._one_hot_start()):
             return None
         return self.label_logits.softmax(2).mean(1).gather(1, self.labels[:, None]).squeeze(1)

@@ -155,7 +155,7 @@ class DISC(Method):
 
 
 def sort_samples(prob_given: Tensor, mean_highest: Tensor, threshold: Tensor, *, sigma: float) -> Tensor:
-    """Which set each sample belongs to.
+    """Sort the samples into their sets.
 
     Args:
         prob_given: (N, 2) probability of the given label, weak and strong.

@@ -104,7 +104,7 @@ class PENCIL(Method):
 
     @torch.no_grad()
     def label_quality(self) -> Tensor | None:
-        """What is left of the label distribution on the given label; None until labels have been learned."""
+        """Return what is left of the label distribution on the given label; None until labels have been learned."""
         if torch.equal(self.label_logits, self._one_hot_start()):
             return None
         return F.softmax(self.label_logits, dim=1).gather(1, self.labels[:, None]).squeeze(1)

@@ -262,7 +262,7 @@ def small_loss_by_class(
 
 
 def agreement(first: Tensor, second: Tensor, *, tau: float) -> tuple[Tensor, Tensor]:
-    """Where two networks are sure of the same class, (B,) bool, and how sure, the mean of both, (B,).
+    """Find where two networks are sure of the same class, (B,) bool, and how sure, the mean of both, (B,).
 
     Args:
         first: (B, K) probabilities.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from acto.core.errors import UserError
 
 Shape = tuple[int, ...]
-"""Of one sample: (C, H, W) for pictures, (D,) for feature vectors."""
+"""Shape of one sample: (C, H, W) for pictures, (D,) for feature vectors."""
 
 
 class Head(nn.Linear):
@@ -46,7 +46,7 @@ class Net(nn.Module):
         self.input_shape = input_shape
         self.feature_dim = feature_dim
         self.head_key = head_key
-        """What the backbone's own library calls the head ("fc" in torchvision); None where there is no such library."""
+        """Name of the head in the backbone's own library ("fc" in torchvision); None where there is no such library."""
         self.backbone = backbone
         self.head = Head(feature_dim, num_classes)
         he_normal(self.head)

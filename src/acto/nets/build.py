@@ -185,7 +185,7 @@ NETS: dict[str, Callable[[Shape, int], Net]] = {
 """The networks that a plain name stands for. On top come `mlp:WIDTH`, `torchvision:NAME`, `timm:NAME` and
 `package.module:callable`."""
 OWN_KINDS = ("mlp:", "torchvision:", "timm:")
-"""How a name with a colon begins that runs no code but this package's, torchvision's and timm's."""
+"""Beginnings of names with a colon that run no code but this package's, torchvision's and timm's."""
 
 
 def build(name: str, *, input_shape: Shape, num_classes: int, weights: str | None = None, trust: bool = False) -> Net:
@@ -231,5 +231,5 @@ def build(name: str, *, input_shape: Shape, num_classes: int, weights: str | Non
 
 
 def num_parameters(net: nn.Module) -> int:
-    """How many numbers the network learns; buffers do not count."""
+    """Count the numbers that the network learns; buffers do not count."""
     return sum(parameter.numel() for parameter in net.parameters())

@@ -26,11 +26,11 @@ SOURCES = Path(__file__).parent / "kernels"
 COMPILERS = ("gcc", "cc")
 FLAGS = ["-O3", "-std=gnu11", "-fPIC", "-fopenmp", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16"]
 SECONDS = 120
-"""That a compiler may take; it takes two."""
+"""Most seconds that a compiler may take; it takes two."""
 
 
 class KernelsMissing(RuntimeError):
-    """Why this machine cannot have the kernels, in words that end a sentence."""
+    """Error of a machine that cannot have the kernels; it says why in words that end a sentence."""
 
 
 class Kernels:
@@ -154,7 +154,7 @@ def _run(command: list[str]) -> None:
 
 
 def _own_folder() -> Path | None:
-    """Where compiled kernels are kept; None: nowhere, and every start compiles them."""
+    """Return the folder of compiled kernels; None: there is none, and every start compiles them."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acto"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def _own_folder() -> Path | None:
 
 
 def _right(made: Kernels) -> bool:
-    """Whether small products come out as torch's."""
+    """Check that small products come out as torch's."""
     random = torch.Generator().manual_seed(0)
     images, gradient, weights = (
         torch.randn(shape, generator=random) for shape in ((2, 18, 5, 6), (2, 34, 5, 6), (34, 18, 3, 3))

@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from acto.nets.cpu_kernels import Kernels, empty_like, kernels
 
 FEWEST_CHANNELS = 32
-"""Of a convolution, on both sides: with fewer, transforming pictures takes what the products save."""
+"""Fewest channels of a convolution, on both sides: with fewer, transforming pictures takes what the products save."""
 FEWEST_PIXELS = 32
-"""Of a batch, for each channel: with fewer, transforming the weights does."""
+"""Fewest pixels of a batch for each channel: with fewer, transforming the weights takes what the products save."""
 FEWEST_ACTIVATIONS = 2**18
-"""Of a batch norm: with fewer, asking for its small vectors takes longer than they save."""
+"""Fewest activations of a batch norm: with fewer, asking for its small vectors takes longer than they save."""
 
 PRODUCTS_LEFT = 16 / 36
-"""Of a convolution in Winograd's form, where height and width are even."""
+"""Share of a convolution's products left in Winograd's form, where height and width are even."""
 
 
 def use_kernels(net: nn.Module) -> int:
@@ -50,7 +50,7 @@ def use_kernels(net: nn.Module) -> int:
 
 
 def has_fast_form(layer: nn.Conv2d) -> bool:
-    """Whether it is of the kind that WinogradConv2d computes, and wide enough to gain."""
+    """Say whether a layer is of the kind that WinogradConv2d computes, and wide enough to gain."""
     form = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
     return (
         form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")

@@ -146,7 +146,7 @@ def _sample(input_shape: Shape) -> Tensor:
 
 
 def _probe(model: nn.Module, sample: Tensor, *, name: str) -> Tensor:
-    """What `model` returns for the sample in eval mode; its modes are put back."""
+    """Return what `model` returns for the sample in eval mode; put its modes back."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

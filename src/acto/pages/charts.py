@@ -47,9 +47,9 @@ class Chart:
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     warmup_x: float | None
-    """Where the warm-up ends."""
+    """Place where the warm-up ends."""
     counted_x: float | None
-    """Where the epochs begin whose mean is the headline."""
+    """Place where the epochs begin whose mean is the headline."""
     left: float = LEFT
     right: float = WIDTH - RIGHT
     top: float = TOP

@@ -21,7 +21,7 @@ from acto.core.files import OnPoint, disk_errors, nothing, sha256_of, sync_folde
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileCheck:
-    """What a look at one file of a run found."""
+    """Finding about one file of a run."""
 
     name: str
     state: Literal["ok", "missing", "damaged", "leftover"]
@@ -48,7 +48,7 @@ class Checkpoint:
     """For the user: which newer checkpoint was damaged and passed over; None if this is the newest."""
 
     def path(self, name: str) -> Path:
-        """Where the file lies; raises KeyError for a name that the checkpoint does not have."""
+        """Return the path of a file; raise KeyError for a name that the checkpoint does not have."""
         if name not in self.files:
             raise KeyError(f"checkpoint {self.folder} has no file {name!r}, only {', '.join(self.files)}")
         return self.folder / name

@@ -60,7 +60,7 @@ class EpochTable:
                 self.path.unlink(missing_ok=True)
 
     def last_epoch(self) -> int | None:
-        """Of the last whole row."""
+        """Return the epoch of the last whole row."""
         _, rows, _ = self._read()
         return rows[-1].epoch if rows else None
 
@@ -70,7 +70,7 @@ class EpochTable:
         return [dict(zip(columns, map(_value, row.cells), strict=True)) for row in rows]
 
     def fault(self) -> str:
-        """What is wrong with the file, or an empty string."""
+        """Say what is wrong with the file; empty if nothing is."""
         try:
             _, _, tail = self._read()
         except RunError as error:

@@ -25,7 +25,7 @@ MARK = ".acto-run"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What a run's folder says."""
+    """Contents of a run's folder."""
 
     path: Path
     config: dict[str, Any]

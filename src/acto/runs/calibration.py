@@ -41,7 +41,7 @@ _STARTS = ((0.0, 0.05), (0.0, 0.4), (-1.0, 0.2))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """What is known of a model's probabilities."""
+    """Calibration of a model's probabilities."""
 
     temperature: float = 1.0
     """By which logits are divided; 1 leaves the probabilities as they are."""
@@ -50,7 +50,7 @@ class Calibration:
     num_holdout: int = 0
     """Held-out samples that the temperature was fitted on."""
     reason: str = "the run has no calibration.json"
-    """Where the temperature comes from, in words."""
+    """Origin of the temperature, in words."""
 
     def to_json(self) -> bytes:
         """As it stands in a run's folder."""

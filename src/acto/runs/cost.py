@@ -1,4 +1,4 @@
-"""What a run will cost: a few real steps of each phase are timed, and nothing is written."""
+"""Cost of a run: a few real steps of each phase are timed, and nothing is written."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class RunStarted:
     test_labels_are_given: bool
     """The test samples were held out, so that their labels may be wrong too."""
     noise: Mapping[str, Any]
-    """What labels.json says of the noise."""
+    """Facts of the noise, as in labels.json."""
     epochs_done: int
     folder: str
 
@@ -66,7 +66,7 @@ class EpochDone:
     metrics: Mapping[str, Any]
     """Its row of metrics.csv: loss, test_accuracy (nan if it was not measured) and what else the method logs."""
     seconds: float
-    """Of training and evaluation."""
+    """Seconds of training and evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +81,7 @@ class RunFinished:
     """All files are written."""
 
     summary: Mapping[str, Any]
-    """What summary.json says."""
+    """Content of summary.json."""
 
 
 Event = RunStarted | StepDone | EpochDone | Note | RunFinished

@@ -38,11 +38,11 @@ from acto.training.loop import EpochLog, Training, run_epochs
 from acto.training.step_modes import step_taken
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
-"""Whose versions a run's record keeps, beside Python's."""
+"""Packages whose versions a run's record keeps, beside Python's."""
 STARVED_SHARE = 0.01
 """A class of whose samples an epoch selects a smaller share than this is reported."""
 FEW_SELECTED = 0.25
-"""Where an epoch selects a smaller share of all samples than this, the method's advice is added."""
+"""Share of all samples: where an epoch selects less, the method's advice is added."""
 
 
 def execute(prepared: Prepared, folder: RunFolder | Path, *, report: Listeners = ()) -> dict[str, Any]:
@@ -309,7 +309,7 @@ def _calibration(prepared: Prepared) -> calibration.Calibration:
 
 
 def checkpoint(training: Training) -> bytes:
-    """What a checkpoint's file holds."""
+    """Return the content of a checkpoint's file."""
     buffer = io.BytesIO()
     torch.save(training.state_dict(), buffer)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What ends a run from outside or by its numbers: signals, memory, the other processes, divergence; each in words."""
+"""Ends of a run before its time, in words: signals, memory, the other processes, divergence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Interrupted(BaseException):
 
 
 class Stop:
-    """Whether a signal has come."""
+    """State of a run that a signal may stop."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -87,7 +87,7 @@ def in_words(*, batch_size: int, workers: int, precision: str, ids: Sequence[str
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: Python's, the system's, or a device's."""
+    """Say whether memory ran out: Python's, the system's, or a device's."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
@@ -100,7 +100,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _less_memory(*, batch_size: int, workers: int, precision: str, error: Exception) -> str:
-    """What to try. Fewer workers leave the results as they are; the rest makes another run."""
+    """Advise how to need less memory. Fewer workers leave the results as they are; the rest makes another run."""
     fewer = [f"--workers {workers // 2} (now {workers}), which --resume accepts"] if workers else []
     other = [f"--batch-size {max(batch_size // 2, 2)} (now {batch_size})"]
     if precision in ("auto", "float32") and isinstance(error, torch.OutOfMemoryError):

@@ -135,7 +135,7 @@ def _prepare(
 
 
 def step_of(run: Run) -> str | None:
-    """How its steps are to be taken, see acto.training.step_modes.
+    """Return the way in which a run's steps are to be taken, see acto.training.step_modes.
 
     A network that others have written may wait for the device in its forward pass, which no recording can hold and no
     process survives: it is recorded on request only.

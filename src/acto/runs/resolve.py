@@ -93,7 +93,7 @@ def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = F
 
 
 def section(method: str) -> str:
-    """Where a method's own settings stand."""
+    """Return the name of the section of a method's own settings."""
     return method.replace("-", "_")
 
 

@@ -25,7 +25,7 @@ class Run(Settings):
     method: str = setting("acto", choices=METHODS)
     """A name of acto.methods.METHODS."""
     config: Any = None
-    """That method's Config; None: its defaults."""
+    """Settings of the method, its Config; None: its defaults."""
     net: str = "cnn_small"
     """A name of acto.nets.build."""
     weights: str | None = None
@@ -100,5 +100,5 @@ class Run(Settings):
         return replace(self, data=replace(self.data, cache=None))
 
     def evaluates(self, epoch: int) -> bool:
-        """Whether the test set is looked at after `epoch` (from 0)."""
+        """Say whether the test set is looked at after `epoch` (from 0)."""
         return (epoch + 1) % self.eval_every == 0 or epoch >= self.protocol.epochs - evaluation.LAST_EPOCHS

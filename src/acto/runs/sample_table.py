@@ -1,4 +1,4 @@
-"""What a run knows of each of its training samples: the columns of samples.csv, and the model's probabilities."""
+"""Table of a run's training samples: the columns of samples.csv, and the model's probabilities."""
 
 from __future__ import annotations
 

@@ -67,9 +67,9 @@ class TrainedModel:
     method: str
     class_names: tuple[str, ...]
     input_shape: Shape
-    """Of one sample, as a network sees it: (C, H, W) or (D,)."""
+    """Shape of one sample, as a network sees it: (C, H, W) or (D,)."""
     views: ViewSpec
-    """How samples are normalized, and picture files scaled and cut."""
+    """Views: how samples are normalized, and picture files scaled and cut."""
     max_pixels: int = MAX_PIXELS
     """Larger picture files are refused before they are decoded."""
 
@@ -85,7 +85,7 @@ class TrainedModel:
 
     @property
     def takes_files(self) -> bool:
-        """Whether it was trained on picture files that are scaled; else on arrays, or on pictures of one size."""
+        """Say whether it was trained on picture files that are scaled; else on arrays, or on pictures of one size."""
         return self.views.size is not None
 
     @torch.no_grad()
@@ -288,7 +288,7 @@ def from_bytes(
 
 
 def _facts(file: bytes, *, name: str) -> dict[str, Any]:
-    """What a run wrote beside the weights."""
+    """Read the facts that a run wrote beside the weights."""
     try:
         length = int.from_bytes(file[:8], "little")  # the format: length of the header, header as JSON, tensors
         facts = json.loads(json.loads(file[8 : 8 + length])["__metadata__"]["acto"])

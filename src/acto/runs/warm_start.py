@@ -55,14 +55,14 @@ class Origin:
     epochs: int
     model: TrainedModel
     row_of: Mapping[str, int]
-    """Of each training sample, by its id."""
+    """Row of each training sample, by its id."""
     given: Sequence[str]
     """(N,) class names, in the order of the rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WarmStart:
-    """How a run begins that goes on from another one."""
+    """Start of a run that goes on from another one."""
 
     dataset: Dataset
     """Nothing of its test set was trained on."""
@@ -71,7 +71,7 @@ class WarmStart:
     origin: Origin | None
     """None where the run has begun already: its own checkpoint says all."""
     facts: Mapping[str, Any]
-    """What FILE says. Plain values."""
+    """Content of FILE, in plain values."""
 
     def hand_over(self, training: Training) -> None:
         """Put networks, memory and clock of the run before into `training`, whose samples are the new ones.
@@ -165,7 +165,7 @@ def plan(
     folder: Path | None = None,
     trust: bool = False,
 ) -> WarmStart:
-    """How training on `dataset` goes on from the finished run in the folder `run`.
+    """Plan how training on `dataset` goes on from the finished run in the folder `run`.
 
     Args:
         run: the run before; not looked at where `folder` has begun.
@@ -230,7 +230,7 @@ def as_begun(folder: Path, dataset: Dataset) -> Dataset:
 
 
 def _begun(folder: Path) -> dict[str, Any] | None:
-    """What FILE says; None without one."""
+    """Read FILE; None without one."""
     path = folder / FILE
     if not path.is_file():
         return None

@@ -29,7 +29,7 @@ class Recorder(Protocol):
     """Makes recordings of what a device is told to do."""
 
     def beside(self) -> AbstractContextManager[None]:
-        """Where steps run that are not recorded, so that what they leave suits a recording."""
+        """Return the context in which steps run that are not recorded, so that what they leave suits a recording."""
         ...
 
     def record(self, run: Callable[[], tuple[str, ...]]) -> tuple[Callable[[], None], tuple[str, ...]]:
@@ -76,7 +76,7 @@ class CudaRecorder:
 
 
 def recorder_for(method: Method, *, device: torch.device, precision: torch.dtype, world: int) -> Recorder | str:
-    """What records this method's steps; or in words why they cannot be recorded.
+    """Make the recorder of this method's steps; or say in words why they cannot be recorded.
 
     Args:
         method: on its device.

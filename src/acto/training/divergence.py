@@ -23,7 +23,7 @@ class DivergedError(RuntimeError):
         super().__init__(what, clock, rows, advice)
         self.what, self.clock, self.rows, self.advice = what, clock, rows, advice
         self.ids: tuple[str, ...] = tuple(map(str, rows))
-        """What to call the samples; who knows their names puts them here."""
+        """Names of the samples, put here by whoever knows them."""
 
     def __str__(self) -> str:
         """The sentence for the user."""

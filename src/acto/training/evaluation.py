@@ -1,4 +1,6 @@
-"""How good the model is on held-out data, and how well the noise was found: the only reader of true labels."""
+"""Evaluation: how good the model is on held-out data, and how well the noise was found. The only reader of true
+labels.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def predictions(
 
 
 def prediction_names(training: Training, data: TrainingData) -> tuple[str, ...]:
-    """What the method calls its predictions, the headline first."""
+    """Return the method's names of its predictions, the headline first."""
     return tuple(next(predictions(training, data, batch_size=2))[1])
 
 

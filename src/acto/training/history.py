@@ -1,4 +1,4 @@
-"""What training saw of every sample: the columns of a run's per-sample table."""
+"""History of every sample in training: the columns of a run's per-sample table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from acto.core.distributed import merge_rows, world
 from acto.core.types import Batch
 
 WORDS = 16
-"""Of four bytes: a row fills a cache line, so that a random sample of millions costs one miss and not one a column."""
+"""Words of four bytes in a row: a row fills a cache line, so that a random sample of millions costs one miss, not one a
+column."""
 
 
 class History(nn.Module):

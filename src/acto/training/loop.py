@@ -29,7 +29,7 @@ from acto.training.protocol import Protocol
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochLog:
-    """What an epoch of training yields."""
+    """Results of an epoch of training."""
 
     epoch: int
     metrics: dict[str, float]

@@ -12,7 +12,7 @@ from acto.training.plans import Plan
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol(Settings):
-    """How a method is trained: what all methods of a comparison share."""
+    """Protocol of training: what all methods of a comparison share."""
 
     epochs: int = setting(100, low=1)
     """Total number."""

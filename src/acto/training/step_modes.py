@@ -1,4 +1,4 @@
-"""How the steps of a training are taken: one by one, from a recording, or with compiled networks."""
+"""Ways to take the steps of a training: one by one, from a recording, or with compiled networks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def prepare_steps(
     world: int = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> Recorder | None:
-    """What records the steps, if they are to be recorded; compiles the networks, if they are to be compiled.
+    """Make what records the steps, if they are to be recorded; compile the networks, if they are to be compiled.
 
     Args:
         step: one of STEPS; None: "graph" on a CUDA device, "compiled" on a processor that gains from it, else "eager".
@@ -57,7 +57,7 @@ def prepare_steps(
 
 
 def step_taken(method: Method, recorder: Recorder | None) -> str:
-    """Which of STEPS `prepare_steps` has come to."""
+    """Return the one of STEPS that `prepare_steps` has come to."""
     faster = any(
         isinstance(module, WinogradConv2d | NormReLU) or (isinstance(module, Net) and module.compiled_batch is not None)
         for module in method.modules()

@@ -34,7 +34,7 @@ class Accuracy:
     protocol: str
     """Empty, "other protocol", "perhaps other protocol" or "second-hand"."""
     note: str
-    """What that means."""
+    """Explanation of the mark."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,9 +45,9 @@ class About:
     """As in the papers."""
     venue: str
     asks_rate: bool
-    """Whether it is told the noise rate."""
+    """True if it is told the noise rate."""
     settings_by: str
-    """Which facts of the noise decide settings in our recipe: empty, "rate", "kind" or "rate and kind"."""
+    """Facts of the noise that decide settings in our recipe: empty, "rate", "kind" or "rate and kind"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,7 @@ def methods() -> Mapping[str, About]:
 
 
 def passes(method: str, config: Mapping[str, Any]) -> Passes | None:
-    """What an epoch of `method` costs with its settings `config`; None if that was never counted."""
+    """Return the passes of an epoch of `method` with its settings `config`; None if they were never counted."""
     found = None
     for row in _rows("passes.csv"):
         if row["method"] == method and _holds(row["where"], config):
@@ -99,7 +99,7 @@ def passes(method: str, config: Mapping[str, Any]) -> Passes | None:
 
 
 def _holds(where: str, config: Mapping[str, Any]) -> bool:
-    """Whether a condition like consistency=false or weight>0 is true; an empty one is."""
+    """Evaluate a condition like consistency=false or weight>0; an empty one is true."""
     if not where:
         return True
     name, more, low = where.partition(">")

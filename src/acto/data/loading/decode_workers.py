@@ -37,7 +37,7 @@ class Request:
 
 
 class Decoder(Dataset[Tensor | BadImage]):
-    """What a worker does with a request.
+    """Work of a decoding worker: from a request for pictures to their pixels.
 
     A bad picture is handed back and not raised, so that the error reaches the user as it is.
 

@@ -21,12 +21,12 @@ _LARGEST_BATCH = 1024  # to be looked at together
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one process shall see."""
+    """Samples, batches and views that one process shall see in a pass over the data."""
 
     index: Tensor
     """(M,) int64 sample numbers, batch after batch."""
     sizes: list[int]
-    """Of the batches; their sum is M."""
+    """Sizes of the batches; their sum is M."""
     views: tuple[str, ...]
     occasion: Occasion
 
@@ -42,9 +42,9 @@ class Passes(ABC):
     """
 
     input_shape: tuple[int, ...]
-    """Of a view."""
+    """Shape of one sample of a view."""
     _device: torch.device
-    """Where the views are finished."""
+    """Device on which the views are finished."""
 
     def __init__(self, labels: Tensor, *, seed: int, rank: int, world: int) -> None:
         assert 0 <= rank < world
@@ -56,7 +56,7 @@ class Passes(ABC):
         return len(self._labels)
 
     def num_steps(self, stream: Stream) -> int:
-        """How many batches `stream` (views and batch_size filled in) yields."""
+        """Count the batches that `stream` (views and batch_size filled in) yields."""
         return len(self._sizes(stream, self.num_samples if stream.index is None else len(stream.index)))
 
     def batches(self, stream: Stream, *, epoch: int, turn: int = 0, number: int = 0) -> Iterator[Batch]:

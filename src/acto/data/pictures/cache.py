@@ -200,14 +200,14 @@ def _stamp(path: Path) -> _Stamp:
 
 
 class _Found:
-    """What a folder holds, as far as its checksums hold."""
+    """Contents of a cache folder, as far as their checksums hold."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.entries: dict[_Stamp, tuple[str, int, int, int]] = {}
         """Name of the file, offset, height, width."""
         self.faults: dict[str, str] = {}
-        """What is wrong with a file, by its name."""
+        """Faults of files, in words, by name."""
         self._indexes: dict[str, tuple[str, list[tuple[_Stamp, int, int]]]] = {}
         self._checked: set[str] = set()
 
@@ -247,7 +247,7 @@ class _Found:
         return sorted(row for stamp, row in first.items() if stamp not in self.entries)
 
     def changed(self, stamps: Sequence[_Stamp]) -> int:
-        """How many of these pictures are there, but as they were once."""
+        """Count the pictures that are there as they once were, and have changed since."""
         known = {stamp[0] for _, pictures in self._indexes.values() for stamp, *_ in pictures}
         return sum(stamp[0] in known for stamp in stamps)
 

@@ -62,7 +62,7 @@ class BadImage(UserError):
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """What a picture file says of itself."""
+    """Facts in a picture file's header."""
 
     width: int
     """Pixels, as the picture is shown (after EXIF turning)."""
@@ -70,7 +70,7 @@ class PictureFacts:
     mode: str
     """Pillow's name of the pixel format: RGB, L, CMYK, I;16, ..."""
     turned: bool
-    """Whether its EXIF orientation asks for turning or mirroring (not of TIFF, which Pillow turns by itself)."""
+    """True if its EXIF orientation asks for turning or mirroring (not of TIFF, which Pillow turns by itself)."""
 
 
 def decode_rgb(

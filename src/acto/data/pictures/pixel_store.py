@@ -1,4 +1,4 @@
-"""Where decoded pictures lie: files that every process maps into its memory, or one file without a name in memory."""
+"""Storage of decoded pictures: files that every process maps into its memory, or one file without a name in memory."""
 
 from __future__ import annotations
 

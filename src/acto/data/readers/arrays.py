@@ -25,7 +25,7 @@ _PIPELINES = ("cifar", "digits", "fashion", "small")
 """Views that pictures in arrays may ask for."""
 _UNSUSPECTED_BYTES = 2**30
 _MAX_RATIO = 100
-"""What unpacks to more than that many bytes and by more than that factor counts as a decompression bomb."""
+"""Limits of a decompression bomb: a file that unpacks to more than that many bytes and by more than that factor."""
 
 
 def read(spec: DataSpec, place: Place) -> Raw:
@@ -197,7 +197,7 @@ def array_content(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
 
 
 def _are_pixels(array: npt.NDArray[Any], what: str) -> bool:
-    """Whether an array is pictures, or else feature vectors.
+    """Say whether an array is pictures, or else feature vectors.
 
     Raises:
         UserError: it is neither; `what` names it.

@@ -25,7 +25,7 @@ _SIDE = 32
 _MAX_MEMBER_BYTES = 2**28
 """The largest file that is read out of a CIFAR archive; the real ones have up to 155 MB."""
 _MAX_ARCHIVE_BYTES = 2**30
-"""Of all files in a CIFAR archive, wanted or not: to pass over a member costs as much time as to read it."""
+"""Most bytes of all files in a CIFAR archive, wanted or not: to pass over a member takes as long as to read it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

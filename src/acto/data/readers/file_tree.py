@@ -1,4 +1,4 @@
-"""What lies below a folder: its subfolders, its files, and where links lead."""
+"""Contents of a folder: its subfolders, its files, and where links lead."""
 
 from __future__ import annotations
 

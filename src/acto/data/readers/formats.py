@@ -18,10 +18,10 @@ class Format:
     """A form that data may have, and its readers."""
 
     suffixes: tuple[str, ...]
-    """Of its files, in small letters; empty: it is a folder."""
+    """Suffixes of its files, in small letters; empty: it is a folder."""
     words: str
     bare_words: str
-    """What it is called in messages: with labels, and without."""
+    """Names of it in messages: with labels, and without."""
     read: Reader
     read_bare: Reader
     """The samples alone: labels are not read and all 0, and a test set is there where the file names one."""

@@ -15,7 +15,7 @@ from acto.data.readers.place import Place, not_found, places_below
 from acto.data.samples import DataSpec, Pixels, Raw, Samples, clean_samples
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the files."""
+"""Folder of the files of Debian's package dataset-fashion-mnist."""
 _MAX_DIMS = 8
 _FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -32,7 +32,7 @@ class Listing:
     """Empty where nobody knows."""
     file: str = ""
     rows: tuple[int, ...] = ()
-    """Where a manifest says so: its name, and each sample's row (the heading is row 1)."""
+    """Name of the manifest and each sample's row in it (the heading is row 1), if the samples come from one."""
 
     def where(self, i: int) -> str:
         """Name the place of sample i, for messages."""
@@ -48,7 +48,7 @@ class Listings:
     class_names: tuple[str, ...] = ()
     """The class list, where the source has one of its own; empty: to be inferred from the labels."""
     test_is_held_out: bool = False
-    """Whether the test split is held-out training data, so that its labels may be wrong too."""
+    """True if the test split is held-out training data, so that its labels may be wrong too."""
     notes: tuple[str, ...] = ()
 
 

@@ -12,7 +12,7 @@ from acto.data.readers.text_files import check_titles
 
 PARQUET_HINT = 'reading Parquet files needs pyarrow: pip install "acto-lnl[parquet]"'
 _MAX_ROWS_PER_BYTE = 20
-"""Of a Parquet file; each of our rows has a name of its own, which takes more than that."""
+"""Most rows a byte of a Parquet file; each of our rows has a name of its own, which takes more than that."""
 
 
 def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, list[Any]]:

@@ -14,12 +14,12 @@ DATA_ROOT_VARIABLE = "ACTO_DATA_ROOT"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a reader looks, and what it is told beside the spec."""
+    """Place where a reader looks, and what it is told beside the spec."""
 
     path: Path | None = None
-    """Of a named data set the data root, which need not be set; else the file or folder itself."""
+    """Data root of a named data set, which need not be set; else the file or folder itself."""
     download: bool = False
-    """Whether what is missing may be fetched."""
+    """True if what is missing may be fetched."""
     known_classes: tuple[str, ...] = ()
     """The class list of a file that has none of its own; empty: from its labels."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Occasion:
-    """Which pass over the data draws."""
+    """Pass over the data that draws random numbers."""
 
     seed: int
     epoch: int

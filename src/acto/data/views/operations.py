@@ -1,4 +1,4 @@
-"""What can be done to a picture, for many pictures at once, each with its own amount.
+"""Operations on pictures, for many pictures at once, each with its own amount.
 
 Pictures are (B, C, H, W) uint8, amounts (B,) float32. The published policies were made with Pillow, so the results are
 Pillow's, bit for bit, except where a docstring says otherwise.

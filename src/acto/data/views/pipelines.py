@@ -118,7 +118,7 @@ def view_draws(name: str, spec: ViewSpec, *, occasion: Occasion, index: Tensor, 
 def window(
     name: str, spec: ViewSpec, draws: Tensor, *, height: int | Tensor, width: int | Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where in a picture a view looks: top and left (...) int64, and whether it is flipped (...) bool.
+    """Place the window of a view in a picture: top and left (...) int64, and flipped or not (...) bool.
 
     Top and left may be negative, or reach beyond the picture: what lies there is black.
 
@@ -143,7 +143,7 @@ def window(
 def finish_view(
     name: str, pixels: Tensor, spec: ViewSpec, draws: Tensor, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """What follows once the windows are cut: the strong view's operations and normalization.
+    """Apply the strong view's operations and the normalization to windows that are cut.
 
     Args:
         name: "none", "weak" or "strong".

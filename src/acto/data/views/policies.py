@@ -48,7 +48,7 @@ _CIFAR10_PAIRS = (
 )
 
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Of pictures (B, C, H, W) uint8, amounts (B,) and places (B, 2) in [0, 1)."""
+"""Function of pictures (B, C, H, W) uint8, amounts (B,) and places (B, 2) in [0, 1)."""
 
 OPERATIONS: dict[str, Operation] = {
     "autocontrast": lambda pixels, amount, place: operations.autocontrast(pixels),
@@ -72,7 +72,7 @@ _NONE = -1
 
 
 def amounts(name: str, level: int) -> tuple[float, float]:
-    """What a level (0..9) means for an operation, with the plus and with the minus sign.
+    """Return the amounts that a level (0..9) means for an operation, with the plus and with the minus sign.
 
     Slopes, shares of a side, degrees (only turned one way), enhancement factors, bits kept, threshold, pixels.
     """

@@ -12,7 +12,7 @@ VIEWS = ("none", "weak", "strong")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewSpec:
-    """How the samples of a source are seen. The views belong to the data, never to the method."""
+    """Settings of the views of a source. The views belong to the data, never to the method."""
 
     pipeline: str
     """One of PIPELINES."""

@@ -123,7 +123,8 @@ def small_loss(losses: Tensor, rate: float, *, among: Tensor | None = None) -> T
 
 
 def place_in_class(losses: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
-    """How many samples of its own class have less loss than each sample, (N,) int64; of equal losses the earlier first.
+    """Count the samples of its own class that have less loss than each sample, (N,) int64; of equal losses the earlier
+    first.
 
     Args:
         losses: (N,).

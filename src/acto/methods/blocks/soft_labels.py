@@ -1,4 +1,4 @@
-"""How the soft labels of many samples are kept: every class, or the k likeliest of each sample and what is left over.
+"""Storage of many samples' soft labels: every class, or the k likeliest of each sample and what is left over.
 
 N samples with K classes take N K numbers; at 10^7 samples and 1000 classes that is 40 GB in float32. The short form
 keeps of each sample k classes with their values, and one number for the mass of all other classes, which is read back
@@ -56,7 +56,7 @@ class SoftLabels:
             self.bytes_per_sample, self.classes = 4 * self._words, classes
 
     def name(self, base: str) -> str:
-        """What to call the table: tables of different short forms must not be taken for one another."""
+        """Name the table: tables of different short forms must not be taken for one another."""
         return base if self.classes is None else f"{base}_top{self.classes}_{str(self.dtype).removeprefix('torch.')}"
 
     def zeros(self, *shape: int) -> Tensor:
@@ -102,7 +102,7 @@ class SoftLabels:
         return labels.scatter_(-1, classes.long(), values[..., :-1].float())
 
     def given_and_mass(self, table: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the whole table (N, ...): the mass on each sample's label, and on all classes; (N, ...) float each.
+        """Return of the whole table (N, ...) the mass on each sample's label, and on all classes; (N, ...) float each.
 
         Args:
             table: in this form.

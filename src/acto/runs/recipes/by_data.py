@@ -12,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """How to train on a data set.
+    """Settings for training on a data set.
 
     Attributes:
         net: a name of acto.nets.build.
