@@ -31,7 +31,7 @@ import numpy as np
 
 from acto.data.noise import NoiseSpec
 from acto.data.samples import Dataset, DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import CIFAR_NUST
 from acto.runs.recipes.recipe import recipe
@@ -57,7 +57,7 @@ MIN_SHARES = {"quarter": 0.25, "batch": 1.0}
 
 def noisy_split(spec: DataSpec) -> Dataset:
     """The data with 5,000 of its noisy training samples in the place of its test set."""
-    dataset = load(spec)
+    dataset = load_data(spec)
     order = np.random.default_rng(0).permutation(len(dataset.train)).astype(np.int64)
     held_out, rest = np.sort(order[:HELD_OUT]), np.sort(order[HELD_OUT:])
     return replace(

@@ -34,7 +34,7 @@ def form(
     """A pass over the same batch, in one form; gives the gradient of all weights."""
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    net = change(nets.build("cnn7", input_shape=(3, 32, 32), num_classes=NUM_CLASSES).to(memory_format=layout))
+    net = change(nets.build_net("cnn7", input_shape=(3, 32, 32), num_classes=NUM_CLASSES).to(memory_format=layout))
     images: Tensor = torch.randn(BATCH, 3, 32, 32).to(memory_format=layout)
     labels = torch.randint(NUM_CLASSES, (BATCH,))
 

@@ -37,7 +37,7 @@ from acto.compare.demo import difference
 from acto.compare.demo_trials import RATES, Outcome, SmallMLP, learn_confidently, processes, train
 from acto.data.noise import draw_labels, transition_matrix
 from acto.data.samples import Dataset, DataSpec, Samples
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.data.views.spec import ViewSpec
 from acto.runs.recipes.by_data import DIGITS, Setting
 
@@ -87,7 +87,7 @@ MLPS = {
 @cache
 def pictures() -> Samples:
     """Fashion-MNIST's training part, padded to 32 and shrunk to 8 pixels a side by means of blocks."""
-    samples = load(DataSpec(source="fashion-mnist")).train
+    samples = load_data(DataSpec(source="fashion-mnist")).train
     assert samples.pixels is not None
     padded = np.pad(samples.pixels[..., 0], ((0, 0), (2, 2), (2, 2)))
     blocks = padded.reshape(len(padded), SIDE, 32 // SIDE, SIDE, 32 // SIDE).mean((2, 4))

@@ -55,7 +55,7 @@ from acto.core.errors import UserError
 from acto.data.moments import moments
 from acto.data.noise import draw_labels, instance_dependent, transition_matrix
 from acto.data.samples import Dataset, DataSpec, Samples
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.data.views.spec import ViewSpec
 from acto.labels.audit import find_issues
 from acto.runs.prepare import Prepared, prepare
@@ -140,12 +140,12 @@ def content(name: str, place: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int
         UserError: the files are not there.
     """
     if name == "digits":
-        data = load(DataSpec(source="digits"))
+        data = load_data(DataSpec(source="digits"))
         parts = (data.train, data.test)
         values = np.concatenate([part.pixels for part in parts if part.pixels is not None])
         labels = np.concatenate([part.labels for part in parts])
     elif name.startswith("Fashion"):
-        samples = load(DataSpec(source="fashion-mnist")).train
+        samples = load_data(DataSpec(source="fashion-mnist")).train
         assert samples.pixels is not None
         values, labels = samples.pixels, samples.labels
     elif not place or not Path(place).exists():

@@ -86,7 +86,7 @@ def stages(paths: Sequence[Path], cache: Path, device: torch.device) -> dict[str
     precision = resolve_precision("auto", device)
     weak = finish_view("weak", moved[0].permute(0, 3, 1, 2), SPEC, draws[0][:, WINDOW_DRAWS:], dtype=torch.float32)
     net = (
-        nets.build("resnet18", input_shape=(3, 224, 224), num_classes=100)
+        nets.build_net("resnet18", input_shape=(3, 224, 224), num_classes=100)
         .to(device)
         .to(memory_format=torch.channels_last)
     )

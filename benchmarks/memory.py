@@ -33,7 +33,7 @@ from torch import Tensor
 from acto.core.types import Batch
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.elr import ELR
 from acto.runs.prepare import prepare
@@ -146,7 +146,7 @@ def agreement(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     noise = NoiseSpec(kind="symmetric", rate=args.noise_rate) if args.noise_rate else NoiseSpec()
     spec = DataSpec(source=args.data, noise=noise, subset=args.subset)
-    dataset = load(spec, data_root=args.data_root)
+    dataset = load_data(spec, data_root=args.data_root)
     setting = setting_for(args.data, pipeline=dataset.views.pipeline)
     setting = replace(setting, net=args.net or setting.net, batch_size=args.batch)
     run = recipe(spec, setting.lasting(args.epochs), method="elr")

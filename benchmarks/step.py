@@ -34,7 +34,7 @@ from torchvision import transforms
 from acto.core.device import resolve_precision
 from acto.core.errors import UserError
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.diagnostics.speed_limits import convolution_seconds
 from acto.diagnostics.timed_parts import (
     BATCH,
@@ -58,7 +58,7 @@ SLOWEST_FAIR_BASELINE = 45.0
 def pictures(number: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], str]:
     """`number` pictures (N, 32, 32, 3) with labels, and where they come from."""
     try:
-        samples = load(DataSpec(source="cifar100")).train
+        samples = load_data(DataSpec(source="cifar100")).train
     except UserError:
         return smooth_pictures(number), np.random.default_rng(0).integers(0, NUM_CLASSES, number), "random"
     assert samples.pixels is not None

@@ -24,7 +24,7 @@ import torch
 
 from acto.core.device import resolve_precision
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_run
 from acto.run_folder.reading import read_run
@@ -108,7 +108,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     floor = seconds_a_pass(run, args.features, args.classes, dtype)
 
     started = clock()
-    prepared = prepare(run, dataset=load(spec))
+    prepared = prepare(run, dataset=load_data(spec))
     parts["open"] = clock() - started
     train_seconds: list[float] = []
     eval_seconds: list[float] = []

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.labels.corrected_copy import apply_decisions
 from acto.labels.decisions import DecisionLog, read_decisions
 from acto.labels.page import write_report_page
@@ -40,7 +40,7 @@ def test_three_accepted_suggestions_change_three_labels(browser: Browser, tmp_pa
     root = pictures(tmp_path / "pets")
     (root / "cat" / "0.png").rename(root / "cat" / '0 <b>it\'s "0".png')
     spec = DataSpec(source=str(root))
-    before = load(spec)
+    before = load_data(spec)
     wrong = {0: "dog", 1: "dog", 4: "dog", 6: "cat", 8: "cat"}
     run = run_on(tmp_path, spec, wrong)
     report = read_report(run)
@@ -66,7 +66,7 @@ def test_three_accepted_suggestions_change_three_labels(browser: Browser, tmp_pa
 
     decided = read_decisions(decisions, report)
     assert {row: made.decision for row, made in decided.items()} == {0: "accept", 1: "keep", 4: "accept", 8: "accept"}
-    after = load(DataSpec(source=str(apply_decisions(decisions, run).path)))
+    after = load_data(DataSpec(source=str(apply_decisions(decisions, run).path)))
     assert np.flatnonzero(after.train.labels != before.train.labels).tolist() == [0, 4, 8]
     assert after.train.ids == before.train.ids
 

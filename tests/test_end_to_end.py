@@ -12,7 +12,7 @@ from PIL import Image
 
 from acto.cli import main
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.labels.report import read_report
 from acto.run_folder.reading import read_run
 from browser import Browser
@@ -24,7 +24,7 @@ WRONG = 0.3
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """90 digits a class, 30 % of them in the wrong folder; the file's name begins with the true class."""
-    digits = load(DataSpec(source="digits")).train
+    digits = load_data(DataSpec(source="digits")).train
     assert digits.pixels is not None
     root = tmp_path_factory.mktemp("pictures") / "digits"
     random = np.random.RandomState(0)
@@ -59,7 +59,7 @@ def test_the_report_finds_them(run: Path) -> None:
 
 
 def test_three_accepted_suggestions(run: Path, folder: Path, tmp_path: Path) -> None:
-    before = load(DataSpec(source=str(folder))).train
+    before = load_data(DataSpec(source=str(folder))).train
     browser = Browser(tmp_path / "browser")
     try:
         browser.open((run / "report.html").as_uri())
@@ -72,7 +72,7 @@ def test_three_accepted_suggestions(run: Path, folder: Path, tmp_path: Path) -> 
         browser.close()
 
     assert main(["apply", str(decisions), "--run", str(run), "--out", str(folder.parent / "corrected.csv")]) == 0
-    after = load(DataSpec(source=str(folder.parent / "corrected.csv"))).train
+    after = load_data(DataSpec(source=str(folder.parent / "corrected.csv"))).train
     changed = [name for name, old, new in zip(before.ids, before.labels, after.labels, strict=True) if old != new]
     with decisions.open(newline="", encoding="utf-8") as file:
         asked = {row["id"]: row["new_label"] for row in csv.DictReader(file)}

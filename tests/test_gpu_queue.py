@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from acto.cli import main as acto
-from acto.data.sources import DataSpec, load
+from acto.data.samples import DataSpec
+from acto.data.sources import load_data
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "gpu_queue.py"
 SMALL_RUN = ("config.yaml", "summary.json", "metrics.csv", "timing.csv", "labels.json", "env.json")
@@ -216,7 +217,7 @@ def test_packed_pictures_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixt
     assert gpu_queue.missing(parts) == "CIFAR-100's train split is not all there"
     part2.rename(parts / "part2")
     assert gpu_queue.missing(parts) == "" == gpu_queue.missing(parts)
-    found = load(DataSpec(source="cifar100"), data_root=parts)
+    found = load_data(DataSpec(source="cifar100"), data_root=parts)
     assert np.array_equal(found.train.pixels, pictures["train"]) and np.array_equal(found.test.pixels, pictures["test"])
     assert found.class_names[7] == "class7" and found.train.labels.tolist() == [i % 100 for i in range(250)]
     first = pq.read_table(parts / "cifar100" / "train-00000-of-00002.parquet")

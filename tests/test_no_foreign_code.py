@@ -22,10 +22,10 @@ import yaml
 
 from acto.cli import main
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.labels.page import render
 from acto.labels.review_server import ReviewServer
-from acto.nets.build import build
+from acto.nets.build import build_net
 from acto.nets.weights import load_weights
 from acto.run_folder.checkpoints import save_checkpoint
 from acto.run_folder.reading import read_run
@@ -114,14 +114,14 @@ def test_the_readers_of_pickles_know_numbers_only(tmp_path: Path) -> None:
     ):
         published.cifar(tmp_path / str(number), {"data_batch_1": pickle.dumps({"data": content}, protocol=2)})
         with pytest.raises(ValueError, match="data_batch_1 was refused"):
-            load(DataSpec(source="cifar10"), data_root=tmp_path / str(number))
+            load_data(DataSpec(source="cifar10"), data_root=tmp_path / str(number))
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".safetensors"])
 def test_weights(suffix: str, tmp_path: Path, trace: Path) -> None:
     path = tmp_path / f"evil{suffix}"
     torch.save({"state_dict": Attack(trace)}, path)
-    net = build("mlp", input_shape=(2,), num_classes=2)
+    net = build_net("mlp", input_shape=(2,), num_classes=2)
     with pytest.raises(ValueError, match=f"evil{suffix}"):
         load_weights(net, str(path))
 
@@ -144,7 +144,7 @@ def test_safetensors_with_a_lying_header(content: bytes, tmp_path: Path, capsys:
     path = tmp_path / "evil.safetensors"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"evil\.safetensors"):
-        load_weights(build("mlp", input_shape=(2,), num_classes=2), str(path))
+        load_weights(build_net("mlp", input_shape=(2,), num_classes=2), str(path))
     finished_run(tmp_path / "run", "mlp", (2,))
     (tmp_path / "run" / "net0.safetensors").write_bytes(content)
     np.save(tmp_path / "new.npy", np.zeros((3, 2)))
@@ -159,7 +159,7 @@ def unfinished(folder: Path, trace: Path) -> Path:
     config["protocol"]["epochs"] = 2
     with RunFolder.create(folder, config=config) as run:
         run.add_session(versions={}, device="cpu", argv=["acto"])
-        labels = load(DataSpec()).train.labels
+        labels = load_data(DataSpec()).train.labels
         run.save_labels(labels, facts={"kind": "none"}, class_names=[str(digit) for digit in range(10)])
         save_checkpoint(folder / "checkpoints", epoch=0, files={"training.pt": stream.getvalue()})
         run.set_status("interrupted", epoch=0)

@@ -23,7 +23,7 @@ CLASSES = ("apple", "pear", "quince")
 def random_net(net: str, shape: tuple[int, ...], *, classes: int = 3, seed: int = 0) -> Net:
     """With batch statistics that are not those of a new network."""
     torch.manual_seed(seed)
-    made = nets.build(net, input_shape=shape, num_classes=classes, trust=True)
+    made = nets.build_net(net, input_shape=shape, num_classes=classes, trust=True)
     for name, buffer in made.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from acto.data.in_memory import as_dataset as as_dataset
     from acto.data.noise import NoiseSpec as NoiseSpec
     from acto.data.samples import DataSpec as DataSpec
-    from acto.data.sources import load as load_data
+    from acto.data.sources import load_data as load_data
     from acto.estimator import NoisyLabelClassifier as NoisyLabelClassifier
     from acto.fitting import Fitted as Fitted
     from acto.fitting import fit as fit
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from acto.runs.recipes.recipe import recipe as recipe
     from acto.runs.run import Run as Run
     from acto.runs.trained_model import TrainedModel as TrainedModel
-    from acto.runs.trained_model import load as load_model
+    from acto.runs.trained_model import load_model as load_model
     from acto.training.plans import Plan as Plan
     from acto.training.protocol import Protocol as Protocol
 
@@ -53,8 +53,8 @@ _PUBLIC = {
     "audit": ("acto.labels.audit", "audit"),
     "audit_run": ("acto.labels.run_audit", "audit_run"),
     "fit": ("acto.fitting", "fit"),
-    "load_data": ("acto.data.sources", "load"),
-    "load_model": ("acto.runs.trained_model", "load"),
+    "load_data": ("acto.data.sources", "load_data"),
+    "load_model": ("acto.runs.trained_model", "load_model"),
     "read_report": ("acto.labels.report", "read_report"),
     "read_run": ("acto.run_folder.reading", "read_run"),
     "recipe": ("acto.runs.recipes.recipe", "recipe"),

@@ -27,7 +27,7 @@ from acto.runs.execute import train_run
 from acto.runs.recipes.by_data import for_size, setting_of_kind
 from acto.runs.resolve import SHORT, known_fields, run_of, section
 from acto.runs.run import Run
-from acto.runs.trained_model import TrainedModel, load
+from acto.runs.trained_model import TrainedModel, load_model
 from acto.runs.warm_start import as_begun, settings_after
 
 OF_DATA_IN_MEMORY = ("data.cache", "data.max_image_pixels")
@@ -89,7 +89,7 @@ class Fitted:
 
     @cached_property
     def _model(self) -> TrainedModel:
-        return load(self.folder, trust=self._trust_net)
+        return load_model(self.folder, trust=self._trust_net)
 
 
 @overload

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from bad_data.corpus import Case, Found, Pairs, found_in
 
 X = np.array([[10.0, 1], [60, 2], [110, 3], [160, 4]])
@@ -22,7 +22,7 @@ WHOLE: Pairs = {"0": ("0", 10), "1": ("0", 60), "2": ("1", 110), "3": ("1", 160)
 
 
 def read(folder: Path, name: str = "set.npz") -> Found:
-    return found_in(load(DataSpec(source=str(folder / name), holdout_share=0.5)))
+    return found_in(load_data(DataSpec(source=str(folder / name), holdout_share=0.5)))
 
 
 def npz(**arrays: Any) -> bytes:

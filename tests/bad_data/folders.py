@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from bad_data import pictures
 from bad_data.corpus import Case, Found, Pairs, found_in
 from bad_data.pictures import CLASSES, MARKS, encoded, picture, write_all
@@ -18,7 +18,7 @@ WHOLE: Pairs = {name: (label, mark) for name, label, mark in zip(FILES, CLASSES,
 
 
 def read(folder: Path) -> Found:
-    return found_in(load(DataSpec(source=str(folder / "pets"), holdout_share=0.5), workers=1))
+    return found_in(load_data(DataSpec(source=str(folder / "pets"), holdout_share=0.5), workers=1))
 
 
 def tree(folder: Path) -> Path:

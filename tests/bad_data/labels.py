@@ -13,7 +13,7 @@ import numpy as np
 from acto.data.for_prediction import read_new
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.labels.decisions import read_decisions
 from acto.labels.exchange import import_decisions
 from bad_data.arrays import npy, npz
@@ -39,7 +39,7 @@ def read_noise(folder: Path, name: str) -> Found:
         class_names=np.array(["cat", "dog"]),
     )
     noise = NoiseSpec(kind="file", path=str(folder / name))
-    return found_in(load(DataSpec(source=str(folder / "data.npz"), noise=noise)))
+    return found_in(load_data(DataSpec(source=str(folder / "data.npz"), noise=noise)))
 
 
 def _noise(name: str, content: bytes, *says: str, labels: tuple[str, ...] = (), file: str = "labels.csv") -> Case:

@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from bad_data import pictures
 from bad_data.corpus import Case, Found, Pairs, found_in
 from bad_data.pictures import CLASSES, MARKS, NAMES, write_all
@@ -25,7 +25,7 @@ WHOLE: Pairs = {name: (label, mark) for name, label, mark in zip(NAMES, CLASSES,
 
 def read(folder: Path, name: str = "list.csv", **settings: Any) -> Found:
     spec = DataSpec(source=str(folder / "data" / name), holdout_share=0.5, **settings)
-    return found_in(load(spec, workers=1))
+    return found_in(load_data(spec, workers=1))
 
 
 def write(content: bytes, folder: Path, *, name: str = "list.csv") -> None:

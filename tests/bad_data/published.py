@@ -17,7 +17,7 @@ import torch
 
 from acto.data.readers.cifar import CIFAR10
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from bad_data.corpus import Case, Found, Pairs, found_in
 from bad_data.manifests import parquet
 from bad_data.pictures import encoded, picture
@@ -28,7 +28,7 @@ BATCHES = (*CIFAR10.train, *CIFAR10.test)
 
 
 def read(folder: Path, source: str) -> Found:
-    return found_in(load(DataSpec(source=source), data_root=folder, workers=1))
+    return found_in(load_data(DataSpec(source=source), data_root=folder, workers=1))
 
 
 # CIFAR ------------------------------------------------------------------------------------------------------------

@@ -133,8 +133,8 @@ def test_settings_are_checked_before_anything_is_read(
     def read(*args: object, **kwargs: object) -> None:
         raise AssertionError("data was read")
 
-    monkeypatch.setattr("acto.runs.resolve.load", read)
-    monkeypatch.setattr("acto.cli.train.load", read)
+    monkeypatch.setattr("acto.runs.resolve.load_data", read)
+    monkeypatch.setattr("acto.cli.train.load_data", read)
     assert "tau is -1.0" in refuse("--data", str(folder), "--acto.tau", "-1")
     assert "more than the 2 epochs" in refuse("--data", str(folder), "--epochs", "2", "--warmup-epochs", "3")
     assert "noise rate is 7.0" in refuse("--data", str(folder), "--noise", "symmetric", "--noise-rate", "7")

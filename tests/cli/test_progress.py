@@ -10,7 +10,7 @@ import pytest
 
 from acto.cli.demo import _progress as progress_of_demo
 from acto.cli.progress import Bar, Reporter, summary_lines
-from acto.core.text import columns, counted, duration, percent, size
+from acto.core.text import aligned, bytes_in_words, counted, duration, percent
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
 from acto.runs.events import EpochDone, Event, Note, RunStarted, StepDone
@@ -188,6 +188,10 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_numbers_in_words() -> None:
     assert [percent(0.1234), percent(math.nan), percent(None)] == ["12.34 %", "-", "-"]
-    assert [size(512), size(1536), size(5 * 2**40)] == ["512 bytes", "1.5 KiB", "5120.0 GiB"]
+    assert [bytes_in_words(512), bytes_in_words(1536), bytes_in_words(5 * 2**40)] == [
+        "512 bytes",
+        "1.5 KiB",
+        "5120.0 GiB",
+    ]
     assert [counted(1, "epoch"), counted(2, "epoch")] == ["1 epoch", "2 epochs"]
-    assert columns([("a", "bb"), ("ccc", "d")]) == ["a    bb", "ccc  d"]
+    assert aligned([("a", "bb"), ("ccc", "d")]) == ["a    bb", "ccc  d"]

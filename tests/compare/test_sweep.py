@@ -134,8 +134,8 @@ def test_data_of_ones_own_are_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "vectors.npz"
     np.savez(path, x=np.random.RandomState(0).randn(40, 5).astype(np.float32), y=np.arange(40) % 2)
     calls = []
-    read = sweep_jobs.load
-    monkeypatch.setattr(sweep_jobs, "load", lambda *a, **k: calls.append(a) or read(*a, **k))
+    read = sweep_jobs.load_data
+    monkeypatch.setattr(sweep_jobs, "load_data", lambda *a, **k: calls.append(a) or read(*a, **k))
     jobs = jobs_of([replace(block("standard", "acto", settings={"protocol": {"epochs": 4}}), sources=(str(path),))])
     assert [job.run.net for job in jobs] == ["mlp"] * 4
     assert jobs[2].run.config.warmup_epochs == 1

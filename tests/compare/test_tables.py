@@ -21,7 +21,7 @@ from acto.compare import published
 from acto.compare.finished_runs import Found, read_records
 from acto.compare.plots import plot
 from acto.compare.table_formats import as_json, comma_separated, latex, markdown
-from acto.compare.tables import Table, build
+from acto.compare.tables import Table, build_table
 from acto.core.errors import UserError
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
@@ -101,7 +101,7 @@ def cells_of(table: Table) -> dict[tuple[str, str], dict[str, Any]]:
 def test_mean_spread_runs_and_difference(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.60, 0.62, 0.67)):
         run_folder(tmp_path, seed=seed, accuracy=accuracy)
-    cell = cells_of(build("1", read_records([tmp_path])))["ACTO", "cifar100nc symmetric 0.2"]
+    cell = cells_of(build_table("1", read_records([tmp_path])))["ACTO", "cifar100nc symmetric 0.2"]
     assert cell["mean"] == pytest.approx(63.0)
     assert cell["deviation"] == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
     assert (cell["runs"], cell["seeds"], cell["published"]) == (3, [0, 1, 2], 65.51)
@@ -114,12 +114,12 @@ def test_mean_spread_runs_and_difference(tmp_path: Path) -> None:
 
 def test_a_cell_without_a_run_stays_empty(tmp_path: Path) -> None:
     run_folder(tmp_path)
-    cells = cells_of(build("1", read_records([tmp_path])))
+    cells = cells_of(build_table("1", read_records([tmp_path])))
     for key, cell in cells.items():
         if key != ("ACTO", "cifar100nc symmetric 0.2"):
             assert (cell["mean"], cell["difference"], cell["runs"], cell["seconds"]) == (None, None, 0, None)
             assert cell["published"] is not None
-    line = next(line for line in markdown(build("1", EMPTY)).splitlines() if line.startswith("| SED  "))
+    line = next(line for line in markdown(build_table("1", EMPTY)).splitlines() if line.startswith("| SED  "))
     assert [part.strip() for part in line.split("|")[1:10]] == [
         "SED", "ECCV 2024", "", "66.50", "", "38.15", "", "58.29", "",
     ]  # fmt: skip
@@ -127,7 +127,7 @@ def test_a_cell_without_a_run_stays_empty(tmp_path: Path) -> None:
 
 def test_one_run_has_no_spread(tmp_path: Path) -> None:
     run_folder(tmp_path, accuracy=0.6551)
-    built = build("1", read_records([tmp_path]))
+    built = build_table("1", read_records([tmp_path]))
     assert cells_of(built)["ACTO", "cifar100nc symmetric 0.2"]["deviation"] is None
     assert re.search(r"\| 65\.51 \(1\) +\| 65\.51 +\| \+0\.00 ", markdown(built))
 
@@ -140,7 +140,7 @@ def test_what_is_not_finished_is_counted_and_left_out(tmp_path: Path) -> None:
     old = run_folder(tmp_path, "elr", accuracy=0.9)
     (old / "status.json").write_text('{"state": "running"}')
     (run_folder(tmp_path, "sce") / "summary.json").write_text("{")
-    built = build("1", read_records([tmp_path]))
+    built = build_table("1", read_records([tmp_path]))
     assert cells_of(built)["ACTO", "cifar100nc symmetric 0.2"]["mean"] == pytest.approx(50)
     notes = " ".join(built.notes)
     assert "Left out, not finished: 3 runs" in notes and "Left out, damaged:" in notes
@@ -160,9 +160,9 @@ def test_a_run_and_its_collected_record_count_once(tmp_path: Path) -> None:
 def test_other_labels_for_one_seed_are_called_out(tmp_path: Path) -> None:
     run_folder(tmp_path)
     run_folder(tmp_path, "standard", labels="d" * 64)
-    (warning,) = [note for note in build("1", read_records([tmp_path])).notes if "WARNING" in note]
+    (warning,) = [note for note in build_table("1", read_records([tmp_path])).notes if "WARNING" in note]
     assert "seed 0" in warning
-    (facts,) = [note for note in build("1", read_records([tmp_path])).notes if note.startswith("Labels of")]
+    (facts,) = [note for note in build_table("1", read_records([tmp_path])).notes if note.startswith("Labels of")]
     assert "seed 0: aaaaaaaa and dddddddd" in facts
 
 
@@ -170,7 +170,7 @@ def test_runs_with_other_settings_are_rows_of_their_own(tmp_path: Path) -> None:
     run_folder(tmp_path, accuracy=0.5, tau=0.1)
     run_folder(tmp_path, accuracy=0.6, tau=0.2)
     run_folder(tmp_path, seed=1, accuracy=0.7, tau=0.2)
-    cells = cells_of(build("1", read_records([tmp_path])))
+    cells = cells_of(build_table("1", read_records([tmp_path])))
     assert cells["ACTO (acto.tau=0.1)", "cifar100nc symmetric 0.2"]["mean"] == pytest.approx(50)
     assert cells["ACTO (acto.tau=0.2)", "cifar100nc symmetric 0.2"]["mean"] == pytest.approx(65)
     assert ("ACTO", "cifar100nc symmetric 0.2") not in cells
@@ -179,7 +179,7 @@ def test_runs_with_other_settings_are_rows_of_their_own(tmp_path: Path) -> None:
 def test_settings_that_follow_the_noise_do_not_split_a_row(tmp_path: Path) -> None:
     run_folder(tmp_path, "elr", beta=0.7)
     run_folder(tmp_path, "elr", noise=("asymmetric", 0.4), beta=0.9)
-    assert [row.name for row in build("study", read_records([tmp_path])).rows] == ["ELR"]
+    assert [row.name for row in build_table("study", read_records([tmp_path])).rows] == ["ELR"]
 
 
 # Honesty.
@@ -187,7 +187,7 @@ def test_settings_that_follow_the_noise_do_not_split_a_row(tmp_path: Path) -> No
 
 def test_best_epochs_only_as_an_oracle(tmp_path: Path) -> None:
     run_folder(tmp_path, accuracy=0.6)
-    built = build("1", read_records([tmp_path]))
+    built = build_table("1", read_records([tmp_path]))
     for text in (markdown, latex, comma_separated, as_json):
         assert "65.0" not in text(built).replace("65.09", "") and "oracle" not in text(built).lower()
         assert "oracle (chosen on test data)" in text(built, oracle=True)
@@ -197,7 +197,7 @@ def test_best_epochs_only_as_an_oracle(tmp_path: Path) -> None:
 def test_published_numbers_of_another_protocol_are_marked(tmp_path: Path) -> None:
     run_folder(tmp_path, "standard", accuracy=0.5)
     run_folder(tmp_path, "co-teaching", accuracy=0.5)
-    built = build("1", read_records([tmp_path]))
+    built = build_table("1", read_records([tmp_path]))
     text = markdown(built)
     assert "35.14 [a]" in text and "43.73 [b]" in text
     assert "[a] other protocol: " in text and "without augmentation" in text
@@ -227,7 +227,7 @@ def test_what_a_method_was_told_of_the_noise(tmp_path: Path, method: str, assume
 def test_another_number_of_epochs_than_the_papers_is_said(tmp_path: Path) -> None:
     run_folder(tmp_path, epochs=4)
     run_folder(tmp_path, "elr", epochs=150)
-    notes = build("1", read_records([tmp_path])).notes
+    notes = build_table("1", read_records([tmp_path])).notes
     assert [note for note in notes if "epochs; " in note] == [
         "Some runs on cifar100nc had 4 epochs; those of ACTO's paper had 150."
     ]
@@ -237,13 +237,13 @@ def test_another_number_of_epochs_than_the_papers_is_said(tmp_path: Path) -> Non
 
 
 def test_the_papers_layouts() -> None:
-    assert [row.name for row in build("1", EMPTY).rows][:3] == ["Standard", "Decoupling", "Co-teaching"]
-    assert [column.title for column in build("2", EMPTY).columns] == ["Web-aircraft", "Web-bird", "Web-car"]
-    assert [column.title for column in build("3", EMPTY).columns] == ["Food101N"]
-    assert [row.name for row in build("4", EMPTY).rows] == [
+    assert [row.name for row in build_table("1", EMPTY).rows][:3] == ["Standard", "Decoupling", "Co-teaching"]
+    assert [column.title for column in build_table("2", EMPTY).columns] == ["Web-aircraft", "Web-bird", "Web-car"]
+    assert [column.title for column in build_table("3", EMPTY).columns] == ["Food101N"]
+    assert [row.name for row in build_table("4", EMPTY).rows] == [
         "Standard", "+ASS", "+ASS+ASM", "+ASS+DSRW", "+ASS+ASM+DSRW", "+ASS+ASM+DSRW+CR",
     ]  # fmt: skip
-    assert [column.title for column in build("4", EMPTY).columns][:2] == [
+    assert [column.title for column in build_table("4", EMPTY).columns][:2] == [
         "CIFAR100N (synthetic), symmetric 20 %",
         "CIFAR100N (synthetic), symmetric 80 %",
     ]
@@ -259,7 +259,7 @@ def ablation(top: Path, data: str = "fashion-mnist") -> None:
 
 def test_the_ablation_on_other_data(tmp_path: Path) -> None:
     ablation(tmp_path)
-    built = build("4", read_records([tmp_path]), data=["fashion-mnist"])
+    built = build_table("4", read_records([tmp_path]), data=["fashion-mnist"])
     assert [round(row.cells[0].mean or 0) for row in built.rows] == [40, 50, 51, 52, 53, 54]
     assert not built.has_published
     # Without consistency a robust epoch has two passes instead of three.
@@ -268,7 +268,7 @@ def test_the_ablation_on_other_data(tmp_path: Path) -> None:
 
 def test_a_study_leaves_the_ablation_out(tmp_path: Path) -> None:
     ablation(tmp_path)
-    built = build("study", read_records([tmp_path]))
+    built = build_table("study", read_records([tmp_path]))
     assert [row.name for row in built.rows] == ["ACTO", "Standard"]
     assert "4 runs of ACTO with parts switched off: see Table 4." in built.notes
     assert cells_of(built)["ACTO", "fashion-mnist symmetric 0.2"]["difference"] == pytest.approx(14)
@@ -279,7 +279,7 @@ def test_a_study_compares_runs_of_one_seed(tmp_path: Path) -> None:
         run_folder(tmp_path, "standard", seed=seed, accuracy=accuracy)
     run_folder(tmp_path, "elr", seed=1, accuracy=0.6)
     run_folder(tmp_path, "sce", seed=0, accuracy=0.3)
-    built = build("study", read_records([tmp_path]), sort="accuracy")
+    built = build_table("study", read_records([tmp_path]), sort="accuracy")
     assert [row.name for row in built.rows] == ["ELR", "Standard", "SCE"]
     cells = cells_of(built)
     assert cells["ELR", "cifar100nc symmetric 0.2"]["difference"] == pytest.approx(10)
@@ -290,7 +290,9 @@ def test_a_study_compares_runs_of_one_seed(tmp_path: Path) -> None:
 def test_columns_stand_in_parts_of_three(tmp_path: Path) -> None:
     for noise in (("symmetric", 0.5), ("instance", 0.4), ("none", 0.0), ("asymmetric", 0.4)):
         run_folder(tmp_path, data="digits", noise=noise)
-    heads = [line for line in markdown(build("study", read_records([tmp_path]))).splitlines() if "| method" in line]
+    heads = [
+        line for line in markdown(build_table("study", read_records([tmp_path]))).splitlines() if "| method" in line
+    ]
     assert [[part.strip() for part in head.split("|")[2:-6]] for head in heads] == [
         ["labels as they come", "symmetric 50 %", "asymmetric 40 %"],
         ["digits, instance 40 %"],
@@ -299,7 +301,9 @@ def test_columns_stand_in_parts_of_three(tmp_path: Path) -> None:
 
 def test_markdown_is_aligned(tmp_path: Path) -> None:
     run_folder(tmp_path, "own|method", data="digits")
-    lines = [line for line in markdown(build("study", read_records([tmp_path]))).splitlines() if line.startswith("|")]
+    lines = [
+        line for line in markdown(build_table("study", read_records([tmp_path]))).splitlines() if line.startswith("|")
+    ]
     assert len({len(line) for line in lines}) == 1
     assert r"own\|method" in lines[2]
 
@@ -308,7 +312,7 @@ def test_latex_has_its_shape(tmp_path: Path) -> None:
     run_folder(tmp_path, "standard", accuracy=0.5)
     run_folder(tmp_path, "standard", seed=1, accuracy=0.6)
     run_folder(tmp_path, "a_b&c%#$", data="cifar100nc")
-    text = latex(build("1", read_records([tmp_path])))
+    text = latex(build_table("1", read_records([tmp_path])))
     assert r"a\_b\&c\%\#\$" in text and r"55.00 $\pm$ 7.07 (2)" in text
     bodies = re.findall(r"\\begin\{tabular\}\{(l+)\}\n\\toprule\n(.*?)\n\\midrule\n(.*?)\n\\bottomrule", text, re.S)
     assert len(bodies) == 2
@@ -322,7 +326,7 @@ def test_latex_has_its_shape(tmp_path: Path) -> None:
 
 def test_csv_reads_back_and_carries_no_formula(tmp_path: Path) -> None:
     ablation(tmp_path, data="cifar100nc")
-    text = comma_separated(build("4", read_records([tmp_path])))
+    text = comma_separated(build_table("4", read_records([tmp_path])))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 6 * 6
     assert rows[6]["row"] == "'+ASS" and float(rows[6]["mean"]) == pytest.approx(50) and rows[7]["mean"] == ""
@@ -366,7 +370,7 @@ def test_plots(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run_folder(tmp_path / "runs")
     run_folder(tmp_path / "runs", "standard")
-    built = build("study", read_records([tmp_path / "runs"]))
+    built = build_table("study", read_records([tmp_path / "runs"]))
     files = plot(built, tmp_path / "a")
     assert [file.name for file in files] == [
         "accuracy-cifar100nc-symmetric-20.png", "accuracy-cifar100nc-symmetric-20.svg",

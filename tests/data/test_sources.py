@@ -29,7 +29,7 @@ from acto.data.readers.idx import read_idx
 from acto.data.readers.place import Place
 from acto.data.readers.safe_pickle import load_plain
 from acto.data.samples import DataSpec, Samples
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.data.splits import holdout, subset
 from acto.runs.recipes.by_data import SETTINGS
 
@@ -119,7 +119,7 @@ def tar_of(folder: Path, archive: Path) -> None:
 def test_cifar_of_the_python_archive(tmp_path: Path, protocol):
     key = (lambda text: text.encode()) if protocol == 5 else str
     folder = write_cifar(tmp_path, CIFAR10, key=key, protocol=protocol)
-    data = load(DataSpec(source="cifar10"), data_root=tmp_path)
+    data = load_data(DataSpec(source="cifar10"), data_root=tmp_path)
     assert (len(data.train), len(data.test), data.num_classes) == (150, 30, 10)
     assert data.class_names[:2] == ("class 0", "class 1")
     assert data.train.pixels.shape == (150, 32, 32, 3)
@@ -136,7 +136,7 @@ def test_cifar_of_the_python_archive(tmp_path: Path, protocol):
     (tmp_path / "packed").mkdir()
     tar_of(folder, tmp_path / "packed" / "cifar-10-python.tar.gz")
     for root in (tmp_path / "packed", folder, folder.parent):
-        again = load(DataSpec(source="cifar10"), data_root=root)
+        again = load_data(DataSpec(source="cifar10"), data_root=root)
         assert np.array_equal(again.train.pixels, data.train.pixels)
         assert np.array_equal(again.test.labels, data.test.labels)
 
@@ -145,7 +145,7 @@ def test_cifar_of_parquet_equals_the_archive(tmp_path: Path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     write_cifar(tmp_path / "archive", CIFAR100)
-    expected = load(DataSpec(source="cifar100"), data_root=tmp_path / "archive")
+    expected = load_data(DataSpec(source="cifar100"), data_root=tmp_path / "archive")
     folder = tmp_path / "copy" / "cifar100"
     folder.mkdir(parents=True)
     (folder / "fine_label_names.txt").write_text("\n".join(f"class-{i}" for i in range(100)))
@@ -160,14 +160,14 @@ def test_cifar_of_parquet_equals_the_archive(tmp_path: Path):
             columns = {"img": files, "fine_label": samples.labels[part], "coarse_label": samples.labels[part] // 5}
             parquet.write_table(pyarrow.table(columns), folder / f"{split}-{number:05}-of-00002.parquet")
     noise = NoiseSpec(kind="symmetric", rate=0.2)
-    data = load(DataSpec(source="cifar100nc", noise=noise), data_root=tmp_path / "copy")
+    data = load_data(DataSpec(source="cifar100nc", noise=noise), data_root=tmp_path / "copy")
     assert np.array_equal(data.train.pixels, expected.train.pixels)
     assert np.array_equal(data.train.true_labels, expected.train.labels)
     assert np.array_equal(data.test.pixels, expected.test.pixels)
     assert data.class_names[5] == "class-5"
     assert "order of the Parquet rows" in data.notes[0]
     (folder / "fine_label_names.txt").unlink()
-    assert load(DataSpec(source="cifar100"), data_root=tmp_path / "copy").class_names[5] == "5"
+    assert load_data(DataSpec(source="cifar100"), data_root=tmp_path / "copy").class_names[5] == "5"
     table = parquet.read_table(folder / "train-00000-of-00002.parquet")
     facts = {"info": {"features": {"fine_label": {"names": [f"named {i}" for i in range(100)]}}}}
     table = table.replace_schema_metadata({"huggingface": json.dumps(facts)})
@@ -175,17 +175,17 @@ def test_cifar_of_parquet_equals_the_archive(tmp_path: Path):
     (folder / "data").mkdir()
     for file in folder.glob("*.parquet"):
         file.rename(folder / "data" / file.name)
-    assert load(DataSpec(source="cifar100"), data_root=tmp_path / "copy").class_names[5] == "named 5"
+    assert load_data(DataSpec(source="cifar100"), data_root=tmp_path / "copy").class_names[5] == "named 5"
     table = parquet.read_table(folder / "data" / "test-00000-of-00002.parquet").drop_columns(["img"])
     parquet.write_table(table, folder / "data" / "test-00000-of-00002.parquet")
     with pytest.raises(UserError, match="no column 'img'"):
-        load(DataSpec(source="cifar100"), data_root=tmp_path / "copy")
+        load_data(DataSpec(source="cifar100"), data_root=tmp_path / "copy")
 
 
 def test_cifar80no_is_open_set(tmp_path: Path):
     write_cifar(tmp_path, CIFAR100)
     noise = NoiseSpec(kind="symmetric", rate=0.2)
-    data = load(DataSpec(source="cifar80no", noise=noise), data_root=tmp_path)
+    data = load_data(DataSpec(source="cifar80no", noise=noise), data_root=tmp_path)
     truth = data.train.true_labels
     assert data.num_classes == 80 and len(data.train) == 300
     assert truth.max() == 99 and data.train.labels.max() < 80
@@ -201,31 +201,33 @@ def test_cifar80no_is_open_set(tmp_path: Path):
         (NoiseSpec(kind="instance", rate=0.2), "must be symmetric or asymmetric"),
     ):
         with pytest.raises(UserError, match=message):
-            load(DataSpec(source="cifar80no", noise=bad), data_root=tmp_path)
+            load_data(DataSpec(source="cifar80no", noise=bad), data_root=tmp_path)
     with pytest.raises(UserError, match="choose cifar80no"):
-        load(DataSpec(source="cifar100nc", noise=replace(noise, open_rate=0.2)), data_root=tmp_path)
-    closed = load(DataSpec(source="cifar80no"), data_root=tmp_path)  # no closed-set noise: the open-set classes alone
+        load_data(DataSpec(source="cifar100nc", noise=replace(noise, open_rate=0.2)), data_root=tmp_path)
+    closed = load_data(
+        DataSpec(source="cifar80no"), data_root=tmp_path
+    )  # no closed-set noise: the open-set classes alone
     assert np.array_equal(closed.train.labels != closed.train.true_labels, closed.train.true_labels >= 80)
 
 
 def test_cifar_with_peoples_labels(tmp_path: Path):
     write_cifar(tmp_path, CIFAR10)
-    clean = load(DataSpec(source="cifar10"), data_root=tmp_path).train.labels
+    clean = load_data(DataSpec(source="cifar10"), data_root=tmp_path).train.labels
     worse, aggre = (clean + 1) % 10, np.where(np.arange(len(clean)) < 30, (clean + 2) % 10, clean)
     with pytest.raises(UserError, match=r"CIFAR-10_human.pt was not found in .*noise\.path"):
-        load(DataSpec(source="cifar10n"), data_root=tmp_path)
+        load_data(DataSpec(source="cifar10n"), data_root=tmp_path)
     torch.save({"clean_label": clean, "worse_label": worse, "aggre_label": aggre}, tmp_path / "CIFAR-10_human.pt")
-    data = load(DataSpec(source="cifar10n"), data_root=tmp_path)
+    data = load_data(DataSpec(source="cifar10n"), data_root=tmp_path)
     assert np.array_equal(data.train.labels, worse) and np.array_equal(data.train.true_labels, clean)
     assert (data.noise["kind"], data.noise["name"], data.noise["rate_realised"]) == ("human", "worse_label", 1.0)
-    data = load(DataSpec(source="cifar10n", noise=NoiseSpec(kind="human", name="aggre_label")), data_root=tmp_path)
+    data = load_data(DataSpec(source="cifar10n", noise=NoiseSpec(kind="human", name="aggre_label")), data_root=tmp_path)
     assert data.noise["rate_realised"] == pytest.approx(0.2)
     named = NoiseSpec(kind="human", name="aggre_label", path=str(tmp_path / "CIFAR-10_human.pt"))
-    assert np.array_equal(load(DataSpec(source="cifar10", noise=named), data_root=tmp_path).train.labels, aggre)
+    assert np.array_equal(load_data(DataSpec(source="cifar10", noise=named), data_root=tmp_path).train.labels, aggre)
     with pytest.raises(UserError, match="noise kind must be human"):
-        load(DataSpec(source="cifar10n", noise=NoiseSpec(kind="symmetric", rate=0.2)), data_root=tmp_path)
+        load_data(DataSpec(source="cifar10n", noise=NoiseSpec(kind="symmetric", rate=0.2)), data_root=tmp_path)
     with pytest.raises(UserError, match="not for digits"):
-        load(DataSpec(noise=NoiseSpec(kind="human", name="worse_label")))
+        load_data(DataSpec(noise=NoiseSpec(kind="human", name="worse_label")))
 
 
 class Malicious:
@@ -257,7 +259,7 @@ def test_malicious_pickle_in_a_cifar_archive_is_refused(tmp_path: Path, packed):
         root.mkdir()
         tar_of(folder, root / "cifar-100-python.tar.gz")
     with pytest.raises(UserError, match=r"test was refused: it asks for \w+\.mkdir; only numpy arrays"):
-        load(DataSpec(source="cifar100"), data_root=root)
+        load_data(DataSpec(source="cifar100"), data_root=root)
     assert not trace.exists()
 
 
@@ -276,18 +278,18 @@ def test_damaged_cifar_archives_are_refused(tmp_path: Path):
     for number, (changes, message) in enumerate(cases):
         write_cifar(tmp_path / str(number), form, **changes)
         with pytest.raises(UserError, match=message):
-            load(DataSpec(source="cifar100"), data_root=tmp_path / str(number))
+            load_data(DataSpec(source="cifar100"), data_root=tmp_path / str(number))
     folder = write_cifar(tmp_path / "cut", form)
     (folder / "train").write_bytes((folder / "train").read_bytes()[:5000])
     with pytest.raises(UserError, match=r"train was refused|train is not a readable pickle"):
-        load(DataSpec(source="cifar100"), data_root=tmp_path / "cut")
+        load_data(DataSpec(source="cifar100"), data_root=tmp_path / "cut")
     (folder / "train").unlink()
     with pytest.raises(UserError, match="no whole CIFAR archive"):
-        load(DataSpec(source="cifar100"), data_root=tmp_path / "cut")
+        load_data(DataSpec(source="cifar100"), data_root=tmp_path / "cut")
     (tmp_path / "tar").mkdir()
     (tmp_path / "tar" / "cifar-100-python.tar.gz").write_bytes(b"no archive")
     with pytest.raises(UserError, match="damaged archive"):
-        load(DataSpec(source="cifar100"), data_root=tmp_path / "tar")
+        load_data(DataSpec(source="cifar100"), data_root=tmp_path / "tar")
 
 
 def test_download_only_when_asked_and_only_the_published_file(tmp_path: Path):
@@ -319,7 +321,7 @@ def test_real_cifar100():
     root = os.environ.get("ACTO_DATA_ROOT")
     if not root:
         pytest.skip("set ACTO_DATA_ROOT to a folder with the real CIFAR-100")
-    data = load(DataSpec(source="cifar80no", noise=NoiseSpec(kind="symmetric", rate=0.2)))
+    data = load_data(DataSpec(source="cifar80no", noise=NoiseSpec(kind="symmetric", rate=0.2)))
     assert (len(data.train), len(data.test), data.num_classes) == (50_000, 8_000, 80)
     assert data.noise["rate_realised"] == pytest.approx(0.36, abs=0.005)
     assert np.bincount(data.train.true_labels).tolist() == [500] * 100
@@ -332,7 +334,7 @@ def test_real_cifar100():
 
 
 def test_digits_are_the_default():
-    data = load(DataSpec())
+    data = load_data(DataSpec())
     assert (data.name, len(data.train), len(data.test), data.num_classes) == ("digits", 1347, 450, 10)
     assert data.train.pixels.shape == (1347, 8, 8, 1) and data.train.pixels.max() == 255
     assert not data.test_labels_are_given and not data.notes
@@ -341,21 +343,21 @@ def test_digits_are_the_default():
     np.testing.assert_allclose(data.views.mean, data.train.pixels.mean() / 255)
     np.testing.assert_allclose(data.views.std, data.train.pixels.std() / 255)
     assert set(data.train.ids).isdisjoint(data.test.ids)
-    other = load(DataSpec(holdout_seed=1))
+    other = load_data(DataSpec(holdout_seed=1))
     assert set(other.test.ids) != set(data.test.ids)
-    noisy = load(DataSpec(noise=NoiseSpec(kind="symmetric", rate=0.4)))
+    noisy = load_data(DataSpec(noise=NoiseSpec(kind="symmetric", rate=0.4)))
     assert np.array_equal(noisy.test.labels, data.test.labels)  # the test set stays clean
     assert noisy.noise["rate_realised"] == pytest.approx(0.4, abs=0.04)
     assert noisy.noise["sha256"] != data.noise["sha256"]
     with pytest.raises(UserError, match="class list of its own"):
-        load(DataSpec(classes=("a", "b")))
+        load_data(DataSpec(classes=("a", "b")))
     with pytest.raises(UserError, match="size and resize are for large picture files"):
-        load(DataSpec(size=32))
+        load_data(DataSpec(size=32))
 
 
 def test_noise_and_pixel_scale_of_instance_noise_are_recorded():
     noise = NoiseSpec(kind="instance", rate=0.3, pixel_scale="standardized", seed=4)
-    facts = load(DataSpec(noise=noise)).noise
+    facts = load_data(DataSpec(noise=noise)).noise
     assert (facts["pixel_scale"], facts["seed"]) == ("standardized", 4)
     assert facts["rate_realised"] == pytest.approx(0.3, abs=0.05)
 
@@ -373,15 +375,15 @@ def test_fashion_mnist_of_idx_files(tmp_path: Path, monkeypatch):
     for split, rows in (("train", slice(0, 20)), ("t10k", slice(20, 30))):
         (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(pixels[rows])))
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx_bytes(labels[rows]))
-    data = load(DataSpec(source="fashion-mnist"), data_root=tmp_path)
+    data = load_data(DataSpec(source="fashion-mnist"), data_root=tmp_path)
     assert np.array_equal(data.train.pixels[..., 0], pixels[:20])
     assert np.array_equal(data.test.labels, labels[20:])
     assert (data.class_names[9], data.views.pipeline) == ("Ankle boot", "fashion")
     monkeypatch.setattr(idx, "DEBIAN_FASHION_MNIST", folder)
-    assert len(load(DataSpec(source="fashion-mnist")).train) == 20
+    assert len(load_data(DataSpec(source="fashion-mnist")).train) == 20
     (folder / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(UserError, match="with its labels"):
-        load(DataSpec(source="fashion-mnist"), data_root=tmp_path)
+        load_data(DataSpec(source="fashion-mnist"), data_root=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -415,7 +417,7 @@ def test_web_tree_is_read_as_photographs(tmp_path: Path):
         for i in range(3):
             picture(root / "train" / name / f"{i}.jpg", size=(40, 30), colour=(90 * number, i, 0))
         picture(root / "val" / name / "0.jpg", size=(50, 30))
-    data = load(DataSpec(source="web-bird"), data_root=tmp_path)
+    data = load_data(DataSpec(source="web-bird"), data_root=tmp_path)
     assert (len(data.train), len(data.test)) == (6, 2)
     assert data.train.ids[3] == "train/002.Laysan_Albatross/0.jpg"
     assert data.train.paths[3] == root / "train/002.Laysan_Albatross/0.jpg"
@@ -424,12 +426,12 @@ def test_web_tree_is_read_as_photographs(tmp_path: Path):
     assert (data.views.pipeline, data.views.size, data.views.resize) == ("photo", 448, 448)
     assert not data.test_labels_are_given
     assert data.notes == (f"{root} has 2 classes, the published web-bird 200",)
-    small = load(DataSpec(source="web-bird", size=112), data_root=tmp_path)
+    small = load_data(DataSpec(source="web-bird", size=112), data_root=tmp_path)
     assert (small.views.size, small.views.resize) == (112, 112)
     with pytest.raises(UserError, match="noisy as they come"):
-        load(DataSpec(source="web-bird", noise=NoiseSpec(kind="symmetric", rate=0.2)), data_root=tmp_path)
+        load_data(DataSpec(source="web-bird", noise=NoiseSpec(kind="symmetric", rate=0.2)), data_root=tmp_path)
     with pytest.raises(UserError, match=r"web-car was not found in .*Datasets/web-car.*web-car/train/CLASS"):
-        load(DataSpec(source="web-car"), data_root=tmp_path)
+        load_data(DataSpec(source="web-car"), data_root=tmp_path)
 
 
 def food_tree(root: Path) -> Path:
@@ -455,7 +457,7 @@ def food_tree(root: Path) -> Path:
 
 def test_food101n_with_verdicts_for_evaluation(tmp_path: Path):
     food = food_tree(tmp_path)
-    data = load(DataSpec(source="food101n"), data_root=tmp_path)
+    data = load_data(DataSpec(source="food101n"), data_root=tmp_path)
     assert data.class_names == ("ramen", "apple_pie")
     assert data.train.ids[0] == "images/ramen/0.jpg" and len(data.train) == 6
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -468,11 +470,11 @@ def test_food101n_with_verdicts_for_evaluation(tmp_path: Path):
     assert "1 verdicts are for pictures that imagelist.tsv does not have, e.g. ramen/stranger.jpg" in data.notes
     (food / "meta" / "imagelist.tsv").write_text("class_name/key\nramen/0.jpg\nsushi/0.jpg\n")
     with pytest.raises(UserError, match=r"imagelist.tsv line 3 names no class and picture: 'sushi/0.jpg'"):
-        load(DataSpec(source="food101n"), data_root=tmp_path)
+        load_data(DataSpec(source="food101n"), data_root=tmp_path)
     (food / "food-101" / "meta" / "test.txt").unlink()
     (food / "meta" / "imagelist.tsv").write_text("ramen/0.jpg\n")
     with pytest.raises(UserError, match=r"test.txt cannot be read"):
-        load(DataSpec(source="food101n"), data_root=tmp_path)
+        load_data(DataSpec(source="food101n"), data_root=tmp_path)
 
 
 # Folders of one's own
@@ -482,7 +484,7 @@ def test_folder_of_small_pictures_is_decoded_and_a_tenth_held_out(tmp_path: Path
     folder_tree(tmp_path / "pets", {"dog": 20, "cat": 30, ".cache": 3})
     (tmp_path / "pets" / "cat" / "notes.txt").write_text("no picture")
     (tmp_path / "pets" / "README").write_text("not in a class")
-    data = load(DataSpec(source=str(tmp_path / "pets")))
+    data = load_data(DataSpec(source=str(tmp_path / "pets")))
     assert (data.name, data.class_names, len(data.train), len(data.test)) == ("pets", ("cat", "dog"), 45, 5)
     assert data.test_labels_are_given
     assert data.train.pixels.shape == (45, 10, 12, 3)
@@ -494,23 +496,23 @@ def test_folder_of_small_pictures_is_decoded_and_a_tenth_held_out(tmp_path: Path
     assert data.notes[1].startswith("no test set: 5 of 50 samples are held out, and accuracy is measured against their")
     position = data.train.ids.index("dog/007.png")
     assert (data.train.pixels[position] == [0, 7, 0]).all() and data.train.labels[position] == 1
-    by_name = load(DataSpec(source="folder"), data_root=tmp_path / "pets")
+    by_name = load_data(DataSpec(source="folder"), data_root=tmp_path / "pets")
     assert by_name.train.ids == data.train.ids
 
 
 def test_folder_of_large_pictures_stays_on_disk(tmp_path: Path):
     folder_tree(tmp_path, {"a": 5, "b": 5}, size=(80, 70), suffix=".jpg")
-    data = load(DataSpec(source=str(tmp_path), holdout_share=0.2))
+    data = load_data(DataSpec(source=str(tmp_path), holdout_share=0.2))
     assert data.train.pixels is None and len(data.train.paths) == 8
     assert (data.views.pipeline, data.views.size, data.views.resize) == ("photo", 224, 256)
     with pytest.raises(UserError, match="needs pixels in memory"):
-        load(DataSpec(source=str(tmp_path), holdout_share=0.2, noise=NoiseSpec(kind="instance", rate=0.2)))
+        load_data(DataSpec(source=str(tmp_path), holdout_share=0.2, noise=NoiseSpec(kind="instance", rate=0.2)))
 
 
 def test_small_pictures_of_several_sizes_stay_on_disk(tmp_path: Path):
     folder_tree(tmp_path / "a", {"a": 3, "b": 3})
     picture(tmp_path / "a" / "b" / "other.png", size=(20, 20))
-    assert load(DataSpec(source=str(tmp_path / "a"), holdout_share=0.4)).train.paths is not None
+    assert load_data(DataSpec(source=str(tmp_path / "a"), holdout_share=0.4)).train.paths is not None
 
 
 def test_folder_with_train_and_test(tmp_path: Path):
@@ -518,32 +520,32 @@ def test_folder_with_train_and_test(tmp_path: Path):
     folder_tree(tmp_path / "test", {"9": 1, "2": 2})
     folder_tree(tmp_path / "val", {"9": 1})
     picture(tmp_path / "train" / "9" / "deeper" / "x.JPEG")
-    data = load(DataSpec(source=str(tmp_path)))
+    data = load_data(DataSpec(source=str(tmp_path)))
     assert data.class_names == ("2", "9", "10")  # numbers in numeric order
     assert data.test.labels.tolist() == [0, 0, 1] and not data.test_labels_are_given
     assert "train/9/deeper/x.JPEG" in data.train.ids
     assert data.notes == ("the folders val are left out: test is tested on",)
     picture(tmp_path / "test" / "77" / "x.png")
     with pytest.raises(UserError, match=r"test has classes that .*train has not: '77'"):
-        load(DataSpec(source=str(tmp_path)))
+        load_data(DataSpec(source=str(tmp_path)))
 
 
 def test_folder_errors_name_the_class(tmp_path: Path):
     folder_tree(tmp_path, {"cat": 2, "dog": 2})
     (tmp_path / "empty one").mkdir()
     with pytest.raises(UserError, match=r"class 'empty one' is empty: .*has no picture"):
-        load(DataSpec(source=str(tmp_path)))
+        load_data(DataSpec(source=str(tmp_path)))
     (tmp_path / "empty one").rmdir()
     with pytest.raises(UserError, match="1 of 3 classes have no training sample: 'cow'"):
-        load(DataSpec(source=str(tmp_path), classes=("cat", "cow", "dog"), holdout_share=0.5))
+        load_data(DataSpec(source=str(tmp_path), classes=("cat", "cow", "dog"), holdout_share=0.5))
     with pytest.raises(UserError, match=r"none of the 2 classes. Did you mean 'dogs'.*dog/000.png: 'dog'"):
-        load(DataSpec(source=str(tmp_path), classes=("cat", "dogs"), holdout_share=0.5))
-    ordered = load(DataSpec(source=str(tmp_path), classes=("dog", "cat"), holdout_share=0.5))
+        load_data(DataSpec(source=str(tmp_path), classes=("cat", "dogs"), holdout_share=0.5))
+    ordered = load_data(DataSpec(source=str(tmp_path), classes=("dog", "cat"), holdout_share=0.5))
     assert ordered.class_names == ("dog", "cat") and ordered.train.ids[0].startswith("cat")
     assert ordered.train.labels[0] == 1
     (tmp_path / "only" / "one").mkdir(parents=True)
     with pytest.raises(UserError, match="has 1 class folders, but at least two are needed"):
-        load(DataSpec(source=str(tmp_path / "only")))
+        load_data(DataSpec(source=str(tmp_path / "only")))
 
 
 def test_bad_pictures_are_named_and_dropped_only_when_asked(tmp_path: Path):
@@ -560,20 +562,20 @@ def test_bad_pictures_are_named_and_dropped_only_when_asked(tmp_path: Path):
     with pytest.raises(
         UserError, match=r"2 of 12 pictures .*a/001.jpg: .*; b/002.jpg: the file is empty .*--on-bad-image"
     ):
-        load(spec)
-    data = load(spec, on_bad_image="drop")
+        load_data(spec)
+    data = load_data(spec, on_bad_image="drop")
     assert set(data.dropped) == {"a/001.jpg", "b/002.jpg", "b/004.jpg"}
     assert "3 pictures cannot be decoded and were dropped: a/001.jpg (" in data.notes[0]
     everything = set(data.train.ids) | set(data.test.ids)
     assert everything == {f"{c}/{i:03}.jpg" for c in "ab" for i in range(6)} - set(data.dropped)
     assert data.train.labels.tolist() == [int(name.startswith("b")) for name in data.train.ids]
-    assert load(replace(spec, on_bad_image="drop")).dropped == data.dropped
+    assert load_data(replace(spec, on_bad_image="drop")).dropped == data.dropped
     for path in (tmp_path / "a").iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError, match="classes have no training sample: 'a'"):
-        load(spec, on_bad_image="drop")
+        load_data(spec, on_bad_image="drop")
     with pytest.raises(UserError, match=r"unknown on_bad_image 'drp'\. Did you mean 'drop'"):
-        load(spec, on_bad_image="drp")
+        load_data(spec, on_bad_image="drp")
 
 
 def test_small_picture_that_is_broken_inside(tmp_path: Path):
@@ -583,15 +585,15 @@ def test_small_picture_that_is_broken_inside(tmp_path: Path):
     (tmp_path / "a" / "x.png").write_bytes(content)
     spec = DataSpec(source=str(tmp_path), holdout_share=0.3)
     with pytest.raises(UserError, match=r"picture a/x.png cannot be used: .*--on-bad-image drop"):
-        load(spec)
-    assert load(spec, on_bad_image="drop").dropped == ("a/x.png",)
+        load_data(spec)
+    assert load_data(spec, on_bad_image="drop").dropped == ("a/x.png",)
 
 
 def test_test_set_without_a_usable_picture(tmp_path: Path):
     folder_tree(tmp_path / "train", {"a": 2, "b": 2})
     (tmp_path / "test" / "a").mkdir(parents=True)
     with pytest.raises(UserError, match=r"the test set of .* has no usable sample"):
-        load(DataSpec(source=str(tmp_path)))
+        load_data(DataSpec(source=str(tmp_path)))
 
 
 # Manifests
@@ -613,7 +615,7 @@ def test_manifest_with_splits_and_true_labels(tmp_path: Path):
         "pictures/c.png,cat,train,horse,\n"
         "./pictures/d.png,dog,val,dog,\n"
     )
-    data = load(manifest(tmp_path, text))
+    data = load_data(manifest(tmp_path, text))
     assert data.name == "list" and data.class_names == ("cat", "dog")
     assert data.train.ids == ("pictures/a.png", "pictures/b.png", "pictures/c.png")
     assert data.train.labels.tolist() == [0, 1, 0]
@@ -623,7 +625,7 @@ def test_manifest_with_splits_and_true_labels(tmp_path: Path):
     assert data.notes == ("1 true labels of list.csv name no class: none of the classes is right there",)
     assert (data.train.pixels[2] == [2, 0, 0]).all()
     with pytest.raises(UserError, match="noisy already, noise kind must be none"):
-        load(replace(DataSpec(source=str(tmp_path / "list.csv")), noise=NoiseSpec(kind="symmetric", rate=0.5)))
+        load_data(replace(DataSpec(source=str(tmp_path / "list.csv")), noise=NoiseSpec(kind="symmetric", rate=0.5)))
 
 
 def test_manifest_as_tsv_and_parquet(tmp_path: Path):
@@ -632,22 +634,22 @@ def test_manifest_as_tsv_and_parquet(tmp_path: Path):
     text = "file\tclass\n" + "".join(f"{path}\t{label}\n" for path, label in rows)
     spec = replace(manifest(tmp_path, text, name="list.tsv"), path_column="file", label_column="class")
     with pytest.raises(UserError, match=r"class 3 has no sample, though labels run from 1 to 10 \(list.tsv row 4"):
-        load(spec)
+        load_data(spec)
     with pytest.raises(UserError, match="7 of 10 classes have no training sample: '3', '4'"):
-        load(replace(spec, classes=names))
+        load_data(replace(spec, classes=names))
     three = replace(spec, classes=("1", "2", "10"), holdout_share=0.5)
-    from_tsv = load(three)
+    from_tsv = load_data(three)
     assert from_tsv.class_names == ("1", "2", "10")
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     columns = {"file": [path for path, _ in rows], "class": [label for _, label in rows]}
     parquet.write_table(pyarrow.table(columns), tmp_path / "list.parquet")
-    from_parquet = load(replace(three, source=str(tmp_path / "list.parquet")))
+    from_parquet = load_data(replace(three, source=str(tmp_path / "list.parquet")))
     assert from_parquet.train.ids == from_tsv.train.ids
     assert np.array_equal(from_parquet.train.labels, from_tsv.train.labels)
     (tmp_path / "list.parquet").write_bytes(b"PAR1 no table")
     with pytest.raises(UserError, match="not a readable Parquet file"):
-        load(replace(three, source=str(tmp_path / "list.parquet")))
+        load_data(replace(three, source=str(tmp_path / "list.parquet")))
 
 
 @pytest.mark.parametrize(
@@ -690,18 +692,18 @@ def test_manifest_as_tsv_and_parquet(tmp_path: Path):
 )
 def test_manifest_errors_name_the_row(tmp_path: Path, text, message):
     with pytest.raises(UserError, match=message):
-        load(manifest(tmp_path, text))
+        load_data(manifest(tmp_path, text))
 
 
 def test_manifest_class_list_and_label_out_of_range(tmp_path: Path):
     text = "path,label,kind\npictures/a.png,0,x\npictures/b.png,2,x\npictures/c.png,1,x\npictures/d.png,0,x\n"
     spec = replace(manifest(tmp_path, text), holdout_share=0.5)
-    data = load(replace(spec, classes=("cat", "cow", "dog")))  # numbers are positions in the list
+    data = load_data(replace(spec, classes=("cat", "cow", "dog")))  # numbers are positions in the list
     assert data.train.labels.tolist() == [0, 2, 1] or data.train.labels.tolist() == [2, 1, 0]
     with pytest.raises(UserError, match=r"label out of range 0..1 \(1 row\): list.csv row 3"):
-        load(replace(spec, classes=("cat", "cow")))
+        load_data(replace(spec, classes=("cat", "cow")))
     with pytest.raises(UserError, match="no column 'part'"):
-        load(replace(spec, split_column="part"))
+        load_data(replace(spec, split_column="part"))
     with pytest.raises(UserError, match="at least two different names"):
         DataSpec(classes=("cat", "cat"))
 
@@ -721,7 +723,7 @@ def test_npz_of_pictures_with_test_set(tmp_path: Path):
         test_labels=labels[30:],
         class_names=np.array(["a", "b", "c", "d"]),
     )
-    data = load(DataSpec(source=str(tmp_path / "set.npz")))
+    data = load_data(DataSpec(source=str(tmp_path / "set.npz")))
     assert data.train.pixels.shape == (30, 6, 5, 1) and len(data.test) == 10
     assert data.class_names == ("a", "b", "c", "d") and not data.test_labels_are_given
     assert data.train.labels.tolist() == labels[:30].tolist()
@@ -732,7 +734,7 @@ def test_npz_of_pictures_with_test_set(tmp_path: Path):
 def test_true_labels_of_classes_that_count_from_one(tmp_path: Path):
     labels, truth = np.array([1, 2, 1, 2, 1, 2]), np.array([1, 1, -1, 3, 1, 2])
     np.savez(tmp_path / "set.npz", x=np.zeros((6, 2)), y=labels, true_labels=truth, test_x=np.zeros((1, 2)), test_y=[2])
-    data = load(DataSpec(source=str(tmp_path / "set.npz")))
+    data = load_data(DataSpec(source=str(tmp_path / "set.npz")))
     assert data.class_names == ("1", "2")
     assert data.train.true_labels.tolist() == [0, 0, -1, 2, 0, 1]  # -1: unknown; 3: none of the classes
 
@@ -743,13 +745,13 @@ def test_npz_of_features(tmp_path: Path):
     features[:, 2] = 1.5
     labels = np.array(["no", "yes"])[np.arange(50) % 2]
     np.savez(tmp_path / "set.npz", x=features, y=labels)
-    data = load(DataSpec(source=str(tmp_path / "set.npz")))
+    data = load_data(DataSpec(source=str(tmp_path / "set.npz")))
     assert data.train.features.dtype == np.float32 and data.class_names == ("no", "yes")
     assert data.test_labels_are_given and len(data.test) == 4  # a tenth of 25, twice
     np.testing.assert_allclose(data.views.mean, data.train.features.mean(0), rtol=1e-5)
     assert data.views.std[2] == 1.0 and data.views.pipeline == "vectors"
     assert data.train.ids[0] == "0"
-    by_name = load(DataSpec(source="arrays"), data_root=tmp_path / "set.npz")
+    by_name = load_data(DataSpec(source="arrays"), data_root=tmp_path / "set.npz")
     assert np.array_equal(by_name.train.features, data.train.features)
 
 
@@ -757,7 +759,7 @@ def test_npy_files_beside_each_other(tmp_path: Path):
     np.save(tmp_path / "embeddings.npy", np.random.RandomState(0).normal(size=(20, 3)))
     np.save(tmp_path / "labels.npy", np.arange(20) % 2)
     np.save(tmp_path / "unrelated.npy", np.array([{}], dtype=object), allow_pickle=True)
-    data = load(DataSpec(source=str(tmp_path / "embeddings.npy")))
+    data = load_data(DataSpec(source=str(tmp_path / "embeddings.npy")))
     assert data.train.features.shape == (18, 3) and len(data.test) == 2
 
 
@@ -793,14 +795,14 @@ Y = np.array([0, 1, 0, 1])
 def test_array_errors(tmp_path: Path, arrays, message):
     np.savez(tmp_path / "set.npz", **arrays)
     with pytest.raises(UserError, match=message):
-        load(DataSpec(source=str(tmp_path / "set.npz"), holdout_share=0.5))
+        load_data(DataSpec(source=str(tmp_path / "set.npz"), holdout_share=0.5))
 
 
 def test_pickled_arrays_are_never_loaded(tmp_path: Path):
     trace = tmp_path / "was-here"
     np.savez(tmp_path / "set.npz", x=X, y=np.array([Malicious(trace)] * 4, dtype=object))
     with pytest.raises(UserError, match="cannot be read as numpy arrays"):
-        load(DataSpec(source=str(tmp_path / "set.npz")))
+        load_data(DataSpec(source=str(tmp_path / "set.npz")))
     assert not trace.exists()
 
 
@@ -815,7 +817,7 @@ def vectors(path: Path, count=200) -> DataSpec:
 
 def test_injected_noise_leaves_the_holdout_as_it_was(tmp_path: Path):
     spec = vectors(tmp_path / "set.npz")
-    plain, noisy = load(spec), load(replace(spec, noise=NoiseSpec(kind="symmetric", rate=0.5)))
+    plain, noisy = load_data(spec), load_data(replace(spec, noise=NoiseSpec(kind="symmetric", rate=0.5)))
     assert plain.train.ids == noisy.train.ids and plain.test.ids == noisy.test.ids
     assert np.array_equal(plain.test.labels, noisy.test.labels)
     assert np.array_equal(plain.train.labels, noisy.train.true_labels)
@@ -826,7 +828,7 @@ def test_injected_noise_leaves_the_holdout_as_it_was(tmp_path: Path):
 
 def test_open_set_noise_on_own_data(tmp_path: Path):
     noise = NoiseSpec(kind="asymmetric", rate=0.2, open_rate=0.5)
-    data = load(replace(vectors(tmp_path / "set.npz"), noise=noise))
+    data = load_data(replace(vectors(tmp_path / "set.npz"), noise=noise))
     assert data.class_names == ("0", "1")
     assert data.train.labels.max() == 1 and data.train.true_labels.max() == 3
     assert data.test.labels.max() == 1
@@ -835,7 +837,7 @@ def test_open_set_noise_on_own_data(tmp_path: Path):
 def test_subset_follows_the_noise(tmp_path: Path):
     noise = NoiseSpec(kind="symmetric", rate=0.5)
     spec = replace(vectors(tmp_path / "set.npz"), noise=noise)
-    whole, part = load(spec), load(replace(spec, subset=40))
+    whole, part = load_data(spec), load_data(replace(spec, subset=40))
     assert len(part.train) == 40 and part.test.ids == whole.test.ids
     positions = [whole.train.ids.index(name) for name in part.train.ids]
     assert np.array_equal(whole.train.labels[positions], part.train.labels)
@@ -844,24 +846,24 @@ def test_subset_follows_the_noise(tmp_path: Path):
 
 def test_labels_of_a_file(tmp_path: Path):
     spec = vectors(tmp_path / "set.npz")
-    plain = load(spec)
+    plain = load_data(spec)
     every = np.random.RandomState(1).randint(0, 4, 200)
     np.save(tmp_path / "every.npy", every)
-    data = load(replace(spec, noise=NoiseSpec(kind="file", path=str(tmp_path / "every.npy"))))
+    data = load_data(replace(spec, noise=NoiseSpec(kind="file", path=str(tmp_path / "every.npy"))))
     kept = np.array([int(name) for name in plain.train.ids])
     assert np.array_equal(data.train.labels, every[kept])
     assert np.array_equal(data.train.true_labels, plain.train.labels)
     assert np.array_equal(data.test.labels, plain.test.labels)
     assert (data.noise["kind"], data.noise["generator"]) == ("file", "file every.npy")
     np.save(tmp_path / "saved.npy", data.train.labels)  # as a run saves them
-    again = load(replace(spec, noise=NoiseSpec(kind="file", path=str(tmp_path / "saved.npy"))))
+    again = load_data(replace(spec, noise=NoiseSpec(kind="file", path=str(tmp_path / "saved.npy"))))
     assert again.noise["sha256"] == data.noise["sha256"]
     np.save(tmp_path / "short.npy", every[:50])
     with pytest.raises(UserError, match="holds 50 labels, but there are 200 samples"):
-        load(replace(spec, noise=NoiseSpec(kind="file", path=str(tmp_path / "short.npy"))))
+        load_data(replace(spec, noise=NoiseSpec(kind="file", path=str(tmp_path / "short.npy"))))
     np.save(tmp_path / "far.npy", every + 9)
     with pytest.raises(UserError, match=r"label out of range 0..3 \(200 rows\): .*far.npy label 0"):
-        load(replace(spec, noise=NoiseSpec(kind="file", path=str(tmp_path / "far.npy"))))
+        load_data(replace(spec, noise=NoiseSpec(kind="file", path=str(tmp_path / "far.npy"))))
 
 
 # Which source, and where
@@ -871,26 +873,26 @@ def test_unknown_and_missing_sources(tmp_path: Path, monkeypatch):
     with pytest.raises(
         UserError, match=r"unknown data source 'cifr100'.*Did you mean 'cifar100'\? Choices: arrays, cifar10,"
     ):
-        load(DataSpec(source="cifr100"))
+        load_data(DataSpec(source="cifr100"))
     with pytest.raises(UserError, match="data source no/such/folder does not exist"):
-        load(DataSpec(source="no/such/folder"))
+        load_data(DataSpec(source="no/such/folder"))
     with pytest.raises(UserError, match=r"data source list.csv does not exist"):
-        load(DataSpec(source="list.csv"))
+        load_data(DataSpec(source="list.csv"))
     with pytest.raises(UserError, match=r"cifar100 needs a data root: give --data-root FOLDER or set ACTO_DATA_ROOT"):
-        load(DataSpec(source="cifar100"))
+        load_data(DataSpec(source="cifar100"))
     with pytest.raises(UserError, match=r"data root /no/such/root \(from --data-root\) does not exist"):
-        load(DataSpec(source="cifar100"), data_root="/no/such/root")
+        load_data(DataSpec(source="cifar100"), data_root="/no/such/root")
     monkeypatch.setenv("ACTO_DATA_ROOT", "/no/such/root")
     with pytest.raises(UserError, match="from ACTO_DATA_ROOT"):
-        load(DataSpec(source="cifar100"))
+        load_data(DataSpec(source="cifar100"))
     with pytest.raises(UserError, match=r"cifar100 was not found in .*cifar100.*cifar-100-python"):
-        load(DataSpec(source="cifar100"), data_root=tmp_path)
+        load_data(DataSpec(source="cifar100"), data_root=tmp_path)
     with pytest.raises(UserError, match="needs its place"):
         monkeypatch.delenv("ACTO_DATA_ROOT")
-        load(DataSpec(source="folder"))
+        load_data(DataSpec(source="folder"))
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(UserError, match="is no image folder, manifest"):
-        load(DataSpec(source=str(tmp_path / "x.json")))
+        load_data(DataSpec(source=str(tmp_path / "x.json")))
 
 
 def test_data_root_goes_before_spec_before_environment(tmp_path: Path, monkeypatch):
@@ -899,9 +901,9 @@ def test_data_root_goes_before_spec_before_environment(tmp_path: Path, monkeypat
         root.mkdir()
         vectors(root / "set.npz", count=100 * count)
     monkeypatch.setenv("ACTO_DATA_ROOT", str(roots[2]))
-    assert len(load(DataSpec(source="set.npz")).train) == 361
-    assert len(load(DataSpec(source="set.npz", root=str(roots[1]))).train) == 271
-    assert len(load(DataSpec(source="set.npz", root=str(roots[1])), data_root=roots[0]).train) == 180
+    assert len(load_data(DataSpec(source="set.npz")).train) == 361
+    assert len(load_data(DataSpec(source="set.npz", root=str(roots[1]))).train) == 271
+    assert len(load_data(DataSpec(source="set.npz", root=str(roots[1])), data_root=roots[0]).train) == 180
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def in_save(number: int, point: str, act: Act) -> Injection:
             if (current, name) == (number, point):
                 act()
 
-        writing.nothing = on_point
+        writing.pass_point = on_point
 
     return lay
 
@@ -103,7 +103,7 @@ def before(module: Any, name: str, act: Act, *, number: int = 0) -> Injection:
 
 def in_data(act: Act) -> Injection:
     """While the data are read, before there is a folder."""
-    return together(before(resolve, "load", act), before(train, "load", act))
+    return together(before(resolve, "load_data", act), before(train, "load_data", act))
 
 
 def in_evaluation(epoch: int, act: Act) -> Injection:

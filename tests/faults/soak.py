@@ -33,7 +33,7 @@ from storage import FAULTS as OF_STORAGE
 
 from acto.cli import flags  # noqa: F401  (loaded once, before the children are forked)
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 
 FAULTS = {**OF_RUNS, **OF_STORAGE, **OF_PROCESSES}
 TRIALS = {
@@ -103,7 +103,7 @@ def disturb(lab: Lab, fault: str, *, trials: int, seed: int) -> Tally:
 def soak(root: Path, faults: Sequence[str], *, rounds: float | None, seed: int) -> Iterator[Tally]:
     """Try each fault as often as TRIALS says, at least once; without `rounds` the quick part."""
     torch.set_num_threads(1)
-    load(DataSpec(source="digits"))
+    load_data(DataSpec(source="digits"))
     lab = Lab(root)
     for fault in faults:
         quick, a_round = TRIALS[fault]

@@ -22,7 +22,7 @@ from acto.data.views.spec import ViewSpec
 from acto.inference import export as exporting
 from acto.inference.export import Exported, export
 from acto.inference.model_card import plain_text
-from acto.runs.trained_model import load
+from acto.runs.trained_model import load_model
 from trained_runs import finished_run
 
 HAS_ONNX = True
@@ -48,7 +48,7 @@ def run_block(block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 
 def trained_probs(run: Path, inputs: torch.Tensor) -> np.ndarray:
     with torch.no_grad():
-        return load(run).headline(inputs).numpy()
+        return load_model(run).headline(inputs).numpy()
 
 
 @pytest.mark.parametrize(

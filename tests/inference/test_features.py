@@ -24,12 +24,12 @@ from acto.cli.features import features
 from acto.cli.train import train
 from acto.core.errors import UserError
 from acto.data.samples import Dataset, DataSpec, Samples
-from acto.data.sources import IMAGENET_MEAN, IMAGENET_STD, load
+from acto.data.sources import IMAGENET_MEAN, IMAGENET_STD, load_data
 from acto.inference import extraction
 from acto.inference.backbone import Backbone, _folded, make_backbone
 from acto.inference.extraction import extract
 from acto.inference.feature_file import FeatureFile, folder_of
-from acto.nets.build import build
+from acto.nets.build import build_net
 
 CPU = torch.device("cpu")
 
@@ -85,9 +85,9 @@ def test_a_run_on_features_sees_the_samples_of_a_run_on_pictures(kind: str, tmp_
     }[kind]()
     if kind == "noise":
         spec = replace(spec, noise=replace(spec.noise, kind="asymmetric", rate=0.4, seed=3))
-    data = load(spec)
+    data = load_data(spec)
     extract(data, backbone(data), tmp_path / "f.npz", batch_size=16)
-    found = load(DataSpec(source=str(tmp_path / "f.npz")))
+    found = load_data(DataSpec(source=str(tmp_path / "f.npz")))
     assert_same_samples(found.train, data.train)
     assert_same_samples(found.test, data.test)
     assert found.class_names == data.class_names
@@ -99,11 +99,11 @@ def test_a_run_on_features_sees_the_samples_of_a_run_on_pictures(kind: str, tmp_
 def test_noise_put_on_features_is_that_of_the_pictures(tmp_path: Path) -> None:
     """A clean source stays clean: its truth is not written, or `acto train` would refuse to put noise on."""
     clean = DataSpec(source="digits")
-    data = load(clean)
+    data = load_data(clean)
     extract(data, backbone(data, size=8), tmp_path / "f.npz")
     noise = replace(clean.noise, kind="symmetric", rate=0.3, seed=2)
     on_pictures, on_features = (
-        load(replace(spec, noise=noise)) for spec in (clean, replace(clean, source=str(tmp_path / "f.npz")))
+        load_data(replace(spec, noise=noise)) for spec in (clean, replace(clean, source=str(tmp_path / "f.npz")))
     )
     assert_same_samples(on_features.train, on_pictures.train)
     np.testing.assert_array_equal(on_features.train.true_labels, on_pictures.train.true_labels)
@@ -111,11 +111,11 @@ def test_noise_put_on_features_is_that_of_the_pictures(tmp_path: Path) -> None:
 
 
 def test_features_are_the_networks_of_scaled_and_normalized_pictures(tmp_path: Path) -> None:
-    data = load(DataSpec(source=str(arrays(tmp_path / "pictures.npz", channels=3))))
+    data = load_data(DataSpec(source=str(arrays(tmp_path / "pictures.npz", channels=3))))
     seen = backbone(data, size=20)
     extract(data, seen, tmp_path / "f.npz", batch_size=7, precision="float32")
     torch.manual_seed(0)
-    net = build("cnn_tiny", input_shape=(3, 20, 20), num_classes=3).eval()
+    net = build_net("cnn_tiny", input_shape=(3, 20, 20), num_classes=3).eval()
     assert data.train.pixels is not None
     values = torch.from_numpy(data.train.pixels[:5].copy()).permute(0, 3, 1, 2) / 255
     values = F.interpolate(values, size=(20, 20), mode="bilinear", align_corners=False)
@@ -128,7 +128,7 @@ def test_features_are_the_networks_of_scaled_and_normalized_pictures(tmp_path: P
 
 
 def test_grey_is_repeated_and_small_pictures_grow() -> None:
-    data = load(DataSpec(source="digits", subset=20))
+    data = load_data(DataSpec(source="digits", subset=20))
     seen = make_backbone("cnn_tiny", "none", data, size=None, device=CPU)
     assert seen.net.input_shape == (3, 128, 128)
     out = seen.normalized(torch.full((2, 1, 8, 8), 255, dtype=torch.uint8))
@@ -138,7 +138,7 @@ def test_grey_is_repeated_and_small_pictures_grow() -> None:
 
 
 def test_picture_files_are_seen_as_in_training(tmp_path: Path) -> None:
-    data = load(DataSpec(source=str(folder(tmp_path / "pictures"))))
+    data = load_data(DataSpec(source=str(folder(tmp_path / "pictures"))))
     extract(data, backbone(data, size=32), tmp_path / "one.npz", batch_size=4, precision="float32")
     with np.load(tmp_path / "one.npz", allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
@@ -161,24 +161,24 @@ def test_class_names_that_look_like_numbers_come_back(names: list[str], tmp_path
         content = dict(file)
     del content["true_labels"]
     np.savez(source, **{**content, "labels": labels})
-    data = load(DataSpec(source=str(source)))
+    data = load_data(DataSpec(source=str(source)))
     extract(data, backbone(data), tmp_path / "f.npz")
-    found = load(DataSpec(source=str(tmp_path / "f.npz")))
+    found = load_data(DataSpec(source=str(tmp_path / "f.npz")))
     assert found.class_names == data.class_names == tuple(names)
     assert_same_samples(found.train, data.train)
 
 
 def test_unknown_and_open_set_truth_comes_back(tmp_path: Path) -> None:
-    data = load(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
+    data = load_data(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
     truth = data.train.labels.copy()
     truth[:3] = [-1, 3, 5]
     data = replace(data, train=replace(data.train, true_labels=truth))
     extract(data, backbone(data), tmp_path / "f.npz")
-    np.testing.assert_array_equal(load(DataSpec(source=str(tmp_path / "f.npz"))).train.true_labels, truth)
+    np.testing.assert_array_equal(load_data(DataSpec(source=str(tmp_path / "f.npz"))).train.true_labels, truth)
 
 
 def test_half_the_bytes(tmp_path: Path) -> None:
-    data = load(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
+    data = load_data(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
     seen = backbone(data)
     extract(data, seen, tmp_path / "f.npz", dtype="float16")
     with np.load(tmp_path / "f.npz", allow_pickle=False) as file:
@@ -248,7 +248,7 @@ class Stop(Exception):
 
 def begun(tmp_path: Path, *, stretches: int = 2, **settings: Any) -> tuple[Dataset, Path, bytes]:
     """Data, an extraction stopped after so many stretches of ten rows, and the bytes of an undisturbed file."""
-    data = load(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
+    data = load_data(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
     extract(data, backbone(data), tmp_path / "calm.npz", batch_size=5)
     counted = 0
 
@@ -290,14 +290,14 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
 
 
 def test_a_finished_file_is_not_replaced_unasked(tmp_path: Path) -> None:
-    data = load(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
+    data = load_data(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
     out = tmp_path / "f.npz"
     out.write_bytes(b"somebody's")
     with pytest.raises(UserError, match=r"f\.npz is there already.*--overwrite"):
         extract(data, backbone(data), out)
     assert out.read_bytes() == b"somebody's" and not folder_of(out).exists()
     extract(data, backbone(data), out, overwrite=True)
-    assert load(DataSpec(source=str(out))).train.features is not None
+    assert load_data(DataSpec(source=str(out))).train.features is not None
 
 
 @pytest.mark.parametrize(
@@ -349,9 +349,9 @@ def test_a_full_disk_is_seen_before_the_work(tmp_path: Path) -> None:
 
 
 def test_folding_changes_nothing() -> None:
-    seen = backbone(load(DataSpec(source="digits", subset=20)))
+    seen = backbone(load_data(DataSpec(source="digits", subset=20)))
     torch.manual_seed(0)
-    plain = build("cnn_tiny", input_shape=(3, 16, 16), num_classes=10)
+    plain = build_net("cnn_tiny", input_shape=(3, 16, 16), num_classes=10)
     with torch.no_grad():
         for norm in (m for m in plain.modules() if isinstance(m, torch.nn.BatchNorm2d)):
             norm.running_mean.normal_()
@@ -367,7 +367,7 @@ def test_folding_changes_nothing() -> None:
 
 def test_bfloat16_only_where_it_is_like_float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(extraction, "resolve_precision", lambda asked, device: torch.bfloat16)
-    data = load(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
+    data = load_data(DataSpec(source=str(arrays(tmp_path / "pictures.npz"))))
     said: list[str] = []
     for floor, wanted in ((0.5, "bfloat16"), (1.0, "float32")):
         monkeypatch.setattr(extraction, "LIKENESS", floor)
@@ -379,7 +379,7 @@ def test_bfloat16_only_where_it_is_like_float32(monkeypatch: pytest.MonkeyPatch,
 
 def test_timm_models_bring_their_normalization() -> None:
     timm = pytest.importorskip("timm")
-    data = load(DataSpec(source="digits", subset=20))
+    data = load_data(DataSpec(source="digits", subset=20))
     seen = make_backbone("timm:test_vit", "none", data, size=160, device=CPU)
     wanted = timm.get_pretrained_cfg("test_vit")
     assert (seen.mean, seen.std) == (wanted.mean, wanted.std) == ((0.5,) * 3, (0.5,) * 3)
@@ -390,13 +390,15 @@ def test_torchvision_models_keep_their_keys(name: str, head: str, tmp_path: Path
     torch.manual_seed(1)
     plain = torchvision.models.get_model(name, weights=None, num_classes=5).eval()
     torch.save(plain.state_dict(), tmp_path / "plain.pth")
-    net = build(f"torchvision:{name}", input_shape=(3, 32, 32), num_classes=5, weights=str(tmp_path / "plain.pth"))
+    net = build_net(f"torchvision:{name}", input_shape=(3, 32, 32), num_classes=5, weights=str(tmp_path / "plain.pth"))
     assert net.head_key == head
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(net.eval()(images), plain(images))
     assert net.plain_state_dict().keys() == plain.state_dict().keys()
-    other = build(f"torchvision:{name}", input_shape=(3, 32, 32), num_classes=7, weights=str(tmp_path / "plain.pth"))
+    other = build_net(
+        f"torchvision:{name}", input_shape=(3, 32, 32), num_classes=7, weights=str(tmp_path / "plain.pth")
+    )
     assert other.head.out_features == 7 and not other.head.bias.any()
 
 
@@ -412,33 +414,33 @@ def test_torchvision_models_keep_their_keys(name: str, head: str, tmp_path: Path
 )
 def test_torchvision_models_that_do_not_suit(name: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
-        build(f"torchvision:{name}", input_shape=(3, 32, 32), num_classes=3)
+        build_net(f"torchvision:{name}", input_shape=(3, 32, 32), num_classes=3)
 
 
 def test_torchvision_models_take_colours() -> None:
     with pytest.raises(UserError, match="takes colour pictures"):
-        build("torchvision:mobilenet_v2", input_shape=(1, 32, 32), num_classes=3)
+        build_net("torchvision:mobilenet_v2", input_shape=(1, 32, 32), num_classes=3)
 
 
 def test_torchvision_weights_come_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = torchvision.models.shufflenet_v2_x0_5(weights=None)
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **options: plain.state_dict())
-    net = build("torchvision:shufflenet_v2_x0_5", input_shape=(3, 32, 32), num_classes=3, weights="torchvision")
+    net = build_net("torchvision:shufflenet_v2_x0_5", input_shape=(3, 32, 32), num_classes=3, weights="torchvision")
     torch.testing.assert_close(net.state_dict()["backbone.conv1.0.weight"], plain.conv1[0].weight.detach())
 
 
 def test_weights_of_a_run_bring_their_normalization(tmp_path: Path) -> None:
-    net = build("cnn_tiny", input_shape=(1, 8, 8), num_classes=10)
+    net = build_net("cnn_tiny", input_shape=(1, 8, 8), num_classes=10)
     facts = {"input_shape": [1, 8, 8], "views": {"pipeline": "digits", "mean": [0.3], "std": [0.4]}}
     weights = tmp_path / "net0.safetensors"
     save_file(net.state_dict(), weights, {"acto": json.dumps(facts)})
-    data = load(DataSpec(source="digits", subset=20))
+    data = load_data(DataSpec(source="digits", subset=20))
     seen = make_backbone("cnn_tiny", str(weights), data, size=None, device=CPU)
     assert (seen.net.input_shape, seen.mean, seen.std) == ((1, 8, 8), (0.3,), (0.4,))
     assert seen.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     out = seen.normalized(torch.full((1, 1, 8, 8), 51, dtype=torch.uint8))
     torch.testing.assert_close(out, torch.full((1, 1, 8, 8), (0.2 - 0.3) / 0.4))
-    colour = load(DataSpec(source=str(arrays(tmp_path / "pictures.npz", channels=3))))
+    colour = load_data(DataSpec(source=str(arrays(tmp_path / "pictures.npz", channels=3))))
     with pytest.raises(UserError, match="grey pictures"):
         make_backbone("cnn_tiny", str(weights), colour, size=None, device=CPU)
 
@@ -461,7 +463,7 @@ def test_from_pictures_to_a_run_on_features(tmp_path: Path, capsys: pytest.Captu
         "--batch-size", "16", "--no-report",
     ]) == 0  # fmt: skip
     capsys.readouterr()
-    wanted = load(DataSpec(source=str(source), holdout_seed=5))
+    wanted = load_data(DataSpec(source=str(source), holdout_seed=5))
     with (tmp_path / "run" / "samples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(row["id"] for row in rows) == wanted.train.ids

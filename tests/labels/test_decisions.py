@@ -12,10 +12,10 @@ from PIL import Image
 from acto.cli.apply import apply
 from acto.cli.flags import parse
 from acto.core.errors import RunError, UserError
-from acto.core.settings import build
+from acto.core.settings import from_values
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.labels.corrected_copy import apply_decisions
 from acto.labels.decisions import DecisionLog, corrected, read_decisions, to_csv
 from acto.labels.report import read_report
@@ -166,7 +166,7 @@ def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def run_on(tmp_path: Path, spec: DataSpec, suggestions: dict[int, str]) -> Path:
     """The folder of a run on `spec`, with a report that suggests other labels for some rows, and nothing else."""
     run = recipe(spec, setting_for("digits"), method="acto")
-    dataset = load(spec)
+    dataset = load_data(spec)
     given = [dataset.class_names[k] for k in dataset.train.labels.tolist()]
     predicted = [suggestions.get(i, name) for i, name in enumerate(given)]
     folder = tmp_path / "run"
@@ -201,12 +201,12 @@ def test_three_accepted_suggestions_change_three_labels(tmp_path: Path, size: in
     root = pictures(tmp_path / "pets", size=size)
     (root / "cat" / "5.png").rename(root / "cat" / 'it\'s <b>, "so".png')
     spec = DataSpec(source=str(root), holdout_share=0.2)
-    before = load(spec)
+    before = load_data(spec)
     run = run_on(tmp_path, spec, {0: "dog", 2: "dog", 6: "cat", 7: "cat"})
     done = apply_decisions(accept(run, [0, 2, 6]), run)
     assert done.path == tmp_path / "pets-corrected.csv"
     assert done.changed == {("cat", "dog"): 2, ("dog", "cat"): 1} and done.removed == {}
-    after = load(DataSpec(source=str(done.path)))
+    after = load_data(DataSpec(source=str(done.path)))
     assert after.class_names == before.class_names
     assert after.train.ids == before.train.ids and after.test.ids == before.test.ids
     assert np.flatnonzero(after.train.labels != before.train.labels).tolist() == [0, 2, 6]
@@ -230,7 +230,7 @@ def test_removed_samples_are_left_out_and_the_next_command_works(tmp_path: Path,
     assert "cat -> dog" in text and "dog, removed" in text
     command = text.splitlines()[-1].split()
     assert command[:4] == ["acto", "train", "--config", str(run / "config.yaml")]
-    after = load(DataSpec(source=str(tmp_path / "pets-corrected.csv")))
+    after = load_data(DataSpec(source=str(tmp_path / "pets-corrected.csv")))
     assert len(after.train) == 8 and "cat/1.png" not in after.train.ids
 
 
@@ -266,10 +266,10 @@ def test_data_that_changed_since_are_refused(tmp_path: Path):
 
 def test_names_that_look_like_formulas_come_back_as_they_are(tmp_path: Path):
     root = pictures(tmp_path / "pets", classes=("=cmd", "'quoted", "-1 or less"))
-    before = load(DataSpec(source=str(root)))
+    before = load_data(DataSpec(source=str(root)))
     run = run_on(tmp_path, DataSpec(source=str(root)), {0: "=cmd"})
     done = apply_decisions(accept(run, [0]), run, out=root / "fixed.csv")
-    after = load(DataSpec(source=str(done.path)))
+    after = load_data(DataSpec(source=str(done.path)))
     assert after.class_names == before.class_names and after.train.ids == before.train.ids
     assert np.flatnonzero(after.train.labels != before.train.labels).tolist() == [0]
     cells = done.path.read_text().replace("\n", ",").split(",")
@@ -278,11 +278,11 @@ def test_names_that_look_like_formulas_come_back_as_they_are(tmp_path: Path):
 
 def test_digits_become_arrays_with_their_ids_and_truth(tmp_path: Path):
     spec = DataSpec(source="digits", noise=NoiseSpec(kind="symmetric", rate=0.2), subset=300)
-    before = load(spec)
+    before = load_data(spec)
     first, second, gone = np.flatnonzero(before.train.labels != 9)[3:6].tolist()
     run = run_on(tmp_path, spec, {first: "9", second: "9"})
     done = apply_decisions(accept(run, [first, second], remove=(gone,)), run, out=tmp_path / "digits.npz")
-    after = load(DataSpec(source=str(done.path)))
+    after = load_data(DataSpec(source=str(done.path)))
     kept = [i for i in range(300) if i != gone]
     assert after.train.ids == tuple(before.train.ids[i] for i in kept)
     assert after.test.ids == before.test.ids and not after.test_labels_are_given
@@ -300,7 +300,7 @@ def test_the_copy_s_command_names_the_run_s_settings(tmp_path: Path):
     run = run_on(tmp_path, spec, {5: "9"})
     done = apply_decisions(accept(run, [5]), run, out=tmp_path / "digits.npz")
     asked = parse(done.command.split()[2:])
-    assert build(DataSpec, asked.settings["data"]) == DataSpec(source=str(done.path))
+    assert from_values(DataSpec, asked.settings["data"]) == DataSpec(source=str(done.path))
     assert asked.settings["net"] == "cnn_tiny"
 
 
@@ -312,10 +312,10 @@ def test_ids_of_a_copy_must_name_each_sample(tmp_path: Path):
     arrays = {"x": np.zeros((4, 2), np.float32), "y": np.array([0, 1, 0, 1])}
     np.savez(tmp_path / "a.npz", **arrays, ids=np.array(["p", "q", "p", "r"]))
     with pytest.raises(UserError, match=r"ids must name each of the 4 samples differently"):
-        load(DataSpec(source=str(tmp_path / "a.npz")))
+        load_data(DataSpec(source=str(tmp_path / "a.npz")))
     np.savez(tmp_path / "b.npz", **arrays, pipeline=np.array("photo"))
     with pytest.raises(UserError, match=r"unknown pipeline of .*b.npz 'photo'"):
-        load(DataSpec(source=str(tmp_path / "b.npz")))
+        load_data(DataSpec(source=str(tmp_path / "b.npz")))
     root = pictures(tmp_path / "pets")
     lines = [
         "path,label,split,sample_id",
@@ -323,4 +323,4 @@ def test_ids_of_a_copy_must_name_each_sample(tmp_path: Path):
     ]
     (root / "list.csv").write_text("\n".join(lines))
     with pytest.raises(UserError, match=r"0 occurs in rows 2, 7, 8"):
-        load(DataSpec(source=str(root / "list.csv")))
+        load_data(DataSpec(source=str(root / "list.csv")))

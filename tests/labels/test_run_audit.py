@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from acto.cli import main
-from acto.cli.audit import audit, lines
+from acto.cli.audit import audit, report_lines
 from acto.cli.exchange import exchange
 from acto.core.errors import UserError
 from acto.data.for_prediction import read_labelled
@@ -84,7 +84,7 @@ def test_odd_file_names_are_printed(run: Path, report: LabelReport, capsys: pyte
     )
     if ODD not in report.columns["id"]:  # held out
         worst = report_of(["cat"], ["dog"], ids=[ODD])
-    text = "\n".join(lines(worst, run))
+    text = "\n".join(report_lines(worst, run))
     assert "3/x\\udcff; =1\\n.png" in text
     text.encode()
     assert audit([str(run), "--out", str(run.parent / "else where")]) == 0

@@ -216,7 +216,7 @@ def logits_and_gradients(net: nn.Module, images: Tensor, dtype: torch.dtype) -> 
 @pytest.mark.parametrize(("name", "layers"), [("cnn7", 10), ("resnet18", 13), ("preact_resnet18", 14)])
 def test_a_network_computes_what_it_did(name: str, layers: int) -> None:
     torch.manual_seed(0)
-    plain = nets.build(name, input_shape=(3, 32, 32), num_classes=10).to(memory_format=torch.channels_last)
+    plain = nets.build_net(name, input_shape=(3, 32, 32), num_classes=10).to(memory_format=torch.channels_last)
     fast = copy.deepcopy(plain)
     assert use_kernels(fast) == layers
     assert use_kernels(fast) == 0, "a second time there is nothing left to change"
@@ -311,7 +311,7 @@ def test_a_machine_without_a_compiler(asked_anew: None, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", "")
     with pytest.raises(KernelsMissing, match=r"^there is no C compiler: looked for gcc and cc, and CC is not set$"):
         kernels()
-    net = nets.build("cnn7", input_shape=(3, 32, 32), num_classes=10)
+    net = nets.build_net("cnn7", input_shape=(3, 32, 32), num_classes=10)
     with pytest.raises(KernelsMissing):
         use_kernels(net)
     assert not any(isinstance(layer, WinogradConv2d | NormReLU) for layer in net.modules())
@@ -428,7 +428,7 @@ class Picture(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nets.build("cnn7", input_shape=(3, 32, 32), num_classes=10)
+        self.net = nets.build_net("cnn7", input_shape=(3, 32, 32), num_classes=10)
 
 
 @needs_kernels
@@ -508,4 +508,4 @@ def test_networks_without_such_layers_need_no_compiler(monkeypatch: pytest.Monke
         raise KernelsMissing
 
     monkeypatch.setattr(cpu_layers, "kernels", missing)
-    assert use_kernels(nets.build("mlp", input_shape=(8,), num_classes=3)) == 0
+    assert use_kernels(nets.build_net("mlp", input_shape=(8,), num_classes=3)) == 0

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from acto.core.errors import UserError
 from acto.methods.blocks.weight_average import average
 from acto.nets.base import Net
-from acto.nets.build import NETS, build, num_parameters
+from acto.nets.build import NETS, build_net, num_parameters
 
 SMALLEST: dict[str, tuple[int, ...]] = {
     "cnn7": (3, 32, 32),
@@ -39,7 +39,7 @@ LIGHT = ["cnn7", "cnn_small", "mlp", "mlp:16", "resnet18"]
 
 def small(name: str, *, num_classes: int = 5, seed: int = 0) -> Net:
     torch.manual_seed(seed)
-    return build(name, input_shape=SMALLEST[name], num_classes=num_classes)
+    return build_net(name, input_shape=SMALLEST[name], num_classes=num_classes)
 
 
 def samples(name: str, *, count: int = 4) -> Tensor:
@@ -59,7 +59,7 @@ def conv(i: int, o: int, k: int, *, bias: bool = False) -> int:
 
 
 def test_cnn7_has_the_papers_parameter_count() -> None:
-    assert num_parameters(build("cnn7", input_shape=(3, 32, 32), num_classes=100)) == 698_892
+    assert num_parameters(build_net("cnn7", input_shape=(3, 32, 32), num_classes=100)) == 698_892
 
 
 def test_cnn7_layers() -> None:
@@ -85,14 +85,14 @@ def test_cnn7_layers() -> None:
 
 @pytest.mark.parametrize("side", [8, 28, 40])
 def test_cnn_small_size_does_not_depend_on_the_picture(side: int) -> None:
-    net = build("cnn_small", input_shape=(1, side, side), num_classes=10)
+    net = build_net("cnn_small", input_shape=(1, side, side), num_classes=10)
     pairs = ((1, 16), (16, 32), (32, 64))
     body = sum(conv(i, o, 3) + conv(o, o, 3) + 2 * (2 * o) for i, o in pairs)
     assert num_parameters(net) == body + 64 * 10 + 10 == 72_666
 
 
 def test_preact_resnet18_is_dividemix_variant() -> None:
-    net = build("preact_resnet18", input_shape=(3, 32, 32), num_classes=10)
+    net = build_net("preact_resnet18", input_shape=(3, 32, 32), num_classes=10)
     count = conv(3, 64, 3) + 2 * 64  # stem with batch normalization
     width = 64
     for planes in (64, 128, 256, 512):
@@ -120,15 +120,15 @@ def test_preact_identity_shortcut_starts_after_the_relu() -> None:
 )
 def test_resnet_imagenet_sizes(name: str, count: int) -> None:
     """The parameter counts that torchvision documents for its ImageNet weights."""
-    assert num_parameters(build(name, input_shape=(3, 65, 65), num_classes=1000)) == count
+    assert num_parameters(build_net(name, input_shape=(3, 65, 65), num_classes=1000)) == count
 
 
 def test_resnet_stem_follows_the_pictures_size() -> None:
-    small_net = build("resnet18", input_shape=(3, 64, 64), num_classes=2)
-    large_net = build("resnet18", input_shape=(3, 64, 65), num_classes=2)
+    small_net = build_net("resnet18", input_shape=(3, 64, 64), num_classes=2)
+    large_net = build_net("resnet18", input_shape=(3, 64, 65), num_classes=2)
     assert small_net.backbone.conv1.stride == (1, 1) and isinstance(small_net.backbone.maxpool, nn.Identity)
     assert large_net.backbone.conv1.stride == (2, 2) and isinstance(large_net.backbone.maxpool, nn.MaxPool2d)
-    grey = build("resnet18", input_shape=(1, 96, 96), num_classes=2)
+    grey = build_net("resnet18", input_shape=(1, 96, 96), num_classes=2)
     assert grey.backbone.conv1.weight.shape == (64, 1, 7, 7) and grey.backbone.conv1.stride == (2, 2)
 
 
@@ -199,7 +199,7 @@ def test_the_global_seed_decides_the_weights(name: str) -> None:
 
 def test_resnet50_and_torchvision_give_the_same_logits() -> None:
     torch.manual_seed(0)
-    net = build("resnet50", input_shape=(3, 72, 72), num_classes=7).eval()
+    net = build_net("resnet50", input_shape=(3, 72, 72), num_classes=7).eval()
     plain = torchvision.models.resnet50(weights=None, num_classes=7).eval()
     plain.load_state_dict(net.plain_state_dict())  # strict
     images = torch.randn(2, 3, 72, 72)
@@ -217,7 +217,7 @@ def test_file_of_a_plain_torchvision_model(tmp_path: Path, suffix: str, nested: 
         save_file(state, path)
     else:
         torch.save({nested: state} if nested else state, path)
-    net = build("resnet18", input_shape=(3, 72, 72), num_classes=5, weights=str(path)).eval()
+    net = build_net("resnet18", input_shape=(3, 72, 72), num_classes=5, weights=str(path)).eval()
     images = torch.randn(2, 3, 72, 72)
     with torch.no_grad():
         torch.testing.assert_close(net(images), plain(images))
@@ -227,7 +227,7 @@ def test_file_of_a_plain_torchvision_model(tmp_path: Path, suffix: str, nested: 
 def test_file_of_our_own_keys_restores_everything(tmp_path: Path, name: str) -> None:
     net = small(name, seed=4)
     save_file(net.state_dict(), tmp_path / "own.safetensors")
-    again = build(
+    again = build_net(
         name, input_shape=SMALLEST[name], num_classes=5, weights=str(tmp_path / "own.safetensors")
     ).state_dict()
     assert all(torch.equal(value, again[key]) for key, value in net.state_dict().items())
@@ -239,8 +239,8 @@ def test_head_of_another_size_is_replaced_and_the_backbone_kept(tmp_path: Path) 
     state = {key: value for key, value in plain.state_dict().items() if not key.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "old.pth")  # torchvision's first files have no batch counts
     torch.manual_seed(5)
-    one = build("resnet18", input_shape=(3, 72, 72), num_classes=50, weights=str(tmp_path / "old.pth"))
-    two = build("resnet18", input_shape=(3, 72, 72), num_classes=50, weights=str(tmp_path / "old.pth"))
+    one = build_net("resnet18", input_shape=(3, 72, 72), num_classes=50, weights=str(tmp_path / "old.pth"))
+    two = build_net("resnet18", input_shape=(3, 72, 72), num_classes=50, weights=str(tmp_path / "old.pth"))
     assert torch.equal(one.backbone.layer4[1].conv2.weight, plain.layer4[1].conv2.weight)
     assert torch.equal(one.backbone.conv1.weight, two.backbone.conv1.weight)
     assert not torch.equal(one.head.weight, two.head.weight)
@@ -254,7 +254,7 @@ def test_torchvision_weights_come_from_the_cache(tmp_path: Path, monkeypatch: py
     plain = torchvision.models.resnet18(weights=None)
     (tmp_path / "checkpoints").mkdir()
     torch.save(plain.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
-    net = build("resnet18", input_shape=(3, 72, 72), num_classes=4, weights="torchvision")
+    net = build_net("resnet18", input_shape=(3, 72, 72), num_classes=4, weights="torchvision")
     assert torch.equal(net.backbone.conv1.weight, plain.conv1.weight)
 
 
@@ -266,7 +266,7 @@ def test_torchvision_weights_without_a_network(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     message = r"service not known.*resnet50-0676ba61\.pth on another machine and pass the file as weights"
     with pytest.raises(UserError, match=message):
-        build("resnet50", input_shape=(3, 72, 72), num_classes=4, weights="torchvision")
+        build_net("resnet50", input_shape=(3, 72, 72), num_classes=4, weights="torchvision")
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -276,10 +276,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"missing backbone\.layer1\.0\.conv1\.weight; unknown backbone\.layer9\.weight$"
     ):
-        build("resnet18", input_shape=(3, 72, 72), num_classes=4, weights=str(tmp_path / "bad.pth"))
+        build_net("resnet18", input_shape=(3, 72, 72), num_classes=4, weights=str(tmp_path / "bad.pth"))
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "imagenet.pth")
     with pytest.raises(UserError, match=r"backbone\.conv1\.weight is \(64, 3, 7, 7\), not \(64, 3, 3, 3\)"):
-        build("resnet18", input_shape=(3, 32, 32), num_classes=4, weights=str(tmp_path / "imagenet.pth"))
+        build_net("resnet18", input_shape=(3, 32, 32), num_classes=4, weights=str(tmp_path / "imagenet.pth"))
 
 
 class Malicious:
@@ -291,7 +291,7 @@ def test_a_malicious_pickle_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     torch.save({"fc.weight": Malicious()}, "bad.pth")
     with pytest.raises(UserError, match="no file of plain tensors"):
-        build("resnet18", input_shape=(3, 72, 72), num_classes=4, weights="bad.pth")
+        build_net("resnet18", input_shape=(3, 72, 72), num_classes=4, weights="bad.pth")
     assert not Path("hacked").exists()
 
 
@@ -299,13 +299,13 @@ def test_a_malicious_pickle_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 def test_damaged_weight_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x80\x02nothing of the kind")
     with pytest.raises(UserError, match=name):
-        build("resnet18", input_shape=(3, 72, 72), num_classes=4, weights=str(tmp_path / name))
+        build_net("resnet18", input_shape=(3, 72, 72), num_classes=4, weights=str(tmp_path / name))
 
 
 def test_a_file_without_tensors_by_name(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(UserError, match="no mapping from names to tensors"):
-        build("resnet18", input_shape=(3, 72, 72), num_classes=4, weights=str(tmp_path / "list.pth"))
+        build_net("resnet18", input_shape=(3, 72, 72), num_classes=4, weights=str(tmp_path / "list.pth"))
 
 
 # Bad input.
@@ -337,7 +337,7 @@ def test_bad_input(name: str, shape: tuple[int, ...], options: dict[str, object]
     if name.startswith("timm:"):
         pytest.importorskip("timm")
     with pytest.raises(UserError, match=message):
-        build(name, **{"input_shape": shape, "num_classes": 4, **options})  # type: ignore[arg-type]
+        build_net(name, **{"input_shape": shape, "num_classes": 4, **options})  # type: ignore[arg-type]
 
 
 def test_samples_of_another_shape_are_refused() -> None:
@@ -353,7 +353,7 @@ def test_samples_of_another_shape_are_refused() -> None:
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
 def test_timm(name: str) -> None:
     pytest.importorskip("timm")
-    net = build(f"timm:{name}", input_shape=(3, 32, 32), num_classes=6)
+    net = build_net(f"timm:{name}", input_shape=(3, 32, 32), num_classes=6)
     assert net.training and all(module.training for module in net.modules())
     features = net.features(torch.randn(2, 3, 32, 32))
     assert features.shape == (2, net.feature_dim)
@@ -364,7 +364,7 @@ def test_timm_keys_go_both_ways(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     plain = timm.create_model("resnet10t", pretrained=False, num_classes=6).eval()
     save_file(plain.state_dict(), tmp_path / "plain.safetensors")
-    net = build(
+    net = build_net(
         "timm:resnet10t", input_shape=(3, 32, 32), num_classes=6, weights=str(tmp_path / "plain.safetensors")
     ).eval()
     images = torch.randn(2, 3, 32, 32)
@@ -422,11 +422,11 @@ def of_another_shape(input_shape: tuple[int, ...], num_classes: int) -> nn.Modul
 
 
 def our_own(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    return build("mlp:4", input_shape=input_shape, num_classes=num_classes)
+    return build_net("mlp:4", input_shape=input_shape, num_classes=num_classes)
 
 
 def our_own_of_three(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    return build("mlp:4", input_shape=input_shape, num_classes=3)
+    return build_net("mlp:4", input_shape=input_shape, num_classes=3)
 
 
 @pytest.fixture
@@ -447,7 +447,7 @@ def test_foreign_callable_becomes_a_net(foreign_module: str, attribute: str, fea
     torch.manual_seed(0)
     plain = globals()[attribute]((1, 4, 4), 6).eval()
     torch.manual_seed(0)
-    net = build(f"{foreign_module}:{attribute}", input_shape=(1, 4, 4), num_classes=6, trust=True)
+    net = build_net(f"{foreign_module}:{attribute}", input_shape=(1, 4, 4), num_classes=6, trust=True)
     assert isinstance(net, Net) and net.feature_dim == feature_dim
     assert net.training and all(module.training for module in net.modules())
     images = torch.randn(3, 1, 4, 4)
@@ -459,7 +459,7 @@ def test_foreign_callable_becomes_a_net(foreign_module: str, attribute: str, fea
 def test_weights_of_a_foreign_net_with_a_backbone_of_its_own(foreign_module: str, tmp_path: Path) -> None:
     plain = Foreign((1, 4, 4), 6).eval()
     save_file(plain.state_dict(), tmp_path / "plain.safetensors")
-    net = build(
+    net = build_net(
         f"{foreign_module}:Foreign",
         input_shape=(1, 4, 4),
         num_classes=6,
@@ -471,7 +471,7 @@ def test_weights_of_a_foreign_net_with_a_backbone_of_its_own(foreign_module: str
 
 
 def test_foreign_callable_may_return_a_net(foreign_module: str) -> None:
-    assert build(f"{foreign_module}:our_own", input_shape=(6,), num_classes=4, trust=True).name == "mlp"
+    assert build_net(f"{foreign_module}:our_own", input_shape=(6,), num_classes=4, trust=True).name == "mlp"
 
 
 @pytest.mark.parametrize(
@@ -489,12 +489,12 @@ def test_foreign_callable_may_return_a_net(foreign_module: str) -> None:
 def test_bad_foreign_callable(foreign_module: str, attribute: str, message: str) -> None:
     shape = (6,) if "our_own" in attribute else (1, 4, 4)
     with pytest.raises(UserError, match=message):
-        build(f"{foreign_module}:{attribute}", input_shape=shape, num_classes=4, trust=True)
+        build_net(f"{foreign_module}:{attribute}", input_shape=shape, num_classes=4, trust=True)
 
 
 def test_module_that_cannot_be_imported() -> None:
     with pytest.raises(UserError, match="cannot import 'no_such_package'"):
-        build("no_such_package:Net", input_shape=(1, 4, 4), num_classes=4, trust=True)
+        build_net("no_such_package:Net", input_shape=(1, 4, 4), num_classes=4, trust=True)
 
 
 # Moving average.

@@ -22,15 +22,15 @@ from acto.core.errors import RunError, UserError
 from acto.data.for_prediction import read_new
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
-from acto.data.sources import load as load_data
+from acto.data.sources import load_data as load_data
 from acto.data.views.spec import ViewSpec
 from acto.methods import METHODS
 from acto.methods.standard import Standard
-from acto.nets.build import build
+from acto.nets.build import build_net
 from acto.run_folder.reading import read_run
 from acto.run_folder.writing import RunFolder
 from acto.runs.calibration import (
-    FEWEST,
+    FEWEST_SAMPLES,
     Calibration,
     calibrate,
     expected_calibration_error,
@@ -39,7 +39,7 @@ from acto.runs.calibration import (
 )
 from acto.runs.execute import train_run
 from acto.runs.run import Run
-from acto.runs.trained_model import Headline, load
+from acto.runs.trained_model import Headline, load_model
 from acto.training.plans import Plan
 from acto.training.protocol import Protocol
 from toys import TOYS, make_problem
@@ -51,7 +51,9 @@ PROBLEM = make_problem()
 @pytest.mark.parametrize("name", METHODS)
 def test_the_headline_is_what_the_method_predicts(name: str) -> None:
     torch.manual_seed(0)
-    method = METHODS[name](TOYS[name].config, PROBLEM.task, partial(build, "mlp:8", input_shape=(8,), num_classes=4))
+    method = METHODS[name](
+        TOYS[name].config, PROBLEM.task, partial(build_net, "mlp:8", input_shape=(8,), num_classes=4)
+    )
     method.eval()
     before = {key: value.clone() for key, value in method.state_dict().items()}
     inputs = 3 * torch.randn(16, 8)
@@ -72,7 +74,7 @@ def test_a_headline_of_another_form_is_not_taken_for_one() -> None:
         def predict(self, images: Tensor) -> dict[str, Tensor]:
             return {"net": sum(F.softmax(net(images), dim=1) for net in self.nets) / 2}
 
-    make = partial(build, "mlp:8", input_shape=(8,), num_classes=4)
+    make = partial(build_net, "mlp:8", input_shape=(8,), num_classes=4)
     with pytest.raises(AssertionError, match="no softmax of a sum of logits"):
         MeanOfProbs(Standard.Config(), PROBLEM.task, make).headline_weights()
 
@@ -115,7 +117,7 @@ def short_run(source: str, method: str, **data: object) -> Run:
 def test_a_runs_model_gives_the_runs_probabilities(method: str, tmp_path: Path) -> None:
     run = short_run("digits", method, noise=NoiseSpec(kind="symmetric", rate=0.4), subset=200)
     train_run(run, tmp_path / "run")
-    model = load(tmp_path / "run")
+    model = load_model(tmp_path / "run")
     train = load_data(run.data).train
     probs = model.predict_proba(train, device="cpu", batch_size=64)
     assert model.class_names == tuple("0123456789") and model.input_shape == (1, 8, 8) and model.method == method
@@ -142,7 +144,7 @@ def test_picture_files_are_scaled_and_cut_as_in_training_and_a_hold_out_gives_th
     source = picture_folder(tmp_path / "data", sides=(40, 50, 72), each=120)
     run = short_run(str(source), "standard", size=24, holdout_share=0.25)
     train_run(run, tmp_path / "run")
-    model = load(tmp_path / "run")
+    model = load_model(tmp_path / "run")
     calibration = read_calibration(tmp_path / "run")
     assert calibration.num_holdout == 60 and calibration.noise_rate_holdout is not None
     assert model.temperature == calibration.temperature != 1.0
@@ -161,7 +163,7 @@ def test_picture_files_are_scaled_and_cut_as_in_training_and_a_hold_out_gives_th
 
 def test_a_network_without_a_say_is_not_read(tmp_path: Path) -> None:
     made = finished_run(tmp_path / "run", "mlp:8", (4,), headline=(0.0, 1.0), temperature=2.0)
-    model = load(tmp_path / "run")
+    model = load_model(tmp_path / "run")
     assert len(model.nets) == 1 and not any(net.training for net in model.nets)
     features = np.array([[1, 3, 5, 7], [1, 1, 1, 1]], np.float32)
     normalized = torch.tensor([[0.0, 1, 2, 3], [0, 0, 0, 0]])  # mean 1, deviation 2
@@ -171,11 +173,11 @@ def test_a_network_without_a_say_is_not_read(tmp_path: Path) -> None:
 
 def test_runs_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no run's folder"):
-        load(tmp_path)
+        load_model(tmp_path)
     with RunFolder.create(tmp_path / "run", config={"data": {}}) as run:
         run.set_status("interrupted", epoch=2)
     with pytest.raises(UserError, match=r"has no model yet \(interrupted\).*--resume"):
-        load(tmp_path / "run")
+        load_model(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_damaged_and_foreign_models(damage: Callable[[bytes], bytes], message: s
     assert damaged != path.read_bytes()
     path.write_bytes(damaged)
     with pytest.raises((RunError, UserError), match=message):
-        load(tmp_path / "run")
+        load_model(tmp_path / "run")
 
 
 def foreign_net(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
@@ -205,8 +207,8 @@ def foreign_net(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Modu
 def test_a_network_of_the_users_own_is_run_only_if_trusted(tmp_path: Path) -> None:
     finished_run(tmp_path / "run", f"{__name__}:foreign_net", (4,))
     with pytest.raises(UserError, match="runs foreign code"):
-        load(tmp_path / "run")
-    assert load(tmp_path / "run", trust=True).predict_proba(np.zeros((2, 4)), device="cpu").shape == (2, 3)
+        load_model(tmp_path / "run")
+    assert load_model(tmp_path / "run", trust=True).predict_proba(np.zeros((2, 4)), device="cpu").shape == (2, 3)
 
 
 # What a model refuses -------------------------------------------------------------------------------------------
@@ -225,18 +227,18 @@ def test_a_network_of_the_users_own_is_run_only_if_trusted(tmp_path: Path) -> No
 def test_features_that_do_not_suit(array: np.ndarray, message: str, tmp_path: Path) -> None:
     finished_run(tmp_path / "run", "mlp:8", (4,))
     with pytest.raises(UserError, match=message):
-        load(tmp_path / "run").predict_proba(array, device="cpu")
+        load_model(tmp_path / "run").predict_proba(array, device="cpu")
 
 
 def test_no_samples_give_no_rows(tmp_path: Path) -> None:
     finished_run(tmp_path / "run", "mlp:8", (4,))
-    assert load(tmp_path / "run").predict_proba(np.zeros((0, 4)), device="cpu").shape == (0, 3)
+    assert load_model(tmp_path / "run").predict_proba(np.zeros((0, 4)), device="cpu").shape == (0, 3)
 
 
 def test_pictures_of_one_size(tmp_path: Path) -> None:
     finished_run(tmp_path / "grey", "cnn_tiny", (1, 8, 9))
     finished_run(tmp_path / "colour", "cnn_tiny", (3, 8, 9))
-    grey, colour = load(tmp_path / "grey"), load(tmp_path / "colour")
+    grey, colour = load_model(tmp_path / "grey"), load_model(tmp_path / "colour")
     pixels = np.random.RandomState(0).randint(0, 256, (3, 8, 9)).astype(np.uint8)
     (tmp_path / "new" / "deep").mkdir(parents=True)
     for i, picture in enumerate(pixels):
@@ -289,8 +291,8 @@ def test_probabilities_that_are_zero_on_the_given_label() -> None:
 
 
 def test_where_nothing_is_fitted() -> None:
-    few = calibrate((np.full((FEWEST - 1, 2), 0.5), np.zeros(FEWEST - 1, np.int64)))
-    assert (few.temperature, few.num_holdout) == (1.0, FEWEST - 1) and "fewer than 50" in few.reason
+    few = calibrate((np.full((FEWEST_SAMPLES - 1, 2), 0.5), np.zeros(FEWEST_SAMPLES - 1, np.int64)))
+    assert (few.temperature, few.num_holdout) == (1.0, FEWEST_SAMPLES - 1) and "fewer than 50" in few.reason
     bad = calibrate((np.full((60, 2), np.nan), np.zeros(60, np.int64)))
     assert bad.temperature == 1.0 and "not finite" in bad.reason
     assert calibrate(None).temperature == 1.0
@@ -442,5 +444,5 @@ def test_what_cannot_be_predicted(tokens: list[str], message: str, fruit: Path) 
 
 def test_views_are_the_runs_own(tmp_path: Path) -> None:
     finished_run(tmp_path / "run", "cnn_tiny", (1, 8, 8), views=ViewSpec(pipeline="digits", mean=(0.2,), std=(0.4,)))
-    (batch,) = load(tmp_path / "run").inputs(np.full((1, 8, 8), 102, np.uint8))
+    (batch,) = load_model(tmp_path / "run").inputs(np.full((1, 8, 8), 102, np.uint8))
     torch.testing.assert_close(batch, torch.full((1, 1, 8, 8), 0.5))  # (102 / 255 - 0.2) / 0.4

@@ -28,7 +28,7 @@ PROBLEM = make_problem()
 
 def mlp() -> Net:
     torch.manual_seed(0)
-    return nets.build("mlp:8", input_shape=(5,), num_classes=3)
+    return nets.build_net("mlp:8", input_shape=(5,), num_classes=3)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_compiling_changes_no_weight_and_no_key(fast: list[int]) -> None:
 def test_a_kind_of_network_is_tried_once_and_all_of_it_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     monkeypatch.setattr(compiled_nets, "_try", lambda net, **how: tried.append(net.name))
-    other = nets.build("mlp:16", input_shape=(5,), num_classes=3)
+    other = nets.build_net("mlp:16", input_shape=(5,), num_classes=3)
     method = OwnNet(mlp(), mlp(), other)
     said = compile_nets(method, device=CUDA, precision=torch.float32, batch_size=7)  # type: ignore[arg-type]
     assert said is None and tried == ["mlp", "mlp"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from acto.cli.parser import Parser
-from acto.core.text import columns, counted, visible
+from acto.core.text import aligned, counted, visible
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.corrected_copy import apply_decisions
 
@@ -31,7 +31,7 @@ def apply(tokens: Sequence[str]) -> int:
     )
     rows = [(count, f"{old} -> {new}", counted(count, "label")) for (old, new), count in done.changed.items()]
     rows += [(count, f"{name}, removed", counted(count, "sample")) for name, count in done.removed.items()]
-    lines = columns(words for _, *words in sorted(rows, key=lambda row: (-row[0], row[1])))
+    lines = aligned(words for _, *words in sorted(rows, key=lambda row: (-row[0], row[1])))
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f"and {len(lines) - SHOWN} more kinds of change"]
     print(f"{counted(sum(done.changed.values()), 'label')} changed, {sum(done.removed.values())} removed, ", end="")

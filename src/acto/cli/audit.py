@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from acto.cli.parser import Parser
-from acto.core.text import columns, percent, visible
+from acto.core.text import aligned, percent, visible
 from acto.data.readers.place import DATA_ROOT_VARIABLE
-from acto.labels.decisions import FILE
+from acto.labels.decisions import DECISIONS_FILE
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_others, audit_run, save, training_data
 from acto.run_folder.reading import read_run
@@ -58,7 +58,7 @@ def audit(tokens: Sequence[str]) -> int:
     if given.get("json"):
         print(json.dumps({**summary(report), "folder": str(folder)}))
     else:
-        print("\n".join(lines(report, folder)))
+        print("\n".join(report_lines(report, folder)))
     return 0
 
 
@@ -75,7 +75,7 @@ def summary(report: LabelReport) -> dict[str, Any]:
     }
 
 
-def lines(report: LabelReport, folder: Path) -> Iterable[str]:
+def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
     """Format a report as lines for a terminal."""
     noise, names = report.noise, report.class_names
     yield (
@@ -88,7 +88,7 @@ def lines(report: LabelReport, folder: Path) -> Iterable[str]:
         yield "most often:"
         yield from (
             f"  {line}"
-            for line in columns(
+            for line in aligned(
                 (f"{count:.0f}", f"{names[right]!r}", f"labelled {names[given]!r}") for given, right, count in confused
             )
         )
@@ -97,7 +97,7 @@ def lines(report: LabelReport, folder: Path) -> Iterable[str]:
         yield "look first at:"
         yield from (
             f"  {line}"
-            for line in columns(
+            for line in aligned(
                 (
                     visible(row["id"]),
                     f"{row['given_label']!r}",
@@ -111,5 +111,5 @@ def lines(report: LabelReport, folder: Path) -> Iterable[str]:
         yield f"{conflicts} samples are nearly the same as one with another label"
     yield f"report: {visible(str(folder / 'report.html'))} (and label_report.csv beside it)"
     if report.facts.get("source") == "run" and os.path.abspath(folder) == os.path.abspath(report.facts["folder"]):
-        run, decisions = shlex.quote(str(folder)), shlex.quote(str(folder / FILE))
+        run, decisions = shlex.quote(str(folder)), shlex.quote(str(folder / DECISIONS_FILE))
         yield visible(f"next: acto review {run}, to go through them; then acto apply {decisions} --run {run}")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from acto.cli.flags import settings_of
 from acto.cli.parser import Parser
 from acto.core.errors import UserError, choose
-from acto.core.settings import build
-from acto.core.text import columns, percent
+from acto.core.settings import from_values
+from acto.core.text import aligned, percent
 from acto.data.check import DataReport, check_data
 from acto.data.samples import DataSpec
 from acto.runs.resolve import checked
@@ -30,7 +30,7 @@ def data(tokens: Sequence[str]) -> int:
     given = {**own, **settings.get("data", {})}
     if "source" not in given:
         raise UserError("`acto data check` needs a SOURCE: a named data set or a path")
-    spec = build(DataSpec, checked({"data": given})["data"])
+    spec = from_values(DataSpec, checked({"data": given})["data"])
     report = check_data(spec, data_root=spec.root)
     print("\n".join(_report_lines(report)))
     return 0 if report.is_usable else 1
@@ -57,7 +57,7 @@ def _report_lines(report: DataReport) -> Iterable[str]:
     by_size = sorted(counts.items(), key=lambda item: item[1])
     yield f"samples a class: {by_size[0][1]} ({by_size[0][0]}) to {by_size[-1][1]} ({by_size[-1][0]})"
     if len(counts) <= 2 * SHOWN:
-        yield from (f"  {line}" for line in columns((name, str(count)) for name, count in counts.items()))
+        yield from (f"  {line}" for line in aligned((name, str(count)) for name, count in counts.items()))
     if report.noise_rate is not None:
         yield f"wrong labels, where the truth is known: {percent(report.noise_rate)}"
     if report.modes:

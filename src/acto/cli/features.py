@@ -16,10 +16,10 @@ from acto.cli.progress import Bar
 from acto.core.device import resolve_device
 from acto.core.errors import UserError, check_range, choose
 from acto.core.resources import usable_cores
-from acto.core.settings import build, fields_of
-from acto.core.text import duration, size, visible
+from acto.core.settings import fields_of, from_values
+from acto.core.text import bytes_in_words, duration, visible
 from acto.data.samples import Dataset, DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.inference.backbone import SMALL_SIDE, make_backbone
 from acto.inference.extraction import LIKENESS, Extracted, extract
 from acto.inference.feature_file import folder_of
@@ -44,7 +44,7 @@ def features(tokens: Sequence[str]) -> int:
     of_data = {"source": given["source"], **settings.get("data", {})}
     if of_data.keys() & {"size", "resize"}:
         raise UserError("give the pictures' size as --size; it scales what lies around the window in proportion")
-    spec = build(DataSpec, checked({"data": of_data})["data"])
+    spec = from_values(DataSpec, checked({"data": of_data})["data"])
     out = out_file(given.get("out", "features.npz"), source=spec.source, suffixes=(".npz",))
     if out.exists() and not given.get("overwrite", False) and not folder_of(out).exists():
         raise UserError(f"{out} is there already: choose another --out, or replace it with --overwrite")
@@ -57,7 +57,7 @@ def features(tokens: Sequence[str]) -> int:
     device = resolve_device(given.get("device", "auto"))
     bar = Bar("{task.completed:,.0f}/{task.total:,.0f} samples", BarColumn(), TimeRemainingColumn(compact=True))
     bar.say(f"reading {visible(spec.source)}")
-    data = load(spec, data_root=spec.root)
+    data = load_data(spec, data_root=spec.root)
     for text in data.notes:
         bar.say(f"note: {text}")
     backbone = make_backbone(
@@ -150,5 +150,5 @@ def _show(done: Extracted, data: Dataset, *, as_json: bool) -> None:
     held_out = ", held out of the training data: their labels may be wrong too" if data.test_labels_are_given else ""
     print(f"{done.num_features:,} features each of {data.name}, {duration(done.seconds)}{speed}")
     print(f"{len(data.train):,} training samples and {len(data.test):,} test samples{held_out}")
-    print(f"{done.out}: {size(done.out.stat().st_size)}, its sha256 in {done.out.name}.sha256")
+    print(f"{done.out}: {bytes_in_words(done.out.stat().st_size)}, its sha256 in {done.out.name}.sha256")
     print(f"train on it: acto train --data {done.out}")

@@ -11,7 +11,7 @@ import yaml
 from acto.cli.parser import Parser
 from acto.core.errors import choose
 from acto.core.settings import fields_of, plain
-from acto.core.text import columns
+from acto.core.text import aligned
 from acto.methods import METHODS
 from acto.runs.resolve import section
 
@@ -27,7 +27,7 @@ def methods(tokens: Sequence[str]) -> int:
             (method.name, method.venue, str(method.num_nets), "+".join(method.views), method.title)
             for method in METHODS.values()
         ]
-        print("\n".join(columns(rows)))
+        print("\n".join(aligned(rows)))
         return 0
     method = METHODS[choose("method", name, METHODS)]
     print(inspect.getdoc(sys.modules[method.__module__]))

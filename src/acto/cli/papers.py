@@ -29,7 +29,7 @@ from acto.runs.recipes.recipe import recipe
 from acto.runs.run import Run
 
 DEFAULT_DATASETS = {"main.py": "cifar100nc", "main_web.py": "web-aircraft", "main_food101n.py": "food101n"}
-METHODS = {"ours": "acto", "standard": "standard"}
+METHOD_NAMES = {"ours": "acto", "standard": "standard"}
 NETS = {"cnn": "cnn7", "resnet18": "resnet18", "resnet50": "resnet50"}
 NOISE_TYPE, CLOSESET_RATIO, SEED = "symmetric", 0.2, 123
 """The scripts' defaults where the paper sets nothing. The seed never moves the noise."""
@@ -97,7 +97,7 @@ def paper_run(given: Mapping[str, Any], *, dataset: str) -> tuple[Run, tuple[str
         UserError: for a value that cannot be used.
     """
     dataset = choose("dataset", given.get("dataset", dataset), OF_THE_PAPER)
-    method = METHODS[choose("method", given.get("method", "ours"), METHODS)]
+    method = METHOD_NAMES[choose("method", given.get("method", "ours"), METHOD_NAMES)]
     setting, notes = _setting(given, SETTINGS[dataset])
     noise = NoiseSpec()
     if not SOURCES[dataset].noisy:

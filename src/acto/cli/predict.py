@@ -13,7 +13,7 @@ from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import sample_csv, sample_parquet
 from acto.data.for_prediction import read_new
 from acto.inference.predictions import predictions
-from acto.runs.trained_model import load
+from acto.runs.trained_model import load_model
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -44,7 +44,7 @@ def predict(tokens: Sequence[str]) -> int:
     )
     given = vars(parser.given(tokens))
     out = out_file(given["out"], source=given["source"], suffixes=SUFFIXES) if given.get("out") is not None else None
-    model = load(given["run"], trust=given.get("trust_net", False))
+    model = load_model(given["run"], trust=given.get("trust_net", False))
     data = read_new(given["source"], data_root=given.get("data_root"), path_column=given.get("path_column", "path"))
     for text in data.notes:
         print(f"note: {text}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TimeRemainingColumn
 
-from acto.core.text import columns, counted, duration, percent
+from acto.core.text import aligned, counted, duration, percent
 from acto.runs.events import EpochDone, Event, Note, RunFinished, RunStarted, StepDone
 
 HEARTBEAT_SECONDS = 30.0
@@ -197,6 +197,6 @@ def summary_lines(summary: Mapping[str, Any], folder: str) -> list[str]:
         rows.append(("AUROC of telling true labels from wrong ones", f"{value:.3f}"))
     return [
         f"{summary['method']} on {summary['data']}, {counted(epochs, 'epoch')}, seed {summary['seed']}",
-        *(f"  {line}" for line in columns(rows)),
+        *(f"  {line}" for line in aligned(rows)),
         f"folder: {folder}",
     ]

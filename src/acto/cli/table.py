@@ -9,7 +9,7 @@ from acto.cli.parser import Parser
 from acto.compare.finished_runs import Found, read_records
 from acto.compare.plots import plot
 from acto.compare.table_formats import FORMATS, ORACLE
-from acto.compare.tables import TITLES, build
+from acto.compare.tables import TITLES, build_table
 from acto.core.errors import UserError, choose
 
 DESCRIPTION = """\
@@ -50,7 +50,7 @@ def table(tokens: Sequence[str]) -> int:
         raise UserError("--sort is for `acto table study`: the other tables have the papers' order")
     data = [part for part in getattr(given, "data", "").split(",") if part]
     found = _found(given.folders, DEFAULT_FOLDERS.get(name, "runs"))
-    built = build(name, found, data=data, sort=sort)
+    built = build_table(name, found, data=data, sort=sort)
     print(text(built, oracle=hasattr(given, "oracle")), end="")
     if (folder := getattr(given, "plot", None)) is not None:
         plot(built, Path(folder))

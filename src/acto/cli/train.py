@@ -13,16 +13,16 @@ from typing import Any
 
 import yaml
 
-from acto.cli.audit import lines
+from acto.cli.audit import report_lines
 from acto.cli.flags import parse
 from acto.cli.progress import Reporter, summary_lines
 from acto.core import distributed
 from acto.core.device import resolve_device
 from acto.core.errors import RunError, UserError
 from acto.core.settings import merged, plain
-from acto.core.text import columns, counted, duration, size
+from acto.core.text import aligned, bytes_in_words, counted, duration
 from acto.data.samples import Dataset
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.labels.run_audit import audit_at_the_end, training_data
 from acto.run_folder.reading import last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder, default_run_name
@@ -135,7 +135,7 @@ def _prepare(
 ) -> Prepared:
     if dataset is None:
         reporter.say(f"reading {run.data.source}")
-        dataset = load(run.data, data_root=run.data.root, download=launch.download)
+        dataset = load_data(run.data, data_root=run.data.root, download=launch.download)
     try:
         return prepare(run, dataset=dataset, folder=folder, say=reporter.say)
     except UserError as error:
@@ -175,7 +175,7 @@ def _look_through_labels(path: str, dataset: Dataset, reporter: Reporter, launch
         reporter.say(f"training is finished and saved; only the report is missing: acto audit {shlex.quote(path)}")
         raise
     if not launch.json:
-        print("\n".join(lines(report, Path(path))))
+        print("\n".join(report_lines(report, Path(path))))
 
 
 def _say_what_is_kept(path: str, reporter: Reporter) -> None:
@@ -217,12 +217,12 @@ def cost_lines(cost: Estimate, out: Path) -> list[str]:
     ]
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     return [
-        *columns(phases),
+        *aligned(phases),
         f"evaluation: {counted(cost.evaluations, 'time')} {duration(cost.evaluation_seconds)}",
         f"in all: {duration(cost.seconds)}",
-        f"memory: {'unknown' if cost.memory_bytes is None else size(cost.memory_bytes)} at the most so far",
-        f"disk: {size(cost.checkpoint_bytes)} a checkpoint, of which two are kept; "
-        f"{size(shutil.disk_usage(there).free)} are free at {there}",
+        f"memory: {'unknown' if cost.memory_bytes is None else bytes_in_words(cost.memory_bytes)} at the most so far",
+        f"disk: {bytes_in_words(cost.checkpoint_bytes)} a checkpoint, of which two are kept; "
+        f"{bytes_in_words(shutil.disk_usage(there).free)} are free at {there}",
         "nothing was written",
     ]
 

@@ -67,7 +67,7 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     return Difference(mean=mean, low=mean - reach, high=mean + reach)
 
 
-def of(outcomes: Outcomes, *, method: str, rate: float) -> list[Outcome]:
+def outcomes_of(outcomes: Outcomes, *, method: str, rate: float) -> list[Outcome]:
     """A method's outcomes at one rate, by seed."""
     chosen = [trial for trial in outcomes if trial.method == method and trial.rate == rate]
     return [outcomes[trial] for trial in sorted(chosen, key=lambda trial: trial.seed)]
@@ -77,9 +77,9 @@ def summarize(outcomes: Outcomes) -> list[dict[str, Any]]:
     """A row for each rate and method: means, deviations, and by how much ACTO is ahead of it. Plain values."""
     rows = []
     for rate in RATES:
-        ours = [outcome.accuracy for outcome in of(outcomes, method="acto", rate=rate)]
+        ours = [outcome.accuracy for outcome in outcomes_of(outcomes, method="acto", rate=rate)]
         for method, title in TITLES.items():
-            found = of(outcomes, method=method, rate=rate)
+            found = outcomes_of(outcomes, method=method, rate=rate)
             if not found:
                 continue
             accuracies = [outcome.accuracy for outcome in found]
@@ -207,9 +207,9 @@ def report_page(
         draw(
             title_of(rate),
             [
-                mean_curve("RTM (ACTO)", of(outcomes, method="acto", rate=rate), net="rtm"),
-                mean_curve("NTM (ACTO)", of(outcomes, method="acto", rate=rate), net="ntm"),
-                mean_curve("Standard", of(outcomes, method="standard", rate=rate), net="net"),
+                mean_curve("RTM (ACTO)", outcomes_of(outcomes, method="acto", rate=rate), net="rtm"),
+                mean_curve("NTM (ACTO)", outcomes_of(outcomes, method="acto", rate=rate), net="ntm"),
+                mean_curve("Standard", outcomes_of(outcomes, method="standard", rate=rate), net="net"),
             ],
             warmup_epochs=setting.warmup_epochs,
             counted_epochs=counted,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from acto.data.noise import NoiseSpec, sha256_of_labels
 from acto.data.samples import Dataset, DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.methods.standard import Standard
 from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import Setting
@@ -29,7 +29,7 @@ from acto.training.loop import run_epochs
 
 RATES = (0.4, 0.6)
 """Shares of wrong labels."""
-METHODS = ("acto", "confident-learning", "standard")
+COMPARED = ("acto", "confident-learning", "standard")
 """The ones that take longest first."""
 
 
@@ -184,7 +184,7 @@ def trials_of(seeds: Iterable[int], *, methods: Sequence[str]) -> list[Trial]:
     seeds = list(seeds)
     return [
         Trial(method=method, rate=rate, seed=seed)
-        for method in METHODS
+        for method in COMPARED
         if method in methods
         for rate in RATES
         for seed in seeds
@@ -194,7 +194,7 @@ def trials_of(seeds: Iterable[int], *, methods: Sequence[str]) -> list[Trial]:
 def digits(*, rate: float, seed: int) -> Dataset:
     """The digits with a split and noisy labels of their own for each seed."""
     noise = NoiseSpec(kind="symmetric", rate=rate, seed=seed)
-    return load(DataSpec(source="digits", holdout_seed=seed, noise=noise))
+    return load_data(DataSpec(source="digits", holdout_seed=seed, noise=noise))
 
 
 def measure(trial: Trial, setting: Setting, mlp: SmallMLP) -> Outcome:

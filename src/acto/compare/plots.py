@@ -26,7 +26,7 @@ def plot(table: Table, folder: Path) -> list[Path]:
     """Draw every column of a table that has runs, a line a row: the mean over its runs.
 
     Args:
-        table: as `acto.compare.tables.build` makes it.
+        table: as `acto.compare.tables.build_table` makes it.
         folder: made if it is missing; gets accuracy-COLUMN and selection-COLUMN as PNG and SVG.
 
     Returns:

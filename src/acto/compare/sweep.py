@@ -40,7 +40,7 @@ def run_all(items: Sequence[Item], launcher: Launcher, *, limit: int, view: View
     """
     for item in items:
         if item.outcome == "waiting":
-            _look(item)
+            _observe(item)
     waiting = [item for item in items if item.outcome == "waiting"]
     running: list[Item] = []
     view.begin()
@@ -78,15 +78,15 @@ def _signals() -> Iterator[list[int]]:
         yield arrived
 
 
-def _look(item: Item) -> None:
+def _observe(item: Item) -> None:
     """Take in a run that is finished."""
     state, record = state_of(item.place.folder)
     if state == "finished" and record is not None:
         item.before = True
-        _take(item, record)
+        _note_result(item, record)
 
 
-def _take(item: Item, record: RunRecord) -> None:
+def _note_result(item: Item, record: RunRecord) -> None:
     item.outcome = "finished"
     item.accuracy = (record.summary or {}).get("test_accuracy_last10")
     item.seconds = math.fsum(
@@ -104,7 +104,7 @@ def _start(item: Item, launcher: Launcher) -> bool:
     try:
         state, record = state_of(item.place.folder)
         if state == "finished" and record is not None:
-            _take(item, record)
+            _note_result(item, record)
         elif state == "in use":
             item.outcome = "in use"
         elif state == "foreign":
@@ -130,7 +130,7 @@ def _ended(item: Item) -> bool:
     with contextlib.suppress(RunError, UserError):
         record = read_run(item.place.folder)
         if code == 0 and record.summary is not None:
-            _take(item, record)
+            _note_result(item, record)
             item.wall = time.monotonic() - item.started if len(record.sessions) == 1 else None
     if item.outcome == "running":
         item.outcome = "failed"

@@ -13,9 +13,9 @@ import yaml
 from acto.compare.ablation import ABLATION
 from acto.compare.finished_runs import config_hash
 from acto.core.errors import UserError, choose, closest
-from acto.core.settings import build, flatten, merged
+from acto.core.settings import flatten, from_values, merged
 from acto.data.samples import DataSpec
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.methods import METHODS
 from acto.runs.recipes.by_data import SETTINGS, Setting, setting_of_kind
 from acto.runs.resolve import checked, known_fields, resolve, run_of, section
@@ -226,11 +226,11 @@ def _keys(variants: Sequence[Variant]) -> set[str]:
 
 def _resolved(settings: Mapping[str, Any], found: dict[str, Setting], *, trust_net: bool, download: bool) -> Run:
     """As flags.resolve, but data of one's own are read once for all runs: `found` keeps what they turned out to be."""
-    spec = build(DataSpec, settings["data"])
+    spec = from_values(DataSpec, settings["data"])
     if spec.source in SETTINGS:
         return resolve(settings, trust_net=trust_net)[0]
     if spec.source not in found:
-        dataset = load(spec, data_root=spec.root, download=download)
+        dataset = load_data(spec, data_root=spec.root, download=download)
         found[spec.source] = setting_of_kind(dataset.views.pipeline, len(dataset.train))
     if (path := Path(spec.source).expanduser()).exists():
         settings = merged(settings, {"data": {"source": str(path.absolute())}})

@@ -21,7 +21,7 @@ from acto.core.resources import usable_cores
 from acto.core.settings import plain
 from acto.run_folder.reading import MARK, RunRecord, last_checkpoint, read_run
 
-State = Literal["new", "finished", "in use", "resume", "redo", "foreign"]
+FolderState = Literal["new", "finished", "in use", "resume", "redo", "foreign"]
 CHILD = "import sys; from acto.cli import main; sys.exit(main())"
 SHARED = {
     "cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "stderr_to_stdout", "tasks_per_node", "timeout_min",
@@ -57,7 +57,7 @@ class Place:
         return self.out / "locks" / f"{self.name}.lock"
 
 
-def state_of(folder: Path) -> tuple[State, RunRecord | None]:
+def state_of(folder: Path) -> tuple[FolderState, RunRecord | None]:
     """Decide what is to be done about a run's folder, and return that with its record.
 
     new: nothing is there; resume: interrupted or killed, with a checkpoint; redo: failed, damaged, or killed before its

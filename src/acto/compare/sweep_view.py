@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from acto.compare.sweep_launchers import Item, Outcome, state_of
-from acto.core.text import columns, counted, duration, percent
+from acto.core.text import aligned, counted, duration, percent
 
 
 class View:
@@ -139,7 +139,7 @@ def plan_lines(items: Sequence[Item]) -> Iterator[str]:
         # Of a run that was collected elsewhere there is no folder here.
         state = "finished" if item.before else state_of(item.place.folder)[0]
         rows.append((item.place.name, item.job.label, words.get(state, state)))
-    yield from columns(rows)
+    yield from aligned(rows)
     finished = sum(row[2] == "finished" for row in rows)
     yield f"{counted(len(items), 'run')}, {finished} of them finished; nothing was written"
 

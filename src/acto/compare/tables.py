@@ -118,7 +118,7 @@ class Table:
     has_published: bool
 
 
-def build(name: str, found: Found, *, data: Sequence[str] = (), sort: str = "name") -> Table:
+def build_table(name: str, found: Found, *, data: Sequence[str] = (), sort: str = "name") -> Table:
     """The table `name` from what was found.
 
     Args:

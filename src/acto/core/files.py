@@ -39,7 +39,7 @@ def disk_errors(what: str, hint: str = "") -> Iterator[None]:
         raise RunError(f"cannot {what}: {reason}{where}.{' ' if hint else ''}{hint}") from error
 
 
-def nothing(point: str) -> None:
+def pass_point(point: str) -> None:
     """The OnPoint of an ordinary run."""
 
 

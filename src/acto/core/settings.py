@@ -146,7 +146,7 @@ def fields_of(cls: type, prefix: str = "") -> Iterator[Field]:
             yield Field(key, hint, made, texts.get(field.name, ""))
 
 
-def build(cls: type[T], values: Mapping[str, Any]) -> T:
+def from_values(cls: type[T], values: Mapping[str, Any]) -> T:
     """An object of the dataclass `cls` from nested plain values, the inverse of dataclasses.asdict."""
     hints = typing.get_type_hints(cls)
     return cls(**{name: _built(hints[name], value) for name, value in values.items()})
@@ -154,9 +154,9 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 def _built(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value)
+        return from_values(typing.cast(type, hint), value)
     if (section := _section_type(hint)) is not None:
-        return {name: build(section, values) for name, values in value.items()}
+        return {name: from_values(section, values) for name, values in value.items()}
     return tuple(value) if isinstance(value, list) and typing.get_origin(hint) is tuple else value
 
 

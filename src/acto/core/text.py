@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes < 100 * 60 else f"{minutes / 1440:.1f} days"
 
 
-def size(num_bytes: float) -> str:
+def bytes_in_words(num_bytes: float) -> str:
     """Bytes in the largest unit of 1024 that leaves a number of at least 1."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if num_bytes < 1024 or unit == "GiB":
@@ -40,7 +40,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def columns(rows: Iterable[Sequence[str]]) -> list[str]:
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
     """Rows of cells as lines with aligned columns."""
     rows = list(rows)
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]

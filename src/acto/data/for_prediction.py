@@ -18,7 +18,7 @@ from acto.data.catalog import SOURCES
 from acto.data.readers.formats import FORMATS, read_bare_path
 from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
 from acto.data.samples import DataSpec, Raw, Samples, join
-from acto.data.sources import load, read
+from acto.data.sources import load_data, read
 
 _SHOWN = 5
 
@@ -97,7 +97,7 @@ def read_labelled(
     """
     spec = DataSpec(source=source, root=None if data_root is None else str(data_root))
     if source in SOURCES and source not in FORMATS:  # `load` knows which labels belong to it
-        data = load(spec)
+        data = load_data(spec)
         raw = Raw(name=data.name, train=data.train, test=data.test, class_names=data.class_names, notes=data.notes)
     else:
         raw = read(spec, known_classes=tuple(class_names))

@@ -1,4 +1,4 @@
-"""Every data set behind one door: a DataSpec says which, `load` returns its samples, labels, truth and views.
+"""Every data set behind one door: a DataSpec says which, `load_data` returns its samples, labels, truth and views.
 
 Order of the work: read; drop pictures that cannot be decoded; hold out a test set where there is none; put noise on the
 training labels; take a subset. Nothing is written beside the data, and nothing is fetched unless asked for.
@@ -26,8 +26,6 @@ from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.splits import holdout, subset
 from acto.data.views.spec import ViewSpec
 
-__all__ = ["SOURCES", "DataSpec", "Dataset", "NoiseSpec", "Samples", "load", "read"]
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALL_SIDE = 64
@@ -36,7 +34,7 @@ _SHOWN = 5
 _DROP_HINT = ". --on-bad-image drop leaves bad pictures out (the others keep their ids)"
 
 
-def load(
+def load_data(
     spec: DataSpec,
     *,
     data_root: str | Path | None = None,

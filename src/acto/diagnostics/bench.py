@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from acto.core.resources import usable_cores
-from acto.core.text import columns, duration, size
+from acto.core.text import aligned, bytes_in_words, duration
 from acto.diagnostics.speed_limits import convolution_seconds, count_work, measure_rates
 from acto.diagnostics.timed_parts import (
     BATCH,
@@ -197,9 +197,9 @@ def in_words(figures: Mapping[str, Any]) -> list[str]:
         f"{machine['device']} in {machine['precision']}, torch {machine['torch']}; "
         f"medians of {machine['rounds']} alternating rounds",
         "",
-        *columns(rows),
+        *aligned(rows),
         "",
-        *columns(bounds),
+        *aligned(bounds),
         "In percent: how near the step, views and optimizer included, comes to the floor. The bytes are those that",
         "convolutions, products and SGD read and write; everything else counts as fused into them.",
         "",
@@ -208,7 +208,8 @@ def in_words(figures: Mapping[str, Any]) -> list[str]:
         + ("" if evaluation <= MOST_EVALUATION else "; --eval-every N evaluates less often"),
     ]
     lines += [
-        f"measured, --step {step}: {whole['seconds']:.2f} s; at most {size(whole['peak_bytes'])} of the device's memory"
+        f"measured, --step {step}: {whole['seconds']:.2f} s; "
+        f"at most {bytes_in_words(whole['peak_bytes'])} of the device's memory"
         for step, whole in figures.get("epoch", {}).items()
     ]
     return lines

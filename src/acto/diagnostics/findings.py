@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from acto.core.text import counted, visible
 
-State = Literal["ok", "warn", "BAD"]
-STATES: tuple[State, ...] = ("ok", "warn", "BAD")
+Severity = Literal["ok", "warn", "BAD"]
+SEVERITIES: tuple[Severity, ...] = ("ok", "warn", "BAD")
 """From good to bad. BAD: something will fail. warn: something is slower, older or less than it could be."""
 
 
@@ -18,16 +18,16 @@ STATES: tuple[State, ...] = ("ok", "warn", "BAD")
 class Finding:
     """One thing that was looked at."""
 
-    state: State
+    state: Severity
     name: str
     text: str
     advice: str = ""
     """Advice on what to do: a sentence, or a command."""
 
 
-def worst(findings: Iterable[Finding]) -> State:
+def worst(findings: Iterable[Finding]) -> Severity:
     """The worst state among them; ok if there are none."""
-    return max((finding.state for finding in findings), key=STATES.index, default="ok")
+    return max((finding.state for finding in findings), key=SEVERITIES.index, default="ok")
 
 
 def as_lines(findings: Sequence[Finding]) -> list[str]:

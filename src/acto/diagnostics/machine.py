@@ -24,7 +24,7 @@ from packaging.version import InvalidVersion, Version
 from acto.core.files import write_atomically
 from acto.core.locks import FolderLock
 from acto.core.resources import usable_cores
-from acto.core.text import size
+from acto.core.text import bytes_in_words
 from acto.diagnostics.findings import Finding
 
 try:
@@ -113,7 +113,7 @@ def disk(out: Path) -> Finding:
         return Finding(
             "BAD", "disk", f"runs cannot be written to {place}: {reason}", "choose another folder with --out"
         )
-    text = f"{size(free)} free in {place.absolute()}; a file was written, synced, renamed and locked there"
+    text = f"{bytes_in_words(free)} free in {place.absolute()}; a file was written, synced, renamed and locked there"
     if free < LEAST_DISK:
         return Finding("warn", "disk", text, "make room, or choose another folder with --out")
     return Finding("ok", "disk", text)
@@ -124,7 +124,7 @@ def shared_memory(place: Path = Path("/dev/shm")) -> Iterator[Finding]:
     if not place.is_dir():  # macOS has no such folder and no such limit
         return
     free = shutil.disk_usage(place).free
-    text = f"{size(free)} free in {place}, through which workers hand over pictures"
+    text = f"{bytes_in_words(free)} free in {place}, through which workers hand over pictures"
     if free < LEAST_SHARED:
         advice = "start the container with more (docker run --shm-size=2g), or train with --workers 0"
         yield Finding("warn", "shared memory", text, advice)

@@ -21,7 +21,7 @@ import torch
 from acto.core.device import available_devices, cpu_has_bfloat16, cpu_has_matrix_units, limit_threads, resolve_precision
 from acto.core.errors import UserError
 from acto.core.resources import usable_cores, usable_memory
-from acto.core.text import size
+from acto.core.text import bytes_in_words
 from acto.data.catalog import SOURCES
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.data.samples import DataSpec, Raw
@@ -91,9 +91,9 @@ def _described(device: torch.device) -> str:
     if device.type == "cuda":
         facts = torch.cuda.get_device_properties(device)
         free, total = torch.cuda.mem_get_info(device)
-        return f"{facts.name}, {size(free)} of {size(total)} free"
+        return f"{facts.name}, {bytes_in_words(free)} of {bytes_in_words(total)} free"
     if device.type == "cpu":
-        return f"{platform.machine()}, {size(usable_memory())} of memory, {torch.get_num_threads()} threads"
+        return f"{platform.machine()}, {bytes_in_words(usable_memory())} of memory, {torch.get_num_threads()} threads"
     return platform.machine()
 
 

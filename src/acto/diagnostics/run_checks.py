@@ -14,10 +14,10 @@ import yaml
 
 from acto.core.errors import RunError, UserError
 from acto.core.locks import is_locked
-from acto.core.text import counted, size
+from acto.core.text import bytes_in_words, counted
 from acto.data.noise import sha256_of_labels
-from acto.diagnostics.findings import Finding, State
-from acto.labels.decisions import FILE as DECISIONS
+from acto.diagnostics.findings import Finding, Severity
+from acto.labels.decisions import DECISIONS_FILE as DECISIONS
 from acto.labels.decisions import read_decisions
 from acto.labels.report import NAME as REPORT
 from acto.labels.report import read_report
@@ -123,7 +123,7 @@ class _Folder:
         for check in bad:
             detail = f": {check.detail}" if check.detail else ""
             spare = check.name.startswith("checkpoints/") and self.checkpoint is not None
-            state: State = "warn" if spare or HALF in check.detail else "BAD"
+            state: Severity = "warn" if spare or HALF in check.detail else "BAD"
             yield Finding(state, check.name, f"{check.state}{detail}", self._mend(check, spare=spare))
         leftovers = [check.name for check in self.checks if check.state == "leftover"]
         if leftovers:
@@ -265,7 +265,7 @@ class _Folder:
         needed = 2 * sum(self.checkpoint.path(name).stat().st_size for name in self.checkpoint.files)
         free = shutil.disk_usage(self.path).free
         if free < needed:
-            text = f"the disk has {size(free)} free, and two checkpoints take {size(needed)}"
+            text = f"the disk has {bytes_in_words(free)} free, and two checkpoints take {bytes_in_words(needed)}"
             return Finding("BAD", "next", text, f"make room, then: {self.resume}")
         after = counted(self.checkpoint.epoch + 1, "epoch")
         return Finding("ok", "next", f"it can go on after {after}", self.resume)

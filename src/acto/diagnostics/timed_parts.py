@@ -62,7 +62,7 @@ def in_memory(pixels: Pixels, labels: npt.NDArray[np.int64] | None = None) -> Sa
 
 def cnn7() -> nn.Module:
     """A new seven-layer CNN for NUM_CLASSES."""
-    return nets.build("cnn7", input_shape=(3, SIDE, SIDE), num_classes=NUM_CLASSES)
+    return nets.build_net("cnn7", input_shape=(3, SIDE, SIDE), num_classes=NUM_CLASSES)
 
 
 class ActoSteps:

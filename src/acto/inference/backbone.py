@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from acto.core.errors import UserError
 from acto.core.files import sha256_of
-from acto.core.settings import build
+from acto.core.settings import from_values
 from acto.data.samples import Dataset
 from acto.data.sources import IMAGENET_MEAN, IMAGENET_STD
 from acto.data.views.spec import ViewSpec
@@ -97,7 +97,7 @@ def make_backbone(
     # What is random, if anything is, shall be the same when the command is given again.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = nets.build(
+        net = nets.build_net(
             name,
             input_shape=shape,
             num_classes=data.num_classes,
@@ -105,7 +105,7 @@ def make_backbone(
             trust=trust,
         )
     if facts:
-        views = build(ViewSpec, facts["views"])
+        views = from_values(ViewSpec, facts["views"])
         mean, std = views.mean or (0.0,) * channels, views.std or (1.0,) * channels
     else:
         chosen: Any = getattr(net.backbone, "pretrained_cfg", {}) if name.startswith("timm:") else {}

@@ -29,7 +29,7 @@ from acto.data.for_prediction import read_new
 from acto.inference.model_card import model_card
 from acto.nets import build as nets
 from acto.run_folder.reading import RunRecord, read_run
-from acto.runs.trained_model import Headline, TrainedModel, load
+from acto.runs.trained_model import Headline, TrainedModel, load_model
 
 TOLERANCE = 1e-4
 """Largest difference of a probability, exported against trained, that is let through."""
@@ -74,7 +74,7 @@ def export(
     """
     choose("format", format, FORMATS)
     record = read_run(run)
-    model = load(run, trust=trust)
+    model = load_model(run, trust=trust)
     folder = Path(out) if out is not None else record.path / "exported"
     _refuse_foreign(folder, model)
     with warnings.catch_warnings():
@@ -126,7 +126,7 @@ def _safetensors(model: TrainedModel) -> tuple[dict[str, bytes], Predictor]:
                 path = Path(place, name)
                 path.write_bytes(content)
                 shape, count = model.input_shape, len(model.class_names)
-                net = nets.build(model.net, input_shape=shape, num_classes=count, weights=str(path), trust=True)
+                net = nets.build_net(model.net, input_shape=shape, num_classes=count, weights=str(path), trust=True)
                 read.append(net.eval())
             return Headline(read, model.headline.weights, temperature=model.temperature)(inputs).numpy()
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from acto.core.device import resolve_precision
 from acto.core.errors import UserError
-from acto.core.files import OnPoint, disk_errors, nothing
+from acto.core.files import OnPoint, disk_errors, pass_point
 from acto.data.classes import UNKNOWN, Column, Labels, encode, encode_truth, read_column
 from acto.data.loading.loader import DiskData
 from acto.data.pictures.files import MAX_PIXELS
@@ -96,7 +96,7 @@ def extract(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda text: None,
     tell: Tell = lambda done, total: None,
-    on_point: OnPoint = nothing,
+    on_point: OnPoint = pass_point,
 ) -> Extracted:
     """Write the features of every sample of `data` into an .npz that is a source itself, with the same ids and split.
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import RunError, UserError
-from acto.core.files import OnPoint, append, disk_errors, nothing, sha256_of, sync_folder, write_atomically
+from acto.core.files import OnPoint, append, disk_errors, pass_point, sha256_of, sync_folder, write_atomically
 from acto.core.locks import FolderLock
 
 PROGRESS, LOCK, DRAFT = "progress.json", "lock", "draft.npz"
@@ -67,7 +67,7 @@ class FeatureFile:
         dtype: str,
         config: Mapping[str, Any],
         overwrite: bool = False,
-        on_point: OnPoint = nothing,
+        on_point: OnPoint = pass_point,
     ) -> None:
         self.out, self.folder = out, folder_of(out)
         self.notes: list[str] = []

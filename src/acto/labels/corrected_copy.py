@@ -21,7 +21,7 @@ import yaml
 from acto.core.errors import UserError
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import sample_csv
-from acto.core.settings import build, flatten, plain
+from acto.core.settings import flatten, from_values, plain
 from acto.data.classes import UNKNOWN
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, NONE_OF_THESE
 from acto.data.readers.place import DATA_ROOT_VARIABLE
@@ -73,7 +73,7 @@ def apply_decisions(
     """
     record, report = read_run(run), read_report(run)
     decided = read_decisions(decisions, report)
-    spec = build(DataSpec, record.config["data"])
+    spec = from_values(DataSpec, record.config["data"])
     dataset = training_data(record, data_root=data_root)
     names = np.array(dataset.class_names)
     given = list(report.columns["given_label"])

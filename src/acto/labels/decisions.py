@@ -30,7 +30,7 @@ WORDS = {
     "skip": "undecided, as if there were no row",
     "remove": "the sample is left out",
 }
-FILE = "decisions.csv"
+DECISIONS_FILE = "decisions.csv"
 LOCK = ".acto-review"
 """In a run's folder: held while somebody reviews the run."""
 MAX_TAIL = 20_000
@@ -193,7 +193,7 @@ class DecisionLog:
         if is_locked(folder / LOCK):
             owner = (folder / LOCK).read_text(errors="replace").strip()
             raise UserError(f"{folder} is being reviewed by {owner or 'another process'}; one reviewer at a time")
-        self.path = folder / FILE
+        self.path = folder / DECISIONS_FILE
         self.report = report
         self._lock = FolderLock(folder / LOCK)
         try:

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_columns import of_page
 from acto.core.text import counted, percent
-from acto.labels.decisions import DECISION_COLUMNS, FILE, Decision, printable
+from acto.labels.decisions import DECISION_COLUMNS, DECISIONS_FILE, Decision, printable
 from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import PictureOf, data_uri
@@ -108,7 +108,7 @@ def render(
         listing=_listing(report, len(listed), len(pictures), has_pictures=picture_of is not None and served is None),
         served=served is not None,
         is_of_run=facts.get("source") == "run",
-        decisions_file=FILE,
+        decisions_file=DECISIONS_FILE,
         noise_words=_noise_words(report),
         classes=list(map(printable, report.class_names)),
         matrix=matrix,

@@ -10,12 +10,13 @@ import numpy as np
 
 from acto.core.errors import UserError
 from acto.core.sample_columns import of_training
-from acto.core.settings import build
+from acto.core.settings import from_values
+from acto.data.catalog import SOURCES
 from acto.data.for_prediction import read_labelled
 from acto.data.in_memory import NAME as IN_MEMORY
 from acto.data.near_duplicates import near_duplicate_groups
 from acto.data.samples import Dataset, DataSpec, Samples
-from acto.data.sources import SOURCES, load, read
+from acto.data.sources import load_data, read
 from acto.labels.audit import Trained, report_on
 from acto.labels.page import write_report_page
 from acto.labels.report import LabelReport
@@ -26,7 +27,7 @@ from acto.run_folder.reading import RunRecord, last_checkpoint, read_run
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.runs.sample_table import sample_table
-from acto.runs.trained_model import load as load_model
+from acto.runs.trained_model import load_model as load_model
 from acto.runs.warm_start import as_begun
 
 
@@ -91,7 +92,7 @@ def audit_run(
 
 def _files(record: RunRecord, samples: Samples, *, data_root: str | None) -> list[str] | None:
     """The samples' picture files, also of small pictures that were decoded into memory; None if they are no files."""
-    paths, spec = samples.paths, build(DataSpec, record.config["data"])
+    paths, spec = samples.paths, from_values(DataSpec, record.config["data"])
     # Named data sets are archives, which would be read and decoded a second time.
     if samples.pixels is not None and spec.source not in (*SOURCES, IN_MEMORY):
         raw = read(spec, data_root=data_root or spec.root)
@@ -108,13 +109,13 @@ def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset
     Raises:
         UserError: it cannot be read, or its labels are others than the run's.
     """
-    spec = build(DataSpec, record.config["data"])
+    spec = from_values(DataSpec, record.config["data"])
     if spec.source == IN_MEMORY:
         raise UserError(
             f"the run in {record.path} was trained on data in memory, which are not kept: use what acto.fit returned "
             "(its .report), or acto.audit_run with dataset="
         )
-    dataset = as_begun(record.path, load(spec, data_root=data_root or spec.root))
+    dataset = as_begun(record.path, load_data(spec, data_root=data_root or spec.root))
     before, now = record.noisy_labels(), dataset.train.labels
     if not np.array_equal(before, now):
         count = f"{len(before)} samples then, {len(now)} now" if len(before) != len(now) else "other labels"

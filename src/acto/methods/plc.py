@@ -33,7 +33,7 @@ from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy
 
-FEW = 0.001
+FEW_CHANGED = 0.001
 HIGHEST_DELTA = 0.9
 
 
@@ -77,7 +77,7 @@ class PLC(Method):
         if clock.epoch <= self.config.warmup_epochs:
             return
         corrected = correct(self.recent_probs.mean(1), self.corrected_label, delta=self.delta)
-        settled = (corrected != self.corrected_label).sum() < FEW * len(corrected)
+        settled = (corrected != self.corrected_label).sum() < FEW_CHANGED * len(corrected)
         self.corrected_label.copy_(corrected)
         relaxed = (self.delta + self.config.increment).clamp(max=HIGHEST_DELTA)
         self.delta.copy_(torch.where(settled, relaxed, self.delta))

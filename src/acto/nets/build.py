@@ -17,8 +17,6 @@ from acto.nets.base import Net, Shape, check_picture, he_normal
 from acto.nets.libraries import custom_net, timm_net, torchvision_net
 from acto.nets.weights import load_weights
 
-__all__ = ["NETS", "Net", "build", "num_parameters"]
-
 CIFAR_STEM_UP_TO = 64
 """Pixels a side up to which a ResNet starts with a 3x3 convolution of stride 1 and without pooling."""
 
@@ -188,7 +186,9 @@ OWN_KINDS = ("mlp:", "torchvision:", "timm:")
 """Beginnings of names with a colon that run no code but this package's, torchvision's and timm's."""
 
 
-def build(name: str, *, input_shape: Shape, num_classes: int, weights: str | None = None, trust: bool = False) -> Net:
+def build_net(
+    name: str, *, input_shape: Shape, num_classes: int, weights: str | None = None, trust: bool = False
+) -> Net:
     """A new network in training mode, on the CPU.
 
     Args:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from acto.core.errors import RunError
-from acto.core.files import OnPoint, disk_errors, nothing, sha256_of, sync_folder, write_new
+from acto.core.files import OnPoint, disk_errors, pass_point, sha256_of, sync_folder, write_new
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, *, epoch: int, files: Mapping[str, bytes], keep: str | None = None, on_point: OnPoint = nothing
+    folder: Path, *, epoch: int, files: Mapping[str, bytes], keep: str | None = None, on_point: OnPoint = pass_point
 ) -> str:
     """Add a checkpoint to `folder` and delete all but it and one before it.
 
@@ -130,7 +130,7 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """
     faults: list[str] = []
     for name in reversed(_checkpoint_names(folder)):
-        content, fault = _look(folder / name)
+        content, fault = _examine(folder / name)
         if content is None:
             faults.append(f"{name}: {fault}")
             continue
@@ -145,7 +145,7 @@ def check_checkpoints(folder: Path) -> list[FileCheck]:
     """A line for each checkpoint, oldest first, and for each leftover."""
     checks = []
     for name in _checkpoint_names(folder):
-        content, fault = _look(folder / name)
+        content, fault = _examine(folder / name)
         checks.append(
             FileCheck(name=f"{folder.name}/{name}", state="damaged" if content is None else "ok", detail=fault)
         )
@@ -190,7 +190,7 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _look(checkpoint: Path) -> tuple[dict[str, Any] | None, str]:
+def _examine(checkpoint: Path) -> tuple[dict[str, Any] | None, str]:
     """A checkpoint's manifest and "", or None and what is wrong."""
     try:
         content = json.loads((checkpoint / MANIFEST).read_bytes())

@@ -18,7 +18,7 @@ from acto.run_folder.checkpoints import Checkpoint, FileCheck, check_checkpoints
 from acto.run_folder.config import read_config
 from acto.run_folder.epoch_table import Cell, EpochTable
 
-State = Literal["running", "finished", "interrupted", "failed"]
+RunState = Literal["running", "finished", "interrupted", "failed"]
 MARK = ".acto-run"
 """The lock's file. A folder that has it is a run's."""
 

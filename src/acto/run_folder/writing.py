@@ -34,7 +34,7 @@ import numpy as np
 import yaml
 
 from acto.core.errors import RunError, UserError
-from acto.core.files import OnPoint, disk_errors, nothing, write_atomically
+from acto.core.files import OnPoint, disk_errors, pass_point, write_atomically
 from acto.core.locks import HELD, FolderLock
 from acto.core.sample_csv import Column, sample_csv, sample_parquet
 from acto.run_folder.checkpoints import (
@@ -50,7 +50,7 @@ from acto.run_folder.epoch_table import Cell, EpochTable
 from acto.run_folder.git_commit import git_commit
 from acto.run_folder.reading import (
     MARK,
-    State,
+    RunState,
     load_array,
     read_json,
     require_run,
@@ -67,7 +67,7 @@ class RunFolder:
 
     def __init__(self, path: Path, lock: FolderLock) -> None:
         self.path = path
-        self.on_point: OnPoint = nothing
+        self.on_point: OnPoint = pass_point
         """For fault-injection tests: called at the points named in run_folder.checkpoints.save_checkpoint."""
         self._lock = lock
         self._metrics = EpochTable(path / "metrics.csv")
@@ -204,7 +204,7 @@ class RunFolder:
         sessions = (read_json(self.path / "env.json") or {}).get("sessions", [])
         self._save("env.json", json_bytes({"sessions": [*sessions, session]}))
 
-    def set_status(self, state: State, *, epoch: int | None = None, message: str = "") -> None:
+    def set_status(self, state: RunState, *, epoch: int | None = None, message: str = "") -> None:
         """Replace status.json; `epoch` is the last one done."""
         status = {
             "state": state,

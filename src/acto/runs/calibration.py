@@ -25,13 +25,13 @@ from scipy.special import log_softmax
 from acto.core.errors import RunError
 from acto.core.files import disk_errors
 
-FILE = "calibration.json"
+CALIBRATION_FILE = "calibration.json"
 """Its name in a run's folder."""
 LOWEST, HIGHEST = 0.05, 20.0
 """Bounds of the temperature."""
-FEWEST = 50
+FEWEST_SAMPLES = 50
 """Held-out samples below which nothing is fitted."""
-MOST = 5000
+MOST_SAMPLES = 5000
 """Held-out samples that are looked at, spread evenly: for two numbers more would bring nothing but work."""
 _PRIOR = 0.5
 """Deviation of log T before any sample is seen. T of 0.3, which strong label smoothing needs, costs three nats."""
@@ -63,7 +63,7 @@ def read_calibration(folder: Path) -> Calibration:
     Raises:
         RunError: the file is damaged.
     """
-    path = folder / FILE
+    path = folder / CALIBRATION_FILE
     try:
         with disk_errors(f"read {path}"):
             if not path.exists():
@@ -86,13 +86,14 @@ def calibrate(held_out: tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.inte
     if held_out is None:
         return Calibration(reason="not fitted: the test set is no part of the training data, and must not choose it")
     probs, labels = held_out
-    if len(labels) < FEWEST:
+    if len(labels) < FEWEST_SAMPLES:
         return Calibration(
-            num_holdout=len(labels), reason=f"not fitted: {len(labels)} held-out samples are fewer than {FEWEST}"
+            num_holdout=len(labels),
+            reason=f"not fitted: {len(labels)} held-out samples are fewer than {FEWEST_SAMPLES}",
         )
     if not np.isfinite(probs).all():
         return Calibration(num_holdout=len(labels), reason="not fitted: the model's probabilities are not finite")
-    rows = np.linspace(0, len(labels) - 1, min(len(labels), MOST)).round().astype(np.int64)
+    rows = np.linspace(0, len(labels) - 1, min(len(labels), MOST_SAMPLES)).round().astype(np.int64)
     temperature, noise_rate = fit_temperature(probs[rows], labels[rows])
     return Calibration(
         temperature=temperature,

@@ -25,7 +25,7 @@ from acto.data.noise import sha256_of_labels
 from acto.data.samples import Dataset
 from acto.nets.weights import read_state
 from acto.run_folder.checkpoints import Checkpoint
-from acto.run_folder.reading import State, last_checkpoint, read_run
+from acto.run_folder.reading import RunState, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder
 from acto.runs import calibration
 from acto.runs.events import EpochDone, Listener, Listeners, Note, RunFinished, RunStarted, StepDone, tell_all
@@ -68,7 +68,7 @@ def execute(prepared: Prepared, folder: RunFolder | Path, *, report: Listeners =
             summary = _train(prepared, folder, tell_all(report), stop)
     except BaseException as error:
         if isinstance(folder, RunFolder):
-            state: State = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+            state: RunState = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
             done = prepared.training.epochs_done
             # On a full disk the status cannot be written either. What has happened is the better message.
             with suppress(RunError):
@@ -273,7 +273,7 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     for number, net in enumerate(training.method.nets):
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         folder.save_model(f"net{number}.safetensors", safetensors.torch.save(weights, {"acto": json.dumps(facts)}))
-    folder.save_model(calibration.FILE, _calibration(prepared).to_json())
+    folder.save_model(calibration.CALIBRATION_FILE, _calibration(prepared).to_json())
     metrics: list[dict[str, Any]] = read_run(folder.path).metrics
     # The rows of a run before this one, measured on its test set, are no result of this one.
     first = prepared.warm_start.epochs if prepared.warm_start is not None else 0

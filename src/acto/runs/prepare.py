@@ -18,7 +18,7 @@ from acto.core.errors import UserError
 from acto.core.types import Task
 from acto.data.loading.loader import Loader, open_data
 from acto.data.samples import Dataset
-from acto.data.sources import load
+from acto.data.sources import load_data
 from acto.methods import METHODS
 from acto.nets import build as nets
 from acto.runs.failures import in_words
@@ -85,7 +85,7 @@ def _prepare(
     distributed.start(device)
     precision = resolve_precision(run.precision, device)
     if dataset is None:
-        dataset = load(run.data, data_root=data_root, download=download)
+        dataset = load_data(run.data, data_root=data_root, download=download)
     begun = None
     if run.init_from is not None:
         begun = plan(
@@ -107,7 +107,7 @@ def _prepare(
     task = Task(torch.from_numpy(dataset.train.labels), dataset.num_classes, noise_rate, source)
 
     def build_net() -> nn.Module:
-        return nets.build(
+        return nets.build_net(
             run.net,
             input_shape=train_data.input_shape,
             num_classes=dataset.num_classes,

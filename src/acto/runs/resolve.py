@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from acto.core.errors import UserError, choose, closest
-from acto.core.settings import Field, build, fields_of, flatten, merged, nested, typed
+from acto.core.settings import Field, fields_of, flatten, from_values, merged, nested, typed
+from acto.data.catalog import SOURCES
 from acto.data.pictures.cache import MEMORY
 from acto.data.samples import Dataset, DataSpec
-from acto.data.sources import SOURCES, load
+from acto.data.sources import load_data
 from acto.methods import METHODS
 from acto.methods.base import Method
 from acto.runs.recipes.by_data import BY_PIPELINE, SETTINGS, Setting, setting_for, with_batch
@@ -55,7 +56,7 @@ def resolve(
     settings = with_whole_paths(settings)
     if settings.get("init_from") is not None:
         return Run.from_dict(settings_after(settings["init_from"], settings), trust_net=trust_net), None
-    spec = build(DataSpec, settings.get("data", {}))
+    spec = from_values(DataSpec, settings.get("data", {}))
     choose("method", settings.get("method", "acto"), METHODS)
     run_with = partial(run_of, settings, trust_net=trust_net)
     if spec.source in SETTINGS:
@@ -68,7 +69,7 @@ def resolve(
             refusals.append(error)
     if len(refusals) == len(BY_PIPELINE):  # whatever the data are
         raise refusals[-1]
-    dataset = load(spec, data_root=spec.root, download=download)
+    dataset = load_data(spec, data_root=spec.root, download=download)
     kind, count = dataset.views.pipeline, len(dataset.train)
     return run_with(setting_for(spec.source, pipeline=kind, num_samples=count)), dataset
 
@@ -79,7 +80,7 @@ def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = F
     Raises:
         UserError: for a setting that cannot be used.
     """
-    spec = build(DataSpec, settings.get("data", {}))
+    spec = from_values(DataSpec, settings.get("data", {}))
     method = choose("method", settings.get("method", "acto"), METHODS)
     protocol = settings.get("protocol", {})
     setting = with_batch(setting, protocol.get("batch_size"))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from acto.core.errors import UserError, choose
-from acto.core.settings import Settings, build, setting
+from acto.core.settings import Settings, from_values, setting
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
 from acto.nets import build as nets
@@ -92,8 +92,8 @@ class Run(Settings):
         """
         values = dict(values)
         method = METHODS[choose("method", values["method"], METHODS)]
-        config = build(method.Config, values.pop(method.name.replace("-", "_"), {}))
-        return build(cls, {**values, "config": config, "trust_net": trust_net})
+        config = from_values(method.Config, values.pop(method.name.replace("-", "_"), {}))
+        return from_values(cls, {**values, "config": config, "trust_net": trust_net})
 
     def without_cache(self) -> Run:
         """The same run, but every pass decodes the picture files."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from acto.core.device import resolve_device
 from acto.core.errors import RunError, UserError, check_range
 from acto.core.files import disk_errors
-from acto.core.settings import build
+from acto.core.settings import from_values
 from acto.core.text import counted
 from acto.data.loading.loader import open_data
 from acto.data.pictures.files import MAX_PIXELS, BadImage, decode_rgb, inspect_all
@@ -207,7 +207,7 @@ class TrainedModel:
         return f"the model takes pictures of {_size(height, width, channels)}"
 
 
-def load(run: Path | str, *, trust: bool = False) -> TrainedModel:
+def load_model(run: Path | str, *, trust: bool = False) -> TrainedModel:
     """The model of a finished run.
 
     Args:
@@ -259,7 +259,7 @@ def from_bytes(
     facts = _facts(files[0], name=name)
     try:
         shape, names = tuple(facts["input_shape"]), tuple(facts["class_names"])
-        views, weights = build(ViewSpec, facts["views"]), facts["headline"]
+        views, weights = from_values(ViewSpec, facts["views"]), facts["headline"]
         net_name, method = facts["net"], facts["method"]
     except (KeyError, TypeError) as error:
         raise RunError(
@@ -269,7 +269,7 @@ def from_bytes(
     members, shares = [], []
     for file, weight in zip(files, weights, strict=True):
         if weight:  # ACTO's NTM has no say
-            net = nets.build(net_name, input_shape=shape, num_classes=len(names), trust=trust)
+            net = nets.build_net(net_name, input_shape=shape, num_classes=len(names), trust=trust)
             try:
                 net.load_state_dict(safetensors.torch.load(file))
             except (SafetensorError, RuntimeError) as error:

@@ -23,7 +23,7 @@ import torch
 
 from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors
-from acto.core.settings import build, merged, plain
+from acto.core.settings import from_values, merged, plain
 from acto.data.noise import sha256_of_labels
 from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import Dataset, join
@@ -31,10 +31,10 @@ from acto.data.views.spec import ViewSpec
 from acto.nets.weights import read_state
 from acto.run_folder.reading import RunRecord, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder
-from acto.runs.trained_model import TrainedModel, load
+from acto.runs.trained_model import TrainedModel, load_model
 from acto.training.loop import Training
 
-FILE = "init_from.json"
+INIT_FROM_FILE = "init_from.json"
 """In the new run's folder: what it took over."""
 MORE_SHARE, LEAST_MORE = 0.25, 5
 """A run that goes on lasts this share of its epochs longer, or this many epochs, if that is more."""
@@ -117,7 +117,7 @@ class WarmStart:
         folder.truncate_after(-1)
         for row in read_run(self.origin.path).metrics:
             folder.add_metrics(int(row["epoch"] or 0), {name: cell for name, cell in row.items() if name != "epoch"})
-        folder.save_model(FILE, json.dumps(self.facts, indent=1).encode() + b"\n")
+        folder.save_model(INIT_FROM_FILE, json.dumps(self.facts, indent=1).encode() + b"\n")
 
     def in_words(self) -> str:
         """One sentence for the user."""
@@ -226,12 +226,12 @@ def as_begun(folder: Path, dataset: Dataset) -> Dataset:
         return dataset
     if facts["held_out"] is not None:
         dataset = _tested_on(dataset, set(facts["held_out"]))
-    return replace(dataset, views=build(ViewSpec, facts["views"]))
+    return replace(dataset, views=from_values(ViewSpec, facts["views"]))
 
 
 def _begun(folder: Path) -> dict[str, Any] | None:
     """Read FILE; None without one."""
-    path = folder / FILE
+    path = folder / INIT_FROM_FILE
     if not path.is_file():
         return None
     with disk_errors(f"read {path}"):
@@ -266,7 +266,7 @@ def _read(run: Path, *, trust: bool) -> Origin:
     return Origin(
         path=run,
         epochs=record.config["protocol"]["epochs"],
-        model=load(run, trust=trust),
+        model=load_model(run, trust=trust),
         row_of={name: row for row, name in enumerate(samples["id"])},
         given=list(samples["given_label"]),
     )
