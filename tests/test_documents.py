@@ -25,7 +25,7 @@ from acto.methods import METHODS
 from acto.methods.acto import ACTO
 from acto.run_folder.reading import read_run
 from acto.run_folder.writing import RunFolder
-from acto.runs.execute import execute
+from acto.runs.execute import execute, train_run
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.training.plans import Plan
@@ -258,3 +258,23 @@ def test_the_diagram_is_plain_svg() -> None:
     assert not names & {"script", "style", "image", "foreignObject", "a", "animate"}
     links = [value for element in svg.iter() for key, value in element.attrib.items() if key.endswith("href")]
     assert links and all(link.startswith("#") for link in links)
+
+
+def test_the_listener_of_contributing_hears_every_epoch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## A listener\n")[2]
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
+    module = load(monkeypatch, tmp_path, "accuracy_table", blocks[0])
+    run = Run(
+        data=DataSpec(source="digits", subset=100),
+        config=METHODS["standard"].Config(),
+        method="standard",
+        net="cnn_tiny",
+        protocol=Protocol(epochs=3, batch_size=50, plan=Plan(lr=0.02)),
+        device="cpu",
+        precision="float32",
+    )
+    train_run(run, tmp_path / "run", report=[module.AccuracyTable(tmp_path / "accuracy.csv")])
+    rows = [line.split(",") for line in (tmp_path / "accuracy.csv").read_text().splitlines()]
+    found = [(int(epoch), float(accuracy)) for epoch, accuracy in rows]
+    assert found == [(row["epoch"], row["test_accuracy"]) for row in read_run(tmp_path / "run").metrics]
+    assert len(found) == 3

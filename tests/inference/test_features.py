@@ -197,12 +197,13 @@ from pathlib import Path
 import torch
 from acto.inference import extraction
 from acto.inference.backbone import make_backbone
-from acto.data.sources import DataSpec, load
+from acto.data.samples import DataSpec
+from acto.data.sources import load_data
 
 torch.set_num_threads(1)
 extraction.SAVE_EVERY = 2
 root = Path(sys.argv[1])
-data = load(DataSpec(source=str(root / "pictures.npz")))
+data = load_data(DataSpec(source=str(root / "pictures.npz")))
 seen = make_backbone("cnn_tiny", "none", data, size=16, device=torch.device("cpu"))
 
 def live(out, death, nth):

@@ -231,7 +231,7 @@ def test_a_dry_run_counts_from_where_the_run_before_ended(before: Path, monkeypa
 
 def test_asking_for_settings_runs_no_network(before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run's files may name code to run, which only the command line can allow."""
-    monkeypatch.setattr("acto.runs.warm_start.load_data", None)
+    monkeypatch.setattr("acto.runs.warm_start.load_model", None)
     assert settings_after(before, {"data": {"source": "new.csv"}})["data"]["classes"] == ["left", "right"]
 
 

@@ -84,7 +84,7 @@ def check_data(spec: DataSpec, *, data_root: str | Path | None = None, workers: 
 
     Args:
         spec: what to look at; its noise is not put on.
-        data_root: as in sources.load.
+        data_root: as in sources.load_data.
         workers: as in check_images.
 
     Raises:

@@ -84,7 +84,7 @@ def read_labelled(
     Nothing is held out, decoded or left out.
 
     Args:
-        source: what acto.data.sources.load takes.
+        source: what acto.data.sources.load_data takes.
         class_names: the model's. A table or arrays without a class list of their own may name them or number them.
         data_root: folder of the data sets; else the variable ACTO_DATA_ROOT.
 
@@ -96,7 +96,7 @@ def read_labelled(
         UserError: there is no such source, it cannot be used, or it has other classes.
     """
     spec = DataSpec(source=source, root=None if data_root is None else str(data_root))
-    if source in SOURCES and source not in FORMATS:  # `load` knows which labels belong to it
+    if source in SOURCES and source not in FORMATS:  # `load_data` knows which labels belong to it
         data = load_data(spec)
         raw = Raw(name=data.name, train=data.train, test=data.test, class_names=data.class_names, notes=data.notes)
     else:

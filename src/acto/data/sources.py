@@ -103,8 +103,8 @@ def read(
 
     Args:
         spec: what to read.
-        data_root: as in `load`.
-        download: as in `load`.
+        data_root: as in `load_data`.
+        download: as in `load_data`.
         known_classes: the class list of a table or of arrays that have none of their own; empty: from their labels.
 
     Raises:

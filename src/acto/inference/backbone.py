@@ -71,7 +71,7 @@ def make_backbone(
     """The network `name` for the pictures of `data`, and the normalization that it was trained with.
 
     Args:
-        name: as acto.nets.build.build takes it.
+        name: as acto.nets.build.build_net takes it.
         weights: a file, "torchvision", "timm", or "none" (random, from seed 0). A file of a run of ours also says how
             that run normalized its pictures; timm's models say it of themselves; all others have seen ImageNet.
         data: pictures; their number of channels may be 1, which is repeated for a network that takes 3.

@@ -66,7 +66,7 @@ def export(
         format: "safetensors": weights, under the keys of plain torchvision or timm where the network comes from there;
             "onnx" and "torch" (torch.export): a program that takes normalized float32 inputs in batches of any size
             and gives probabilities, with the temperature in it.
-        trust: as in acto.runs.trained_model.load.
+        trust: as in acto.runs.trained_model.load_model.
 
     Raises:
         UserError: no finished run, an unknown format, a folder that holds something else, or ONNX is not installed.

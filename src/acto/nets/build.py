@@ -1,4 +1,4 @@
-"""Networks: `build` makes one from its name, always as a `Net`.
+"""Networks: `build_net` makes one from its name, always as a `Net`.
 
 Weights are drawn from torch's global generator, so the caller seeds.
 """

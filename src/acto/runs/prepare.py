@@ -59,8 +59,8 @@ def prepare(
     Args:
         run: what to prepare.
         dataset: what `run.data` stands for, where it has been read already.
-        data_root: see acto.data.sources.load.
-        download: see acto.data.sources.load.
+        data_root: see acto.data.sources.load_data.
+        download: see acto.data.sources.load_data.
         folder: of the run, where it is resumed.
         say: told what is done about a cache of pictures, which is filled here.
 

@@ -63,7 +63,7 @@ class TrainedModel:
 
     headline: Headline
     net: str
-    """The networks' name, as acto.nets.build.build takes it."""
+    """The networks' name, as acto.nets.build.build_net takes it."""
     method: str
     class_names: tuple[str, ...]
     input_shape: Shape
