@@ -186,13 +186,27 @@ def test_two_streams_give_the_gradients_of_one() -> None:
         torch.testing.assert_close(one, two)
 
 
+def after_steps(step: str, *, count: int) -> tuple[float, Tensor]:
+    """Mean probability of the given labels in some steps of ACTO, and what the steps changed."""
+    torch.manual_seed(0)
+    steps = ActoSteps(in_memory(smooth_pictures(128 * count)), device=CUDA, precision=torch.float32, step=step)
+    assert (steps.training.method.nets[0].compiled_batch is not None) == (step == "compiled")
+    weights = [weight for net in steps.training.method.nets for weight in net.parameters()]
+    before = [weight.detach().clone() for weight in weights]
+    steps.run()
+    change = torch.cat([(now - then).flatten() for now, then in zip(weights, before, strict=True)]).detach()
+    return steps.training.history.mean_prob_given.mean().item(), change
+
+
 @pytest.mark.gpu
-def test_compiled_steps_train_as_plain_ones() -> None:
-    losses = []
-    for step in ("eager", "graph", "compiled"):
-        torch.manual_seed(0)
-        steps = ActoSteps(in_memory(smooth_pictures(128 * 6)), device=CUDA, precision=torch.float32, step=step)
-        steps.run()
-        losses.append(steps.training.history.mean_prob_given.mean().item())
-        assert (steps.training.method.nets[0].compiled_batch is not None) == (step == "compiled")
-    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[2] == pytest.approx(losses[0], rel=0.02)
+def test_recorded_steps_train_as_plain_ones() -> None:
+    assert after_steps("graph", count=6)[0] == pytest.approx(after_steps("eager", count=6)[0], rel=0.02)
+
+
+@pytest.mark.gpu
+def test_a_compiled_step_trains_as_a_plain_one() -> None:
+    # One step: weights that differ by 1e-4 of themselves end 11 % apart after six. A difference of 1e-3, that of a
+    # product's short mantissa, moves the probability by 0.1 % and the change by 11 % of its length.
+    (plain, change), (compiled, other) = after_steps("eager", count=1), after_steps("compiled", count=1)
+    assert compiled == pytest.approx(plain, rel=0.01)
+    assert (other - change).norm() < 0.25 * change.norm()
