@@ -1,4 +1,4 @@
-"""From a Run to its end: its folder, its data, its cost beforehand, training, and what the user sees of it."""
+"""`acto train`: from a Run to its end: folder, data, cost beforehand, training, and what the user sees of it."""
 
 from __future__ import annotations
 

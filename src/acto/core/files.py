@@ -40,7 +40,7 @@ def disk_errors(what: str, hint: str = "") -> Iterator[None]:
 
 
 def pass_point(point: str) -> None:
-    """The OnPoint of an ordinary run."""
+    """Do nothing: the OnPoint of a run that no test disturbs."""
 
 
 def sync_folder(folder: Path) -> None:

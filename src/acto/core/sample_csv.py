@@ -124,7 +124,7 @@ def _array(texts: Sequence[str], kind: str) -> np.ndarray[Any, Any]:
 
 
 def _all_quoted(texts: list[str]) -> list[str]:
-    """Every text _quoted. With a million samples one look at all of them together is what takes no time."""
+    """Quote every text. One look at all of them together is fast even for a million samples."""
     together = "\n".join(texts)
     if _MARKED.search(together) is None and together.count("\n") == len(texts) - 1:
         return texts

@@ -1,4 +1,4 @@
-"""`acto export`: a trained model for use elsewhere, as safetensors, ONNX or torch.export, checked before it is written.
+"""Export of a trained model for use elsewhere, as safetensors, ONNX or torch.export, checked before it is written.
 
 Beside the weights come preprocessing.json, with all that turns a sample into an input and an output into a class, and
 README.md, a model card.

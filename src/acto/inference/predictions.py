@@ -1,4 +1,4 @@
-"""`acto predict`: a trained model's classes and probabilities for new data."""
+"""Predictions: a trained model's classes and probabilities for new data."""
 
 from __future__ import annotations
 

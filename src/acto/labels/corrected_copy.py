@@ -1,4 +1,4 @@
-"""`acto apply`: a corrected copy of a run's data, written beside it and never over it, that `acto train` takes.
+"""Corrected copy of a run's data, written beside it and never over it, that `acto train` takes.
 
 Picture files stay where they are: the copy is a manifest of their paths. What lies in memory becomes an .npz file.
 """

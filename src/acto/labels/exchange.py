@@ -1,4 +1,4 @@
-"""`acto exchange`: a label report as Label Studio, FiftyOne and cleanlab read it, and people's decisions back again.
+"""Label reports as Label Studio, FiftyOne and cleanlab read them, and people's decisions back again.
 
 None of these packages is needed here; only their files are written and read.
 

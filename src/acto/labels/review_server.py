@@ -1,4 +1,4 @@
-"""`acto review RUN`: the report page from a small server on this machine, which saves each decision at once.
+"""Server of the report page on this machine, which saves each decision at once.
 
 The server listens on 127.0.0.1 only. Every request carries a random token that only the printed address has, and the
 Host header has to name this server, so that no web page of another site can reach it. Pictures are asked for by row

@@ -170,7 +170,7 @@ def setting_of_kind(pipeline: str, num_samples: int) -> Setting:
 def with_batch(setting: Setting, size: object) -> Setting:
     """`setting` for batches of a `size` that was asked for: large tables of features get rates to match.
 
-    Whoever takes the batch size refuses what is none.
+    A size that is no whole number above 1 passes; the protocol refuses it.
     """
     if setting is not VECTORS_IN_BULK or not isinstance(size, int) or size < 2:
         return setting
