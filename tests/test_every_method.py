@@ -59,7 +59,9 @@ def test_trains_with_the_c_kernels(
     """Where a machine cannot have them, steps are taken without, and that is tried here as well."""
     for least in ("FEWEST_CHANNELS", "FEWEST_PIXELS", "FEWEST_ACTIVATIONS"):
         monkeypatch.setattr(cpu_layers, least, 0)
-    run = trained(method, [*sources["folder"], "--precision", "bfloat16"], tmp_path / "run", capsys)
+    run = trained(
+        method, [*sources["folder"], "--data.subset", "40", "--precision", "bfloat16"], tmp_path / "run", capsys
+    )
     try:
         kernels()
     except KernelsMissing:
