@@ -99,7 +99,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
         Raises:
             ValueError: X or y cannot be used, or a parameter is out of range.
-            acto.training.loop.DivergedError: the loss is no longer finite.
+            acto.training.divergence.DivergedError: the loss is no longer finite.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)

@@ -183,7 +183,7 @@ def fit(
     Raises:
         UserError: data or settings that cannot be used, or that do not go together.
         acto.runs.failures.Interrupted: after a signal.
-        acto.training.loop.DivergedError: the loss is no longer finite.
+        acto.training.divergence.DivergedError: the loss is no longer finite.
     """
     given = _given(locals())
     of_run, of_data = (signature(form).parameters for form in get_overloads(fit))

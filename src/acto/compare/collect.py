@@ -31,7 +31,7 @@ def collect(runs: Path, target: Path) -> list[str]:
 
     Raises:
         UserError: there is no such folder as `runs`.
-        acto.run_folder.writing.RunError: a record is damaged, or the disk refuses.
+        acto.core.errors.RunError: a record is damaged, or the disk refuses.
     """
     if not runs.is_dir():
         raise UserError(f"{runs} is no folder of runs")

@@ -60,7 +60,7 @@ def write(
         suspects: the most suspicious first.
 
     Raises:
-        acto.core.files.RunError: if the disk refuses.
+        acto.core.errors.RunError: if the disk refuses.
     """
     template = environment().get_template("demo.html.jinja")
     page = template.render(results=results, table=table, charts=charts, suspects=suspects)

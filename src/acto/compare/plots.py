@@ -34,7 +34,7 @@ def plot(table: Table, folder: Path) -> list[Path]:
 
     Raises:
         UserError: matplotlib is not installed, or there is no run.
-        acto.run_folder.writing.RunError: if the disk refuses.
+        acto.core.errors.RunError: if the disk refuses.
     """
     files = []
     for place, column in enumerate(table.columns):

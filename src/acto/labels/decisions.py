@@ -185,7 +185,7 @@ class DecisionLog:
 
     Raises:
         UserError: somebody else reviews the run, or the file that is there belongs to other labels.
-        acto.core.files.RunError: the disk refuses.
+        acto.core.errors.RunError: the disk refuses.
     """
 
     def __init__(self, folder: Path | str, report: LabelReport) -> None:
@@ -210,7 +210,7 @@ class DecisionLog:
 
         Raises:
             UserError: see `decide`.
-            acto.core.files.RunError: the disk refuses; the file is as it was.
+            acto.core.errors.RunError: the disk refuses; the file is as it was.
         """
         made = decide(self.report, row, decision, new_label=new_label)
         heading = _line(DECISION_COLUMNS)

@@ -58,7 +58,7 @@ def export_report(
 
     Raises:
         UserError: an unknown format, or a file that is there already.
-        acto.core.files.RunError: the disk refuses.
+        acto.core.errors.RunError: the disk refuses.
     """
     choose("format", format, FORMATS)
     out = new_path(out)

@@ -71,7 +71,7 @@ def write_report_page(
         limit: rows to list at most, the most suspicious.
 
     Raises:
-        acto.core.files.RunError: the disk refuses.
+        acto.core.errors.RunError: the disk refuses.
     """
     page = render(report, record, picture_of=picture_of, limit=limit)
     with disk_errors(f"write {path}"):

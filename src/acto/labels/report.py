@@ -125,7 +125,7 @@ class LabelReport:
         formula gets a leading apostrophe in the CSV.
 
         Raises:
-            acto.core.files.RunError: the disk refuses.
+            acto.core.errors.RunError: the disk refuses.
         """
         folder = Path(folder)
         table, types = sample_csv(self.columns)
@@ -153,7 +153,7 @@ def read_report(folder: Path | str) -> LabelReport:
 
     Raises:
         UserError: there is none.
-        acto.core.files.RunError: a file is damaged.
+        acto.core.errors.RunError: a file is damaged.
     """
     path = Path(folder) / f"{NAME}.json"
     if not path.is_file():

@@ -58,8 +58,8 @@ def execute(prepared: Prepared, folder: RunFolder | Path, *, report: Listeners =
     Raises:
         acto.runs.failures.Interrupted: after a signal.
         UserError: for labels that are not those that the run was begun with.
-        acto.run_folder.writing.RunError: if the disk refuses, memory runs out, or another process of the run ends.
-        acto.training.loop.DivergedError: if loss or weights are no longer finite.
+        acto.core.errors.RunError: if the disk refuses, memory runs out, or another process of the run ends.
+        acto.training.divergence.DivergedError: if loss or weights are no longer finite.
     """
     try:
         with signals_raise() as stop, explained(prepared.run, prepared):
@@ -102,8 +102,8 @@ def train_run(
     Raises:
         UserError: data, settings or folder cannot be used; then nothing was written.
         acto.runs.failures.Interrupted: after a signal; `resume` goes on.
-        acto.run_folder.writing.RunError: the disk refuses, memory runs out, or another process of the run ends.
-        acto.training.loop.DivergedError: loss or weights are no longer finite.
+        acto.core.errors.RunError: the disk refuses, memory runs out, or another process of the run ends.
+        acto.training.divergence.DivergedError: loss or weights are no longer finite.
     """
     if not isinstance(run, Run):
         raise UserError(f"train_run takes a Run, not {type(run).__name__}: acto.fit trains on data in memory")

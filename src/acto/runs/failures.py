@@ -63,7 +63,7 @@ def in_words(*, batch_size: int, workers: int, precision: str, ids: Sequence[str
 
     Raises:
         RunError: memory ran out, or another process of the run is gone.
-        acto.training.loop.DivergedError: with the samples' ids.
+        acto.training.divergence.DivergedError: with the samples' ids.
     """
     try:
         yield

@@ -66,7 +66,7 @@ def prepare(
 
     Raises:
         UserError: data or settings cannot be used.
-        acto.run_folder.writing.RunError: memory runs out.
+        acto.core.errors.RunError: memory runs out.
     """
     with explained(run):
         return _prepare(run, dataset=dataset, data_root=data_root, download=download, folder=folder, say=say)
