@@ -367,8 +367,10 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("moment", ["60 trainings\n", "a worker is busy\n"])
+@pytest.mark.parametrize(
+    ("moment", "signum", "code"),
+    [("60 trainings\n", signal.SIGINT, 130), ("a worker is busy\n", signal.SIGTERM, 143)],
+)
 def test_a_signal_ends_the_workers_too(tmp_path: Path, moment: str, signum: signal.Signals, code: int) -> None:
     command = [sys.executable, "-c", BUSY, "demo", "--workers", "1", "--out", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
