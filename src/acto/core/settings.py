@@ -43,8 +43,8 @@ class Range:
         if self.choices:
             return f"One of {', '.join(self.choices)}."
         if self.high == math.inf:
-            return f"{'Above' if self.open_low else 'At least'} {self.low:g}."
-        return f"In {'(' if self.open_low else '['}{self.low:g}, {self.high:g}]."
+            return f"{'Above' if self.open_low else 'At least'} {self.low:.10g}."
+        return f"In {'(' if self.open_low else '['}{self.low:.10g}, {self.high:.10g}]."
 
     def check(self, name: str, value: Any) -> None:
         """Refuse another value; `name` is the field's."""
