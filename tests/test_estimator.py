@@ -119,6 +119,7 @@ def test_other_methods_fit_too(blobs: tuple[Any, Any, Any], method: str) -> None
         ({"method": "acot"}, "unknown method 'acot'. Did you mean 'acto'"),
         ({"net": "resnet18"}, "net must be 'mlp' or 'mlp:WIDTH', not 'resnet18'"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": "two"}, "protocol.epochs must be a whole number, but got 'two'"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"noise_rate": 1.5}, "assumed_noise_rate is 1.5"),
         ({"warmup_epochs": 50}, "warmup_epochs is 50, more than the 40 epochs"),

@@ -29,7 +29,7 @@ from acto.methods import METHODS
 from acto.methods.standard import Standard
 from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import batch_size_for, setting_of_kind
-from acto.runs.resolve import run_of, section
+from acto.runs.resolve import checked, run_of, section
 from acto.runs.run import Run
 from acto.runs.sample_table import label_quality
 from acto.runs.trained_model import Headline
@@ -183,7 +183,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         }
         if self.warmup_epochs is not None:
             asked = merged(asked, {section(self.method): {"warmup_epochs": self.warmup_epochs}})
-        return run_of(asked, setting)
+        return run_of(checked(asked, method=self.method), setting)
 
 
 def _dataset(features: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, num_classes: int) -> Dataset:

@@ -25,7 +25,7 @@ from acto.methods import METHODS
 from acto.runs.events import Listeners
 from acto.runs.execute import train_run
 from acto.runs.recipes.by_data import for_size, setting_of_kind
-from acto.runs.resolve import SHORT, known_fields, run_of, section
+from acto.runs.resolve import SHORT, checked, known_fields, run_of, section
 from acto.runs.run import Run
 from acto.runs.trained_model import TrainedModel, load_model
 from acto.runs.warm_start import as_begun, settings_after
@@ -251,16 +251,13 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _asked(said: Mapping[str, Any], settings: Mapping[str, Any], *, init_from: Path | str | None) -> dict[str, Any]:
     """Nested settings from those by dotted key, of which None is left to the recipe, and those by short name."""
-    asked: dict[str, Any] = {}
-    for key, value in said.items():
-        if value is not None:
-            asked = merged(asked, nested({key: value}))
+    asked = checked(nested({key: value for key, value in said.items() if value is not None}))
     if init_from is not None:
         asked = settings_after(init_from, asked)
     method = choose("method", asked.get("method", "acto"), METHODS)
     for name, value in settings.items():
         asked = merged(asked, nested({_key(name, method): value}))
-    return asked
+    return checked(asked, method=method)
 
 
 def _key(name: str, method: str) -> str:

@@ -9,6 +9,8 @@ import ast
 import dataclasses
 import inspect
 import math
+import numbers
+import os
 import textwrap
 import types
 import typing
@@ -94,26 +96,29 @@ class Settings:
             UserError: naming the setting, the value and the range.
         """
         cls: type = type(self)
-        for name, (span, optional) in _ranges(cls).items():
+        for name, (span, kind, optional) in _ranges(cls).items():
             value = getattr(self, name)
-            if value is not None or not optional:
-                span.check(name, value)
+            if value is None and optional:
+                continue
+            if kind in (int, float) and not _is_number(value, kind):
+                raise UserError(f"{span.name or name} must be {type_name(kind)}, but got {value!r}")
+            span.check(name, value)
 
 
 @cache
-def _ranges(cls: type) -> Mapping[str, tuple[Range, bool]]:
-    """The ranges of a dataclass by field, and whether None is fine too."""
+def _ranges(cls: type) -> Mapping[str, tuple[Range, Any, bool]]:
+    """The ranges of a dataclass by field, with the type beside None, and whether None is fine too."""
     hints = typing.get_type_hints(cls)
-    found: dict[str, tuple[Range, bool]] = {}
+    found: dict[str, tuple[Range, Any, bool]] = {}
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
         optional = type(None) in typing.get_args(hint)
         span = field.metadata.get("range")
-        for kind in typing.get_args(hint) if optional else (hint,):
-            if typing.get_origin(kind) is Literal:
-                span = Range(choices=typing.get_args(kind))
+        kind = next(part for part in typing.get_args(hint) if part is not type(None)) if optional else hint
+        if typing.get_origin(kind) is Literal:
+            span = Range(choices=typing.get_args(kind))
         if span is not None:
-            found[field.name] = span, optional
+            found[field.name] = span, kind, optional
     return found
 
 
@@ -206,7 +211,7 @@ def documentation(cls: type) -> Mapping[str, str]:
             elif isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant):
                 texts |= dict.fromkeys(silent, " ".join(str(part.value.value).replace("``", "").split()))
                 silent = []
-    for name, (span, _) in _ranges(cls).items():
+    for name, (span, _, _) in _ranges(cls).items():
         texts[name] = f"{texts.get(name, '')} {span}".lstrip()
     return texts
 
@@ -249,6 +254,7 @@ def _typed(value: Any, hint: Any) -> Any:
             with suppress(ValueError):
                 return _typed(value, part)
     elif hint is str or origin is typing.Literal:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if isinstance(value, str) and (hint is str or value in args):
             return value
     elif hint is type(None):
@@ -258,11 +264,15 @@ def _typed(value: Any, hint: Any) -> Any:
         read = _read(value) if isinstance(value, str) else value
         if origin is tuple and isinstance(read, list | tuple):
             return tuple(_typed(item, args[0]) for item in read)
-        if hint is float and type(read) is int:
-            return float(read)
+        if hint in (int, float) and _is_number(read, hint):
+            return hint(read)  # numpy's numbers become Python's, which files can hold
         if type(read) is hint:
             return read
     raise ValueError
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
 
 
 def _read(text: str) -> Any:
