@@ -21,7 +21,7 @@ from acto.compare.published import accuracies
 from acto.core.errors import UserError
 from acto.data.catalog import OF_THE_PAPER, SOURCES
 from acto.data.noise import NoiseSpec, draw_labels, sha256_of_labels, transition_matrix
-from acto.data.pictures.files import SUFFIXES
+from acto.data.pictures.kinds import SUFFIXES
 from acto.data.readers import cifar, idx
 from acto.data.readers.cifar import CIFAR10, CIFAR100
 from acto.data.readers.formats import FILE_SUFFIXES, FORMATS

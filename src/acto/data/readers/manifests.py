@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from acto.core.errors import UserError, choose
-from acto.data.readers.file_tree import links_out
-from acto.data.readers.listings import HELD_OUT, ID_COLUMN, TEST_FOLDERS, Listing, Listings, labelled, unlabelled
+from acto.data.readers.file_tree import leftover_rows, links_out
+from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
 from acto.data.readers.place import Place
+from acto.data.readers.split_folders import split_name
 from acto.data.readers.text_files import check_titles, read_text, rows_of
 from acto.data.samples import DataSpec, Raw
 
@@ -36,8 +37,8 @@ def read_bare(spec: DataSpec, place: Place) -> Raw:
 def read_manifest(manifest: Path, spec: DataSpec) -> Listings:
     """List the rows of a table with a row for each picture: path, label, and optionally split and true_label.
 
-    Paths are relative to the manifest's folder and may not leave it. Splits are train, test, and val (also valid,
-    validation), which is the test set where no row says test. The split and true_label columns may be missing under
+    Paths are relative to the manifest's folder and may not leave it. Splits are train, test, and val, each also as
+    folders may spell it (acto.data.readers.split_folders); val is the test set where no row says test. The split and true_label columns may be missing under
     their usual names; another name must be there. A manifest of `acto apply` has a column sample_id as well: ids are
     taken from it, and texts lose the apostrophe that disarms formulas. It may have the split heldout.
 
@@ -72,7 +73,7 @@ def read_manifest(manifest: Path, spec: DataSpec) -> Listings:
     if splits and "train" not in splits:
         raise UserError(f"{manifest}: no row has the split 'train'")
     test_split = next((split for split in ("test", "val", HELD_OUT) if split in splits), None)
-    notes = links_out([manifest.parent / file for file in files], manifest.parent)
+    notes = [*links_out([manifest.parent / file for file in files], manifest.parent), *leftover_rows(files)]
     if test_split == "test" and "val" in splits:
         notes.append(f"{splits.count('val')} rows of {manifest.name} have the split val and were left out")
     return Listings(
@@ -166,6 +167,8 @@ def _confined(value: object, manifest: Path, row: int) -> str:
 
 def _split(value: object, manifest: Path, row: int) -> str:
     text = "" if value is None else str(value).lower()
-    if text not in ("train", *TEST_FOLDERS, HELD_OUT):
-        choose(f"split in {manifest} row {row}", text, ("train", *TEST_FOLDERS))
-    return "val" if text in ("valid", "validation") else text
+    if text == HELD_OUT:
+        return text
+    if (split := split_name(text)) is None or split.rest:
+        choose(f"split in {manifest} row {row}", text, ("train", "test", "val", "valid", "validation"))
+    return text if split is None else split.role
