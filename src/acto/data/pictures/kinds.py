@@ -52,7 +52,12 @@ UNREAD = {
     for suffix in suffixes.split()
 }
 """Pictures that are not read: the name of the format by the end of a file's name, in small letters."""
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"mif1": "HEIF", **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx"), "HEIC")}
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"mif1": "HEIF",
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx"), "HEIC"),
+}
 _SIGNS = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",

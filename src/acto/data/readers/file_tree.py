@@ -15,9 +15,11 @@ from acto.core.text import counted
 # In small letters: Synology and QNAP, archives of macOS, Windows, Android, fsck, Python. What starts with a dot is
 # hidden and left out as well.
 _LEFTOVERS = frozenset(
-    """@eadir @__thumb @recycle @recently-snapshot @synoresource @tmp #recycle #snapshot __macosx
-    thumbs.db ehthumbs.db ehthumbs_vista.db desktop.ini $recycle.bin recycler lost.dir lost+found __pycache__""".split()
-) | {"system volume information", "network trash folder", "temporary items", "icon\r"}
+    {"@eadir", "@__thumb", "@recycle", "@recently-snapshot", "@synoresource", "@tmp", "#recycle", "#snapshot"}
+    | {"__macosx", "icon\r", "network trash folder", "temporary items", "lost.dir", "lost+found", "__pycache__"}
+    | {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler"}
+    | {"system volume information"}
+)
 _NUMBERED = re.compile(r"found\.\d{3}", re.ASCII)
 _KINDS_SHOWN = 8
 
@@ -51,7 +53,8 @@ class LeftOut:
             name = os.path.basename(path)
             count = kinds["._*" if name.startswith("._") else name]
             count[0] += 1
-            count[1] += sum(len(files) for _, _, files in os.walk(path))
+            if not os.path.islink(path):  # it could lead anywhere
+                count[1] += sum(len(files) for _, _, files in os.walk(path))
         if not kinds:
             return []
         parts = [
@@ -69,8 +72,8 @@ def leftover_rows(ids: Sequence[str]) -> list[str]:
     if not odd:
         return []
     return [
-        f"{counted(len(odd), 'row')} of {len(ids)} name files that are hidden or that systems and programs leave behind "
-        f"(thumbnails, archives' leftovers), and are used like the others, the first: {odd[0]}; take out the rows that "
+        f"{counted(len(odd), 'row')} of {len(ids)} name files that are hidden, or left there by systems and programs "
+        f"(thumbnails, archives' leftovers), and are used like the others, the first: {odd[0]}; take out those that "
         "are no samples"
     ]
 

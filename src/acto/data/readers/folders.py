@@ -85,9 +85,7 @@ def read_folder(root: Path, place: Place, *, classes: Sequence[str] = ()) -> Lis
         if test.labels and (missing := [name for name in names if name not in set(test.labels)]):
             shown = ", ".join(map(repr, missing[:_SHOWN]))
             notes.append(f"the test set has no picture of {len(missing)} of {len(names)} classes: {shown}")
-    return Listings(
-        train=train, test=test, class_names=names, notes=(*notes, *files.notes, *left_out.notes())
-    )
+    return Listings(train=train, test=test, class_names=names, notes=(*notes, *files.notes, *left_out.notes()))
 
 
 def _has_folders(folder: Path, names: Sequence[str]) -> bool:
@@ -117,7 +115,7 @@ class _Files:
             if len(paths) == start and not is_test:
                 self.place.refuse(
                     f"class {label!r} is empty: {folder / label} has no picture ({', '.join(sorted(SUFFIXES))})"
-                    f"{_instead(others[strange:], folder / label, self.left_out)}"
+                    f"{_instead(others[strange:], folder / label, self.left_out)}. Put some there, or take it away"
                 )
         ids = tuple(map(self._id, paths))
         self.notes += [*_others(others), *self._splits_inside(folder, paths), *links_out(paths, self.root)]
@@ -134,14 +132,14 @@ class _Files:
         """A note if the classes have training and test folders in them, which are read as one."""
         inside: Counter[str] = Counter()
         for path in paths:
-            inside.update({name: 1 for name in path.relative_to(folder).parts[1:-1]})
+            inside.update(set(path.relative_to(folder).parts[1:-1]))
         splits = {name: split.role for name in inside if (split := split_name(name)) and not split.rest}
         if "train" not in splits.values() or len(set(splits.values())) < 2:
             return []
         shown = ", ".join(f"{name} ({inside[name]})" for name in sorted(splits))
         return [
-            f"classes have folders of splits in them, whose pictures are all trained on: {shown}. For a test set, lay them "
-            "out as train/CLASS and test/CLASS, or write a manifest with a column split"
+            f"classes have folders of splits in them, whose pictures are all trained on: {shown}. For a test set, lay "
+            "them out as train/CLASS and test/CLASS, or write a manifest with a column split"
         ]
 
 

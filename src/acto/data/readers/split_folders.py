@@ -21,11 +21,15 @@ _ROLE_OF = {
     }.items()
     for word in words.split()
 }
-_FILLERS = frozenset("set sets data dataset image images img imgs picture pictures photos split folder samples".split())
+_FILLERS = frozenset(
+    {"set", "sets", "data", "dataset", "image", "images", "img", "imgs", "pictures", "photos", "split"}
+)
 _WORDS = re.compile(r"[^\W\d_]+|\d+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _ENDING = re.compile(r"(set|data|images|imgs)$")
-_NO_CLASSES = frozenset("unlabeled unlabelled extra pred predict prediction predictions annotations masks".split())
+_NO_CLASSES = frozenset(
+    {"unlabeled", "unlabelled", "extra", "pred", "prediction", "predictions", "annotations", "masks"}
+)
 """Names of folders that lie beside splits in published data sets and are neither a split nor a class."""
 _SHOWN = 5
 
@@ -116,16 +120,16 @@ class _Folders:
         if not with_classes:
             if self._tests_of(trains[0], tests) or len(trains) > 1:
                 self.refuse(
-                    f"{self.root} has {_listed(trains + tests)}, which look like splits, but there are no class folders in "
-                    f"{trains[0]}: sort its pictures into {trains[0]}/CLASS, or list them in a manifest with the columns "
-                    f"path, label and split. {self._are_classes()}"
+                    f"{self.root} has {_listed(trains + tests)}, which look like splits, but no class "
+                    f"folders are in {trains[0]}: sort its pictures into {trains[0]}/CLASS, or write a manifest with "
+                    f"the columns path, label and split. {self._are_classes()}"
                 )
             return self._as_classes()
         train = with_classes[0]
         if len(with_classes) > 1:
             self.refuse(
-                f"{self.root} has several training folders: {_listed(with_classes)}. Keep one of them there, or give the "
-                f"one to be trained on as the source, {self.root / train}. {self._are_classes()}"
+                f"{self.root} has several training folders: {_listed(with_classes)}. Keep one of them there, or give "
+                f"the one to be trained on as the source, {self.root / train}. {self._are_classes()}"
             )
         return self._beside(train, self._tests_of(train, tests))
 
@@ -144,7 +148,7 @@ class _Folders:
             if rivals:
                 has = f"the same folders as {train}" if alike else "pictures too"
                 self.refuse(
-                    f"{self.root / train} may be the training set, or a class beside {_listed(rivals)}, where there are "
+                    f"{self.root / train} may be the training set, or a class beside {_listed(rivals)}, which has "
                     f"{has}. --data.classes {_yaml(inner)} reads it as the training set and leaves the others out; "
                     f"--data.classes {_yaml([train, *rivals])} reads them as classes; a test set should be called test"
                 )
@@ -179,12 +183,17 @@ class _Folders:
                 f"train: put the training classes into {self.root / 'train'}. {self._are_classes()}"
             )
         notes = []
+        if exact and not self.classes:
+            notes.append(
+                f"the folders {_listed(exact)} are read as classes, as {_listed(others)} beside them: for a test set, put "
+                "the training classes into train/CLASS and the others into test/CLASS"
+            )
         inner = [set(self.inner[name][1]) for name in self.names]
         if len(inner) > 1 and len(set.intersection(*inner)) > 1:
             notes.append(
                 f"all classes ({_listed(self.names)}) have folders of the same names in them "
-                f"({_listed(sorted(set.intersection(*inner)))}): if those are the classes, lay them out as train/CLASS and "
-                "test/CLASS, or write a manifest"
+                f"({_listed(sorted(set.intersection(*inner)))}): if those are the classes, lay them out as train/CLASS "
+                "and test/CLASS, or write a manifest"
             )
         return self._as_classes(*notes)
 
@@ -218,7 +227,7 @@ class _Folders:
         names = folders_in(folder, self.left_out)
         if len(names) == 1 and names[0] not in known and not pictures_in(folder, self.left_out):
             deeper = folders_in(folder / names[0], self.left_out)
-            if len(deeper) > 1:
+            if len(deeper) > 1 or (deeper and set(deeper) <= set(known)):
                 return folder / names[0], tuple(deeper)
         return folder, tuple(names)
 
