@@ -154,7 +154,7 @@ def _good(samples: Samples, facts: list[PictureFacts | BadImage]) -> Samples:
 
 
 def _refusals_of_split(raw: Raw, good: Mapping[str, Samples], spec: DataSpec, told: Sequence[str]) -> Iterator[str]:
-    """What training would refuse about the samples that can be used: their number, and classes without any."""
+    """Faults of the samples that can be used, taken together: too few, or classes without any."""
     labels = good["train"].labels
     counts = np.bincount(labels, minlength=len(raw.class_names)).tolist()
     empty = [name for name, count in zip(raw.class_names, counts, strict=True) if not count]

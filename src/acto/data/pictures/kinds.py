@@ -18,7 +18,7 @@ _SUFFIXES_OF = {
     "JPEG2000": ".jp2 .j2k .j2c .jpc .jpf .jpx",
 }
 _EXTRAS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
-"""What Pillow may be built without, and its name for it."""
+"""Formats that Pillow may be built without, and its name for each."""
 
 
 def _is_read(format: str) -> bool:

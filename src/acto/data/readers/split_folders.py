@@ -185,8 +185,8 @@ class _Folders:
         notes = []
         if exact and not self.classes:
             notes.append(
-                f"the folders {_listed(exact)} are read as classes, as {_listed(others)} beside them: for a test set, put "
-                "the training classes into train/CLASS and the others into test/CLASS"
+                f"the folders {_listed(exact)} are read as classes, as {_listed(others)} beside them: for a test set, "
+                "put the training classes into train/CLASS and the others into test/CLASS"
             )
         inner = [set(self.inner[name][1]) for name in self.names]
         if len(inner) > 1 and len(set.intersection(*inner)) > 1:
