@@ -389,3 +389,12 @@ def test_data_check_knows_what_the_held_out_part_needs(tmp_path: Path):
     assert refusal.startswith("1 classes have no training sample that can be used: 'c'")
     with pytest.raises(UserError, match="1 of 3 classes have no training sample: 'c'"):
         load_data(spec)
+
+
+@pytest.mark.refused
+def test_many_classes_are_not_all_listed(tmp_path: Path):
+    names = [f"c{i}" for i in range(40)]
+    fill(tmp_path, *(f"{top}/{name}" for top in ("train", "keep") for name in names), count=1)
+    with pytest.raises(UserError, match=r"--data.classes with the names of the 40 folders in .*train reads") as error:
+        loaded(tmp_path)
+    assert "c17" not in str(error.value)

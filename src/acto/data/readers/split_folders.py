@@ -31,7 +31,7 @@ _NO_CLASSES = frozenset(
     {"unlabeled", "unlabelled", "extra", "pred", "prediction", "predictions", "annotations", "masks"}
 )
 """Names of folders that lie beside splits in published data sets and are neither a split nor a class."""
-_SHOWN = 5
+_SHOWN, _NAMED = 5, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +140,19 @@ class _Folders:
         if not tests and not (self.classes and set(self.classes) <= set(inner)):
             rivals = [n for n in others if n.casefold() not in _NO_CLASSES and _has_picture(self.root / n)]
             alike = [name for name in rivals if _share(self.inner[name][1], inner)]
+            as_split = f"--data.classes {_yaml(inner, self.inner[train][0])}"
             if len(rivals) > 1 and not alike:
                 return self._as_classes(
                     f"the folder {train} is read as a class, as {_listed(rivals)} beside it: "
-                    f"--data.classes {_yaml(inner)} would read it as the training set, and leave the others out"
+                    f"{as_split} would read it as the training set, and leave the others out"
                 )
             if rivals:
                 has = f"the same folders as {train}" if alike else "pictures too"
+                as_classes = f"--data.classes {_yaml([train, *rivals], self.root)}"
                 self.refuse(
                     f"{self.root / train} may be the training set, or a class beside {_listed(rivals)}, which has "
-                    f"{has}. --data.classes {_yaml(inner)} reads it as the training set and leaves the others out; "
-                    f"--data.classes {_yaml([train, *rivals])} reads them as classes; a test set should be called test"
+                    f"{has}. {as_split} reads it as the training set and leaves the others out; {as_classes} reads them as "
+                    "classes; a test set should be called test"
                 )
         usable = [name for name in tests if self.inner[name][1]]
         test = usable[0] if usable else None
@@ -214,7 +216,7 @@ class _Folders:
         return Layout(train=self.root, classes=names, notes=notes)
 
     def _are_classes(self) -> str:
-        return f"If they are classes: --data.classes {_yaml(self.names)}"
+        return f"If they are classes: --data.classes {_yaml(self.names, self.root)}"
 
     def _left(self, names: Sequence[str], why: str) -> list[str]:
         """A note on folders that are not used; nothing where there are none."""
@@ -253,6 +255,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _yaml(names: Sequence[str]) -> str:
-    """A list as the command line takes it."""
+def _yaml(names: Sequence[str], folder: Path) -> str:
+    """The folders of a folder as the command line takes a list, or in words where they are too many."""
+    if len(names) > _NAMED:
+        return f"with the names of the {len(names)} folders in {folder}"
     return f"'{json.dumps(list(names), ensure_ascii=False)}'"
