@@ -151,8 +151,8 @@ class _Folders:
                 as_classes = f"--data.classes {_yaml([train, *rivals], self.root)}"
                 self.refuse(
                     f"{self.root / train} may be the training set, or a class beside {_listed(rivals)}, which has "
-                    f"{has}. {as_split} reads it as the training set and leaves the others out; {as_classes} reads them as "
-                    "classes; a test set should be called test"
+                    f"{has}. {as_split} reads it as the training set and leaves the others out; {as_classes} reads "
+                    "them as classes; a test set should be called test"
                 )
         usable = [name for name in tests if self.inner[name][1]]
         test = usable[0] if usable else None
