@@ -403,11 +403,11 @@ def test_methods_in_a_table_and_one_by_one(capsys: pytest.CaptureFixture[str]) -
 
 def test_data_check_counts_and_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = pictures(tmp_path / "pictures", side=16, per_class=3)
-    assert main(["data", "check", str(folder)]) == 0
+    assert main(["data", "check", str(folder), "--data.holdout_share", "0.4"]) == 0
     assert "pictures: 6 training samples of 2 classes; no test set" in capsys.readouterr().out
     (folder / "light" / "9.png").write_bytes((folder / "dark" / "0.png").read_bytes())
     (folder / "light" / "empty.png").touch()
-    assert main(["data", "check", str(folder)]) == 1
+    assert main(["data", "check", str(folder)]) == 2
     shown = capsys.readouterr().out
     assert "pictures that cannot be used: 1\n  light/empty.png: the file is empty (0 bytes)" in shown
     assert "groups of equal samples: 1\n  with labels that contradict each other: 1" in shown

@@ -21,7 +21,7 @@ from acto.compare.published import accuracies
 from acto.core.errors import UserError
 from acto.data.catalog import OF_THE_PAPER, SOURCES
 from acto.data.noise import NoiseSpec, draw_labels, sha256_of_labels, transition_matrix
-from acto.data.pictures.files import SUFFIXES
+from acto.data.pictures.kinds import SUFFIXES
 from acto.data.readers import cifar, idx
 from acto.data.readers.cifar import CIFAR10, CIFAR100
 from acto.data.readers.formats import FILE_SUFFIXES, FORMATS
@@ -493,7 +493,8 @@ def test_folder_of_small_pictures_is_decoded_and_a_tenth_held_out(tmp_path: Path
     assert data.views.std[2] == 1.0  # a channel that never changes
     assert np.bincount(data.test.labels).tolist() == [3, 2]
     assert data.notes[0] == "1 files are no pictures and were left out, the first: cat/notes.txt"
-    assert data.notes[1].startswith("no test set: 5 of 50 samples are held out, and accuracy is measured against their")
+    assert data.notes[1].endswith("left out: .cache (1, 3 files inside)")
+    assert data.notes[2].startswith("no test set: 5 of 50 samples are held out, and accuracy is measured against their")
     position = data.train.ids.index("dog/007.png")
     assert (data.train.pixels[position] == [0, 7, 0]).all() and data.train.labels[position] == 1
     by_name = load_data(DataSpec(source="folder"), data_root=tmp_path / "pets")
@@ -524,7 +525,10 @@ def test_folder_with_train_and_test(tmp_path: Path):
     assert data.class_names == ("2", "9", "10")  # numbers in numeric order
     assert data.test.labels.tolist() == [0, 0, 1] and not data.test_labels_are_given
     assert "train/9/deeper/x.JPEG" in data.train.ids
-    assert data.notes == ("the folders val are left out: test is tested on",)
+    assert data.notes == (
+        "the folders val are left out: test is tested on",
+        "the test set has no picture of 1 of 3 classes: '10'",
+    )
     picture(tmp_path / "test" / "77" / "x.png")
     with pytest.raises(UserError, match=r"test has classes that .*train has not: '77'"):
         load_data(DataSpec(source=str(tmp_path)))

@@ -17,7 +17,7 @@ SHOWN = 10
 
 
 def data(tokens: Sequence[str]) -> int:
-    """`acto data check SOURCE`: look through a data set; 1 if training on it would be refused."""
+    """`acto data check SOURCE`: look through a data set; 2 if training on it would be refused."""
     parser = _parser()
     if not tokens or tokens[0] in ("-h", "--help"):
         parser.print_help()
@@ -33,7 +33,7 @@ def data(tokens: Sequence[str]) -> int:
     spec = from_values(DataSpec, checked({"data": given})["data"])
     report = check_data(spec, data_root=spec.root)
     print("\n".join(_report_lines(report)))
-    return 0 if report.is_usable else 1
+    return 0 if report.is_usable else 2
 
 
 def _parser() -> Parser:
@@ -52,12 +52,17 @@ def _parser() -> Parser:
 
 def _report_lines(report: DataReport) -> Iterable[str]:
     counts = report.class_counts
-    test = "no test set: a tenth will be held out" if report.num_test is None else f"{report.num_test:,} test samples"
-    yield f"{report.name}: {report.num_train:,} training samples of {len(counts)} classes; {test}"
-    by_size = sorted(counts.items(), key=lambda item: item[1])
-    yield f"samples a class: {by_size[0][1]} ({by_size[0][0]}) to {by_size[-1][1]} ({by_size[-1][0]})"
-    if len(counts) <= 2 * SHOWN:
-        yield from (f"  {line}" for line in aligned((name, str(count)) for name, count in counts.items()))
+    if counts:
+        test = (
+            "no test set: a tenth will be held out" if report.num_test is None else f"{report.num_test:,} test samples"
+        )
+        yield f"{report.name}: {report.num_train:,} training samples of {len(counts)} classes; {test}"
+        by_size = sorted(counts.items(), key=lambda item: item[1])
+        yield f"samples a class: {by_size[0][1]} ({by_size[0][0]}) to {by_size[-1][1]} ({by_size[-1][0]})"
+        if len(counts) <= 2 * SHOWN:
+            yield from (f"  {line}" for line in aligned((name, str(count)) for name, count in counts.items()))
+    else:
+        yield f"{report.name}: {report.num_train:,} samples, without labels that can be read"
     if report.noise_rate is not None:
         yield f"wrong labels, where the truth is known: {percent(report.noise_rate)}"
     if report.modes:
@@ -75,6 +80,9 @@ def _report_lines(report: DataReport) -> Iterable[str]:
         yield from _first(
             ", ".join(f"{split} {name} ({label})" for split, name, label in group.samples) for group in worst
         )
+        yield "  what helps: keep one of each group, with its right label; in both sets they flatter the accuracy"
+    yield f"for which training would refuse: {len(report.refusals) or 'nothing'}"
+    yield from (f"  {number}. {text}" for number, text in enumerate(report.refusals, start=1))
 
 
 def _first(lines: Iterable[str]) -> Iterable[str]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from acto.core.errors import UserError
+from acto.data.for_prediction import NewData, read_new
 from acto.data.pictures.files import BadImage, PictureFacts, inspect_all
 from acto.data.samples import DataSpec, Raw, Samples
 from acto.data.sources import read
+from acto.data.splits import holdout
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,11 +66,13 @@ class DataReport:
     """Picture files that EXIF asks to turn; they are turned when read."""
     duplicates: tuple[Duplicates, ...]
     notes: tuple[str, ...]
+    refusals: tuple[str, ...] = ()
+    """All for which training would refuse the data, each with what helps."""
 
     @property
     def is_usable(self) -> bool:
-        """Say whether training can start as things are: no bad picture, no class without samples."""
-        return not self.problems and all(self.class_counts.values())
+        """Say whether training can start as things are."""
+        return not self.refusals
 
 
 def check_images(samples: Samples, workers: int | None = None, *, max_pixels: int | None = None) -> tuple[Problem, ...]:
@@ -88,25 +95,81 @@ def check_data(spec: DataSpec, *, data_root: str | Path | None = None, workers: 
         workers: as in check_images.
 
     Raises:
-        UserError: the data set cannot be read at all, or a label is unusable.
+        UserError: there is nothing that could be looked at.
     """
-    raw = read(spec, data_root=data_root)
+    raw, refusals = _read(spec, data_root)
     splits = {"train": raw.train} | ({"test": raw.test} if raw.test is not None else {})
     facts = {split: _facts(samples, workers, spec.max_image_pixels) for split, samples in splits.items()}
+    problems = tuple(problem for split in splits for problem in _problems(splits[split], facts[split]))
+    if problems and spec.on_bad_image != "drop":
+        refusals.append(
+            f"{len(problems)} pictures cannot be used: --on-bad-image drop leaves them out, or replace them"
+        )
+    if raw.class_names:
+        refusals += _refusals_of_split(
+            raw, {split: _good(splits[split], facts[split]) for split in splits}, spec, refusals
+        )
     good = [found for part in facts.values() for found in part if isinstance(found, PictureFacts)]
     counts = np.bincount(raw.train.labels, minlength=len(raw.class_names)).tolist()
     return DataReport(
         name=raw.name,
         num_train=len(raw.train),
         num_test=None if raw.test is None else len(raw.test),
-        class_counts=dict(zip(raw.class_names, counts, strict=True)),
+        class_counts=dict(zip(raw.class_names, counts, strict=True)) if raw.class_names else {},
         noise_rate=raw.train.noise_rate,
-        problems=tuple(problem for split in splits for problem in _problems(splits[split], facts[split])),
+        problems=problems,
         modes=dict(Counter(found.mode for found in good).most_common()),
         num_turned=sum(found.turned for found in good),
         duplicates=_duplicates(raw, splits),
         notes=raw.notes,
+        refusals=tuple(refusals),
     )
+
+
+def _read(spec: DataSpec, data_root: str | Path | None) -> tuple[Raw, list[str]]:
+    """The data and what is wrong with them; without labels and class names where these cannot be read.
+
+    Raises:
+        UserError: there is nothing to look at.
+    """
+    refusals: list[str] = []
+    try:
+        return read(spec, data_root=data_root, problems=refusals), refusals
+    except UserError as error:
+        try:
+            new = read_new(spec.source, data_root=data_root, path_column=spec.path_column)
+        except UserError:
+            if not refusals:
+                raise error from None
+            new = NewData(samples=Samples(ids=(), labels=np.empty(0, np.int64), paths=()))
+        name = Path(spec.source).name
+        raw = Raw(name=name, train=new.samples, test=None, class_names=(), notes=new.notes)
+        return raw, [*refusals, str(error)]
+
+
+def _good(samples: Samples, facts: list[PictureFacts | BadImage]) -> Samples:
+    if samples.paths is None:
+        return samples
+    return samples.take(np.array([i for i, f in enumerate(facts) if not isinstance(f, BadImage)], np.int64))
+
+
+def _refusals_of_split(raw: Raw, good: Mapping[str, Samples], spec: DataSpec, told: Sequence[str]) -> Iterator[str]:
+    """Faults of the samples that can be used, taken together: too few, or classes without any."""
+    labels = good["train"].labels
+    counts = np.bincount(labels, minlength=len(raw.class_names)).tolist()
+    empty = [name for name, count in zip(raw.class_names, counts, strict=True) if not count]
+    if empty := [name for name in empty if not any(f"class {name!r} is empty" in text for text in told)]:
+        yield (
+            f"{len(empty)} classes have no training sample that can be used: {', '.join(map(repr, empty[:_SHOWN]))}. "
+            "Give them some, or leave them out of the classes"
+        )
+    if raw.test is not None and not len(good["test"]):
+        yield f"the test set of {raw.name} has no usable sample: fill it, or take it away, and a part is held out"
+    elif raw.test is None:
+        try:
+            holdout(labels, share=spec.holdout_share, seed=spec.holdout_seed)
+        except UserError as error:
+            yield f"{error} (--data.holdout_share)"
 
 
 def _facts(samples: Samples, workers: int | None, max_pixels: int | None) -> list[PictureFacts | BadImage]:
@@ -135,6 +198,6 @@ def _duplicates(raw: Raw, splits: Mapping[str, Samples]) -> tuple[Duplicates, ..
                     continue  # among the problems already
             else:
                 data = content.tobytes()
-            label = raw.class_names[samples.labels[i]]
+            label = raw.class_names[samples.labels[i]] if raw.class_names else "?"
             groups[hashlib.blake2b(data, digest_size=16).digest()].append((split, samples.ids[i], label))
     return tuple(Duplicates(samples=tuple(group)) for group in groups.values() if len(group) > 1)

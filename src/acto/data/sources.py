@@ -98,6 +98,7 @@ def read(
     data_root: str | Path | None = None,
     download: bool = False,
     known_classes: tuple[str, ...] = (),
+    problems: list[str] | None = None,
 ) -> Raw:
     """Read what a source holds: its picture files undecoded, its labels as they come.
 
@@ -106,19 +107,20 @@ def read(
         data_root: as in `load_data`.
         download: as in `load_data`.
         known_classes: the class list of a table or of arrays that have none of their own; empty: from their labels.
+        problems: takes those with which a reader can go on; None: the first is raised.
 
     Raises:
         UserError: an unknown source, or data that is missing or cannot be used.
     """
     root = _root(spec, data_root)
     if (source := SOURCES.get(spec.source)) is not None:
-        raw = source.read(spec, Place(path=root, download=download))
+        raw = source.read(spec, Place(path=root, download=download, problems=problems))
         return replace(raw, pipeline=source.pipeline or raw.pipeline, size=source.size, resize=source.resize)
     path = Path(spec.source).expanduser()
     if not path.exists() and root is not None:
         path = root / path
     if path.exists():
-        return read_path(spec, Place(path=path, known_classes=known_classes))
+        return read_path(spec, Place(path=path, known_classes=known_classes, problems=problems))
     if path.suffix in FILE_SUFFIXES or Path(spec.source).name != spec.source:
         raise UserError(f"data source {spec.source} does not exist")
     raise UserError(

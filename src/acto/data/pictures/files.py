@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from acto.core.errors import UserError
 from acto.core.resources import usable_cores
+from acto.data.pictures.kinds import FORMATS, kind_of
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 89_478_485
 """Pixels that a picture may have unless told otherwise: where Pillow starts to warn of decompression bombs."""
 HARD_MAX_PIXELS = 2 * MAX_PIXELS
@@ -31,8 +31,6 @@ MAX_ASPECT = 400
 """Times that a picture may be longer than wide, or wider than long. Scaled by its short side, a narrower strip of few
 pixels would become a picture of very many."""
 
-Image.init()
-_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN)
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -216,7 +214,7 @@ def _opened(source: str | Path | bytes, name: str, max_pixels: int | None) -> It
             if not stream.read(1):
                 raise BadImage(name, "the file is empty (0 bytes)")
             stream.seek(0)
-            with Image.open(stream, formats=_FORMATS) as image:
+            with Image.open(stream, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > limit:
                     raise BadImage(name, f"{width}x{height} pixels are more than the limit of {limit}")
@@ -228,7 +226,9 @@ def _opened(source: str | Path | bytes, name: str, max_pixels: int | None) -> It
     except FileNotFoundError:
         raise BadImage(name, "no such file") from None
     except UnidentifiedImageError:
-        raise BadImage(name, f"not a picture of a known kind ({', '.join(_FORMATS)})") from None
+        kind = kind_of(source)
+        said = f": it is {kind}; save it as JPEG or PNG" if kind else ""
+        raise BadImage(name, f"not a picture of a known kind ({', '.join(FORMATS)}){said}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(name, f"more pixels than the limit of {limit}") from None
     except Exception as error:  # decoders raise anything on a broken file: SyntaxError, struct.error, zlib.error, ...

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from acto.core.errors import UserError
-from acto.data.pictures.files import SUFFIXES
-from acto.data.readers.file_tree import folders_in, links_out, walk
-from acto.data.readers.listings import TEST_FOLDERS, Listing, Listings, labelled, unlabelled
+from acto.core.errors import UserError, closest
+from acto.data.pictures.kinds import SUFFIXES, UNREAD
+from acto.data.readers.file_tree import LeftOut, folders_in, links_out, walk
+from acto.data.readers.listings import Listing, Listings, labelled, unlabelled
 from acto.data.readers.place import Place
+from acto.data.readers.split_folders import layout_of, pictures_in, split_name
 from acto.data.samples import DataSpec, Raw
 
 _SHOWN = 5
@@ -17,88 +19,158 @@ _SHOWN = 5
 
 def read(spec: DataSpec, place: Place) -> Raw:
     """Read folders of classes, with or without a split, see `read_folder`."""
-    return labelled(place.own.resolve().name, read_folder(place.own), spec=spec)
+    listings = read_folder(place.own, place, classes=spec.classes or place.known_classes)
+    return labelled(place.own.resolve().name, listings, spec=spec)
 
 
 def read_bare(spec: DataSpec, place: Place) -> Raw:
-    """Find every picture below the folder, however deep; hidden files and folders are left out, as in training.
+    """Find every picture below the folder, however deep; what is no data is left out, as in training.
 
     Raises:
         UserError: there is none.
     """
     folder = place.own
     paths: list[Path] = []
-    others: list[Path] = []
-    for path in walk(folder):
-        (paths if path.suffix.lower() in SUFFIXES else others).append(path)
+    others: list[str] = []
+    left_out = LeftOut()
+    for path in walk(folder, left_out):
+        if path.suffix.lower() in SUFFIXES:
+            paths.append(path)
+        else:
+            others.append(path.relative_to(folder).as_posix())
     if not paths:
-        raise UserError(f"{folder} has no picture ({', '.join(sorted(SUFFIXES))})")
-    notes = []
-    if others:
-        notes.append(f"{len(others)} files are no pictures and were left out, the first: {others[0].name}")
-    notes.extend(links_out(paths, folder))
+        raise UserError(f"{folder} has no picture ({', '.join(sorted(SUFFIXES))}){_instead(others, folder, left_out)}")
+    notes = [*_others(others), *left_out.notes(), *links_out(paths, folder)]
     ids = [path.relative_to(folder).as_posix() for path in paths]
     return unlabelled(folder.name, ids, paths=paths, notes=notes)
 
 
-def read_folder(root: Path) -> Listings:
+def read_folder(root: Path, place: Place, *, classes: Sequence[str] = ()) -> Listings:
     """List ROOT/CLASS/pictures, or ROOT/train/CLASS/pictures with ROOT/test or ROOT/val beside it.
 
-    Classes are sorted by name (by number, where all are numbers). Folders inside a class are searched too. Links are
-    followed; where they lead out of ROOT, a note says so. Files and folders whose name starts with a dot, and files
-    that are no pictures, are left out.
+    Splits go by many names, see acto.data.readers.split_folders. Classes are sorted by name (by number, where all are
+    numbers). Folders inside a class are searched too. Links are followed; where they lead out of ROOT, a note says so.
+    Hidden files, what systems and programs leave behind, and files that are no pictures are left out with a note.
+
+    Args:
+        root: the folder.
+        place: told of problems.
+        classes: names that the classes have, where ROOT could be read in two ways.
 
     Raises:
-        UserError: no classes, a class without a picture, or a link to a folder that it lies in.
+        UserError: no classes, a class without a picture, classes that could as well be splits, or a link to a folder
+            that it lies in.
     """
-    notes: list[str] = []
-    tests = []
-    folder = root
-    if folders_in(root / "train"):
-        folder = root / "train"
-        tests = [name for name in TEST_FOLDERS if folders_in(root / name)]
-        if left_out := [name for name in TEST_FOLDERS if (root / name).is_dir() and name not in tests[:1]]:
-            notes.append(
-                f"the folders {', '.join(left_out)} are left out" + (f": {tests[0]} is tested on" if tests else "")
-            )
-    classes = folders_in(folder)
-    if len(classes) < 2:
+    left_out = LeftOut()
+    layout = layout_of(root, refuse=place.refuse, classes=classes, left_out=left_out)
+    folder, names = layout.train, layout.classes
+    if len(names) < 2:
+        only = f"; {folder / names[0]} has several folders: is it the source?" if _has_folders(folder, names) else ""
         raise UserError(
-            f"{folder} has {len(classes)} class folders, but at least two are needed: "
-            "FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg with FOLDER/test beside it"
+            f"{folder} has {len(names)} class folders, but at least two are needed: "
+            f"FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg with FOLDER/test beside it{only}"
         )
-    train = _listing(root, folder, classes, notes)
-    test = None
-    if tests:
-        test_classes = folders_in(root / tests[0])
-        if strangers := [name for name in test_classes if name not in classes]:
+    files = _Files(root, place, left_out)
+    train = files.listing(folder, names, is_test=False)
+    test, notes = None, list(layout.notes)
+    if layout.test is not None:
+        if strangers := [name for name in layout.test_classes if name not in names]:
             shown = ", ".join(map(repr, strangers[:_SHOWN]))
-            raise UserError(f"{root / tests[0]} has classes that {folder} has not: {shown}")
-        test = _listing(root, root / tests[0], test_classes, notes, may_be_empty=True)
-    return Listings(train=train, test=test, class_names=tuple(classes), notes=tuple(notes))
-
-
-def _listing(
-    root: Path, folder: Path, classes: Sequence[str], notes: list[str], *, may_be_empty: bool = False
-) -> Listing:
-    """Every picture of folder/CLASS for each of `classes`, with ids relative to `root`."""
-    paths: list[Path] = []
-    labels: list[str] = []
-    others: list[str] = []
-    for label in classes:
-        start = len(paths)
-        for path in walk(folder / label):
-            if path.suffix.lower() in SUFFIXES:
-                paths.append(path)
-                labels.append(label)
-            else:
-                others.append(path.relative_to(root).as_posix())
-        if len(paths) == start and not may_be_empty:
-            raise UserError(
-                f"class {label!r} is empty: {folder / label} has no picture ({', '.join(sorted(SUFFIXES))})"
+            place.refuse(
+                f"{layout.test} has classes that {folder} has not: {shown}.{closest(strangers[0], names)} "
+                "Rename them as in training, or take them out"
             )
-    if others:
-        notes.append(f"{len(others)} files are no pictures and were left out, the first: {others[0]}")
-    notes.extend(links_out(paths, root))
-    ids = tuple(path.relative_to(root).as_posix() for path in paths)
-    return Listing(ids=ids, paths=tuple(paths), labels=tuple(labels))
+        known = [name for name in layout.test_classes if name in names]
+        test = files.listing(layout.test, known, is_test=True)
+        if test.labels and (missing := [name for name in names if name not in set(test.labels)]):
+            shown = ", ".join(map(repr, missing[:_SHOWN]))
+            notes.append(f"the test set has no picture of {len(missing)} of {len(names)} classes: {shown}")
+    return Listings(train=train, test=test, class_names=names, notes=(*notes, *files.notes, *left_out.notes()))
+
+
+def _has_folders(folder: Path, names: Sequence[str]) -> bool:
+    return len(names) == 1 and len(folders_in(folder / names[0])) > 1
+
+
+class _Files:
+    """The files of class folders, and notes on those that are no samples."""
+
+    def __init__(self, root: Path, place: Place, left_out: LeftOut) -> None:
+        self.root, self.place, self.left_out = root, place, left_out
+        self.notes: list[str] = []
+
+    def listing(self, folder: Path, classes: Sequence[str], *, is_test: bool) -> Listing:
+        """Every picture of folder/CLASS for each of `classes`, with ids relative to the root."""
+        paths: list[Path] = []
+        labels: list[str] = []
+        others: list[str] = []
+        for label in classes:
+            start, strange = len(paths), len(others)
+            for path in walk(folder / label, self.left_out):
+                if path.suffix.lower() in SUFFIXES:
+                    paths.append(path)
+                    labels.append(label)
+                else:
+                    others.append(self._id(path))
+            if len(paths) == start and not is_test:
+                self.place.refuse(
+                    f"class {label!r} is empty: {folder / label} has no picture ({', '.join(sorted(SUFFIXES))})"
+                    f"{_instead(others[strange:], folder / label, self.left_out)}. Put some there, or take it away"
+                )
+        ids = tuple(map(self._id, paths))
+        self.notes += [*_others(others), *self._splits_inside(folder, paths), *links_out(paths, self.root)]
+        if strays := pictures_in(folder, self.left_out):
+            self.notes.append(
+                f"{len(strays)} pictures lie in {folder} itself, in no class, and are left out, the first: {strays[0]}"
+            )
+        return Listing(ids=ids, paths=tuple(paths), labels=tuple(labels))
+
+    def _id(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _splits_inside(self, folder: Path, paths: Sequence[Path]) -> list[str]:
+        """A note if the classes have training and test folders in them, which are read as one."""
+        inside: Counter[str] = Counter()
+        for path in paths:
+            inside.update(set(path.relative_to(folder).parts[1:-1]))
+        splits = {name: split.role for name in inside if (split := split_name(name)) and not split.rest}
+        if "train" not in splits.values() or len(set(splits.values())) < 2:
+            return []
+        shown = ", ".join(f"{name} ({inside[name]})" for name in sorted(splits))
+        return [
+            f"classes have folders of splits in them, whose pictures are all trained on: {shown}. For a test set, lay "
+            "them out as train/CLASS and test/CLASS, or write a manifest with a column split"
+        ]
+
+
+def _others(names: Sequence[str]) -> list[str]:
+    """Notes on files that are not read: pictures of other formats, and what is no picture."""
+    kinds = {name: UNREAD.get(Path(name).suffix.lower(), "") for name in names}
+    plain = [name for name in names if not kinds[name]]
+    notes = []
+    if plain:
+        notes.append(f"{len(plain)} files are no pictures and were left out, the first: {plain[0]}")
+    if unread := [name for name in names if kinds[name]]:
+        notes.append(
+            f"{len(unread)} pictures are left out, for their format is not read ({_formats(unread)}), the first: "
+            f"{unread[0]}; save them as JPEG or PNG"
+        )
+    return notes
+
+
+def _instead(others: Sequence[str], folder: Path, left_out: LeftOut) -> str:
+    """The contents of a folder without pictures, in words, behind a message that says so."""
+    hidden = left_out.below(folder)
+    unread = [name for name in others if Path(name).suffix.lower() in UNREAD]
+    parts = [f"{len(unread)} pictures of a format that is not read ({_formats(unread)}): save them as JPEG or PNG"]
+    parts = parts if unread else []
+    if len(others) > len(unread):
+        parts.append(f"{len(others) - len(unread)} other files")
+    if hidden:
+        parts.append(f"{hidden} hidden or left there by systems and programs")
+    return f", but {', '.join(parts)}" if parts else ""
+
+
+def _formats(names: Sequence[str]) -> str:
+    counts = Counter(UNREAD[Path(name).suffix.lower()] for name in names)
+    return ", ".join(f"{kind} {count}" for kind, count in counts.items())

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acto.core.errors import UserError
-from acto.data.pictures.files import SUFFIXES as PICTURES
+from acto.data.pictures.kinds import SUFFIXES as PICTURES
+from acto.data.pictures.kinds import UNREAD
 from acto.data.readers import arrays, folders, listings, manifests
 from acto.data.readers.place import Place, Reader
 from acto.data.samples import DataSpec, Raw
@@ -70,6 +71,8 @@ def read_bare_path(spec: DataSpec, place: Place) -> Raw:
         return format.read_bare(spec, place)
     if path.suffix.lower() in PICTURES:
         return listings.unlabelled(path.name, (path.name,), paths=(path,))
+    if (kind := UNREAD.get(path.suffix.lower())) is not None:
+        raise UserError(f"{path} is {kind}, which is not read: save it as JPEG or PNG")
     first, *others = (_said(f.bare_words, f.suffixes) for f in FORMATS.values())
     raise UserError(f"{path} is no {_either([first, _said('picture', sorted(PICTURES)), *others])}")
 

@@ -11,7 +11,6 @@ import numpy as np
 from acto.data.classes import encode, encode_truth, exact_column, infer_classes, look_alikes, read_column
 from acto.data.samples import DataSpec, Raw, Samples
 
-TEST_FOLDERS = ("test", "val", "valid", "validation")
 HELD_OUT = "heldout"
 """The split of rows that a run held out of noisy data: they are tested on, and their labels may be wrong too."""
 ID_COLUMN = "sample_id"

@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from acto.core.errors import UserError, choose
-from acto.data.readers.file_tree import links_out
-from acto.data.readers.listings import HELD_OUT, ID_COLUMN, TEST_FOLDERS, Listing, Listings, labelled, unlabelled
+from acto.data.readers.file_tree import leftover_rows, links_out
+from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
 from acto.data.readers.place import Place
+from acto.data.readers.split_folders import split_name
 from acto.data.readers.text_files import check_titles, read_text, rows_of
 from acto.data.samples import DataSpec, Raw
 
 _SHOWN = 5
+_STRICT = Place()
+"""Raises the first problem."""
 
 
 def read(spec: DataSpec, place: Place) -> Raw:
     """Read a manifest with its labels, see `read_manifest`."""
-    listings = read_manifest(place.own, spec)
+    listings = read_manifest(place.own, spec, place=place)
     return labelled(place.own.stem, listings, spec=spec, known_classes=place.known_classes)
 
 
 def read_bare(spec: DataSpec, place: Place) -> Raw:
     """Read the files in a table's column of paths. Every row counts, whatever its split."""
     path = place.own
-    table, rows = _read_table(path, (spec.path_column,), (ID_COLUMN,))
-    ids, files = _ids_and_files(table, rows, path, path_column=spec.path_column)
+    table, rows = _read_table(path, (spec.path_column,), (ID_COLUMN,), place=place)
+    ids, files = _ids_and_files(table, rows, path, path_column=spec.path_column, place=place)
     paths = [path.parent / name for name in files]
     return unlabelled(path.stem, ids, paths=paths, notes=links_out(paths, path.parent))
 
 
-def read_manifest(manifest: Path, spec: DataSpec) -> Listings:
+def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> Listings:
     """List the rows of a table with a row for each picture: path, label, and optionally split and true_label.
 
-    Paths are relative to the manifest's folder and may not leave it. Splits are train, test, and val (also valid,
-    validation), which is the test set where no row says test. The split and true_label columns may be missing under
-    their usual names; another name must be there. A manifest of `acto apply` has a column sample_id as well: ids are
-    taken from it, and texts lose the apostrophe that disarms formulas. It may have the split heldout.
+    Paths are relative to the manifest's folder and may not leave it. Splits are train, test, and val, each as folders
+    may spell it too (acto.data.readers.split_folders); val is the test set where no row says test. The split and
+    true_label columns may be missing under their usual names; another name must be there. A manifest of `acto apply`
+    has a column sample_id as well: ids are taken from it, and texts lose the apostrophe that disarms formulas. It may
+    have the split heldout.
 
     Raises:
         UserError: a missing column, a path that leaves the folder or occurs twice, or an unknown split.
@@ -49,17 +53,27 @@ def read_manifest(manifest: Path, spec: DataSpec) -> Listings:
     optional = [ID_COLUMN]
     for column, name in ((spec.split_column, usual.split_column), (spec.true_label_column, usual.true_label_column)):
         (optional if column == name else needed).append(column)
-    table, rows = _read_table(manifest, needed, optional)
-    ids, files = _ids_and_files(table, rows, manifest, path_column=spec.path_column)
+    table, rows = _read_table(manifest, needed, optional, place=place)
+    ids, files = _ids_and_files(table, rows, manifest, path_column=spec.path_column, place=place)
     own = ID_COLUMN in table
-    splits = [_split(value, manifest, row) for value, row in zip(table.get(spec.split_column, ()), rows, strict=False)]
+    splits = _each(table.get(spec.split_column, ()), rows, place, read=lambda value, row: _split(value, manifest, row))
     labels = _texts(table[spec.label_column], spec.label_column, manifest, rows)
     truths = _texts(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
     if own:
         labels, truths = ([text.removeprefix("'") for text in texts] for texts in (labels, truths))
 
+    usable = set(range(len(ids)))
+    if place.problems is not None:  # rows of which that is known are no samples
+        if without := [row for row, label in zip(rows, labels, strict=True) if not label]:
+            shown = ", ".join(map(str, without[:_SHOWN]))
+            place.refuse(
+                f"{manifest}: {len(without)} rows have no label, the first: {shown}. Fill it in or take them out"
+            )
+        first = {name: i for i, name in reversed(list(enumerate(ids)))}
+        usable = {i for i in usable if labels[i] and files[i] and first[ids[i]] == i}
+
     def listing(split: str) -> Listing:
-        chosen = [i for i in range(len(ids)) if not splits or splits[i] == split]
+        chosen = [i for i in range(len(ids)) if i in usable and (not splits or splits[i] == split)]
         return Listing(
             ids=tuple(ids[i] for i in chosen),
             paths=tuple(manifest.parent / files[i] for i in chosen),
@@ -72,7 +86,7 @@ def read_manifest(manifest: Path, spec: DataSpec) -> Listings:
     if splits and "train" not in splits:
         raise UserError(f"{manifest}: no row has the split 'train'")
     test_split = next((split for split in ("test", "val", HELD_OUT) if split in splits), None)
-    notes = links_out([manifest.parent / file for file in files], manifest.parent)
+    notes = [*links_out([manifest.parent / file for file in files], manifest.parent), *leftover_rows(files)]
     if test_split == "test" and "val" in splits:
         notes.append(f"{splits.count('val')} rows of {manifest.name} have the split val and were left out")
     return Listings(
@@ -84,7 +98,7 @@ def read_manifest(manifest: Path, spec: DataSpec) -> Listings:
 
 
 def _read_table(
-    path: Path, needed: Sequence[str], optional: Sequence[str] = ()
+    path: Path, needed: Sequence[str], optional: Sequence[str] = (), *, place: Place
 ) -> tuple[dict[str, list[Any]], Sequence[int]]:
     """These columns of a .csv, .tsv or .parquet table by name, and the line (or row) on which each row ends.
 
@@ -95,30 +109,54 @@ def _read_table(
         table: dict[str, list[Any]] = read_parquet(path, needed, optional=optional)
         rows: Sequence[int] = range(1, len(table[needed[0]]) + 1)
     else:
-        table, rows = _read_csv(path, needed, optional)
+        table, rows = _read_csv(path, needed, optional, place)
     if not rows:
         raise UserError(f"{path} has no rows")
     return table, rows
 
 
 def _ids_and_files(
-    table: Mapping[str, Sequence[object]], rows: Sequence[int], path: Path, *, path_column: str
+    table: Mapping[str, Sequence[object]], rows: Sequence[int], path: Path, *, path_column: str, place: Place
 ) -> tuple[list[str], list[str]]:
-    """The ids of a table's rows, and their files relative to the table's folder.
+    """The ids of a table's rows, and their files relative to the table's folder; no text where that is refused.
 
     Raises:
         UserError: a path that leaves the folder, or an id that occurs twice.
     """
-    files = ids = [_confined(value, path, row) for value, row in zip(table[path_column], rows, strict=True)]
+    files = ids = _each(table[path_column], rows, place, read=lambda value, row: _confined(value, path, row))
     if ID_COLUMN in table:  # a manifest of `acto apply`
         ids = [text.removeprefix("'") for text in _texts(table[ID_COLUMN], ID_COLUMN, path, rows)]
         if "" in ids:
             raise UserError(f"{path} row {rows[ids.index('')]} has no {ID_COLUMN}")
-    name, times = Counter(ids).most_common(1)[0]
-    if times > 1:
-        twice = [str(row) for each, row in zip(ids, rows, strict=True) if each == name]
-        raise UserError(f"{path}: {name} occurs in rows {', '.join(twice[:_SHOWN])}; each sample needs one row")
+    for name, times in Counter(filter(None, ids)).most_common(_SHOWN):
+        if times > 1:
+            twice = [str(row) for each, row in zip(ids, rows, strict=True) if each == name]
+            place.refuse(f"{path}: {name} occurs in rows {', '.join(twice[:_SHOWN])}; each sample needs one row")
     return ids, files
+
+
+def _each(
+    values: Sequence[object], rows: Sequence[int], place: Place, *, read: Callable[[object, int], str]
+) -> list[str]:
+    """Each row's value as `read` makes it; where all problems are wanted, no text stands for what it refuses."""
+    found, problems = [], []
+    for value, row in zip(values, rows, strict=False):
+        try:
+            found.append(read(value, row))
+        except UserError as error:
+            if place.problems is None:
+                raise
+            found.append("")
+            problems.append(str(error))
+    _refuse_rows(problems, place)
+    return found
+
+
+def _refuse_rows(problems: Sequence[str], place: Place) -> None:
+    """One problem of those that several rows have."""
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more rows" if len(problems) > _SHOWN else ""
+        place.refuse("; ".join(problems[:_SHOWN]) + more)
 
 
 def _texts(values: Sequence[object], column: str, path: Path, rows: Sequence[int]) -> list[str]:
@@ -130,7 +168,9 @@ def _texts(values: Sequence[object], column: str, path: Path, rows: Sequence[int
     return ["" if value is None else str(value) for value in values]
 
 
-def _read_csv(manifest: Path, needed: Sequence[str], optional: Sequence[str]) -> tuple[dict[str, list[str]], list[int]]:
+def _read_csv(
+    manifest: Path, needed: Sequence[str], optional: Sequence[str], place: Place
+) -> tuple[dict[str, list[str]], list[int]]:
     """The columns of a CSV or TSV file by name, and the line on which each row ends."""
     delimiter = "\t" if manifest.suffix.lower() == ".tsv" else ","
     reader = rows_of(read_text(manifest), str(manifest), delimiter=delimiter)
@@ -141,13 +181,18 @@ def _read_csv(manifest: Path, needed: Sequence[str], optional: Sequence[str]) ->
             raise UserError(missing_column(manifest, column, header))
     wanted = {column: header.index(column) for column in (*needed, *optional) if column in header}
     table: dict[str, list[str]] = {column: [] for column in wanted}
-    lines = []
+    lines: list[int] = []
+    odd: list[str] = []
     for line, cells in reader:
         if len(cells) != len(header):
-            raise UserError(f"{manifest} row {line} has {len(cells)} cells, the heading {len(header)}")
+            odd.append(f"{manifest} row {line} has {len(cells)} cells, the heading {len(header)}")
+            if place.problems is None:
+                break
+            continue
         lines.append(line)
         for column, position in wanted.items():
             table[column].append(cells[position].strip())
+    _refuse_rows(odd, place)
     return table, lines
 
 
@@ -166,6 +211,8 @@ def _confined(value: object, manifest: Path, row: int) -> str:
 
 def _split(value: object, manifest: Path, row: int) -> str:
     text = "" if value is None else str(value).lower()
-    if text not in ("train", *TEST_FOLDERS, HELD_OUT):
-        choose(f"split in {manifest} row {row}", text, ("train", *TEST_FOLDERS))
-    return "val" if text in ("valid", "validation") else text
+    if text == HELD_OUT:
+        return text
+    if (split := split_name(text)) is None or split.rest:
+        choose(f"split in {manifest} row {row}", text, ("train", "test", "val", "valid", "validation"))
+    return text if split is None else split.role

@@ -23,12 +23,28 @@ class Place:
     known_classes: tuple[str, ...] = ()
     """The class list of a file that has none of its own; empty: from its labels."""
 
+    problems: list[str] | None = None
+    """Problems that the data have, where all of them are wanted; None: the first is raised."""
+
+    def refuse(self, problem: str) -> None:
+        """Raise a problem, or keep it where all are wanted; then the reader goes on as well as it can.
+
+        Raises:
+            UserError: the problem.
+        """
+        if self.problems is None:
+            raise UserError(problem)
+        self.problems.append(problem)
+
     @property
     def own(self) -> Path:
         """The path of a file or folder that the caller has seen."""
         assert self.path is not None
         return self.path
 
+
+Refuse = Callable[[str], None]
+"""Takes a problem, as `Place.refuse` does."""
 
 Reader = Callable[[DataSpec, Place], Raw]
 """Raises a UserError that says "needs a data root" or "was not found in" where nothing is there; `acto doctor` tells

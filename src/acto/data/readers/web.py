@@ -20,7 +20,7 @@ def read(spec: DataSpec, place: Place, *, num_classes: int) -> Raw:
         layout=f"{name}/train/CLASS/*.jpg and {name}/val/CLASS/*.jpg, {num_classes} classes",
         has=lambda folder: (folder / "train").is_dir() and (folder / "val").is_dir(),
     )
-    raw = labelled(name, read_folder(folder), spec=spec)
+    raw = labelled(name, read_folder(folder, place), spec=spec)
     if len(raw.class_names) == num_classes:
         return raw
     note = f"{folder} has {len(raw.class_names)} classes, the published {name} {num_classes}"
