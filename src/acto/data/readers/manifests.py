@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from acto.core.errors import UserError, choose
+from acto.core.sample_csv import rearmed
 from acto.data.readers.file_tree import links_out
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, TEST_FOLDERS, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
@@ -56,7 +57,7 @@ def read_manifest(manifest: Path, spec: DataSpec) -> Listings:
     labels = _texts(table[spec.label_column], spec.label_column, manifest, rows)
     truths = _texts(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
     if own:
-        labels, truths = ([text.removeprefix("'") for text in texts] for texts in (labels, truths))
+        labels, truths = (list(map(rearmed, texts)) for texts in (labels, truths))
 
     def listing(split: str) -> Listing:
         chosen = [i for i in range(len(ids)) if not splits or splits[i] == split]
@@ -109,9 +110,12 @@ def _ids_and_files(
     Raises:
         UserError: a path that leaves the folder, or an id that occurs twice.
     """
-    files = ids = [_confined(value, path, row) for value, row in zip(table[path_column], rows, strict=True)]
+    values = table[path_column]
     if ID_COLUMN in table:  # a manifest of `acto apply`
-        ids = [text.removeprefix("'") for text in _texts(table[ID_COLUMN], ID_COLUMN, path, rows)]
+        values = [rearmed(value) if isinstance(value, str) else value for value in values]
+    files = ids = [_confined(value, path, row) for value, row in zip(values, rows, strict=True)]
+    if ID_COLUMN in table:
+        ids = list(map(rearmed, _texts(table[ID_COLUMN], ID_COLUMN, path, rows)))
         if "" in ids:
             raise UserError(f"{path} row {rows[ids.index('')]} has no {ID_COLUMN}")
     name, times = Counter(ids).most_common(1)[0]
