@@ -8,6 +8,7 @@ from importlib import import_module
 
 from acto.cli.exit_codes import guarded
 from acto.core.errors import choose
+from acto.core.files import check_locale
 
 COMMANDS = {
     "train": "acto.cli.train:train",
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(tokens: list[str]) -> int:
+    check_locale(tokens)
     command, rest = (tokens[0], tokens[1:]) if tokens else ("--help", [])
     if command in ("-h", "--help", "help"):
         print(USAGE, end="")

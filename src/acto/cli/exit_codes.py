@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from acto.core.errors import UserError
+from acto.core.files import check_locale
 from acto.core.signals import STOPPING, on_signals, signal_name
 from acto.core.terminal import OutputGone, screens
 from acto.core.waiting import Stalled
@@ -81,8 +83,19 @@ def _guarded(command: Callable[[], int]) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding():
+            error = _of_locale(error)
         _tell(f"error: {_described(error)}")
         return 2 if isinstance(error, ValueError) else 1
+
+
+def _of_locale(error: UnicodeEncodeError) -> Exception:
+    """A name from a table that no file has in this locale; any other text that cannot be encoded as it is."""
+    try:
+        check_locale([error.object])
+    except UserError as refused:
+        return refused
+    return error
 
 
 def _tell(text: str) -> None:

@@ -105,7 +105,7 @@ def _made(path: Path) -> bool:
 
 
 def _keeps_out(path: Path) -> bool:
-    """Return True if nobody can lock `path`, which is locked, a second time: flock does nothing on some file systems."""
+    """Return True if a locked file cannot be locked a second time: on some file systems flock does nothing."""
     descriptor = _opened(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,7 +11,8 @@ from typing import Any, TextIO, cast
 
 from acto.core.text import visible
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN)
+"""Errors of a stream that may take more later: a full disk, a pipe that another program has told not to wait."""
 
 
 class OutputGone(BrokenPipeError):
@@ -68,9 +69,7 @@ class Screen:
         except OSError as error:
             if not self._lasting:
                 raise OutputGone(*error.args) if isinstance(error, BrokenPipeError) else error from None
-            if isinstance(error, BlockingIOError):  # another program on the same terminal has asked for that
-                os.set_blocking(self._stream.fileno(), True)
-            elif error.errno not in _FULL:  # where there may be room again
+            if error.errno not in _FULL:
                 self._drop()
 
     def _drop(self) -> None:

@@ -27,8 +27,7 @@ def warn_of(files: Iterable[str]) -> None:
     """Warn that these files are waited for."""
     names = sorted(set(files))
     shown = ", ".join(map(visible, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))
-    what = f"waiting for {shown}" if names else "waiting for pictures"
-    text = f"{what}, for {PATIENCE:.0f} seconds already: does that disk or network folder answer? Ctrl-C ends it"
+    text = f"waiting for {shown} for {PATIENCE:.0f} seconds: does that disk or network folder answer? Ctrl-C ends it"
     warnings.warn(text, Stalled, stacklevel=2)
 
 

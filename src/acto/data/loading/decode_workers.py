@@ -211,9 +211,10 @@ def _watched(batches: Iterable[Any], desks: Sequence[Desk]) -> Iterator[Any]:
     def watch() -> None:
         told = math.inf
         while not ended.wait(waiting.PATIENCE / 10):
-            if since != told and time.monotonic() - since >= waiting.PATIENCE:
+            paths = [path for desk in desks if (path := desk.path())]
+            if paths and since != told and time.monotonic() - since >= waiting.PATIENCE:
                 told = since
-                waiting.warn_of(filter(None, (desk.path() for desk in desks)))
+                waiting.warn_of(paths)
 
     if desks:
         threading.Thread(target=watch, daemon=True).start()
