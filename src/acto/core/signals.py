@@ -20,7 +20,7 @@ STOPPING = tuple(sorted(map(int, signal.valid_signals() - {getattr(signal, name,
 """Numbers of the signals that end a process in good order: Ctrl-C, a closed terminal, a limit of processor time, a
 batch system's warning and the real-time signals among them."""
 _blocks: list[tuple[Handler, list[int]]] = []
-"""Of each on_signals that is under way, the handler that the system has, and the signals that ended it."""
+"""Blocks of on_signals under way: the handler that the system has, and the signals that ended it."""
 
 
 def signal_name(number: int) -> str:
