@@ -8,6 +8,7 @@ from importlib import import_module
 
 from acto.cli.exit_codes import guarded
 from acto.core.errors import choose
+from acto.core.files import check_locale
 
 COMMANDS = {
     "train": "acto.cli.train:train",
@@ -27,6 +28,11 @@ COMMANDS = {
     "bench": "acto.cli.bench:bench",
 }
 """Function of each command. It takes what stands behind its name, and returns the exit code."""
+LASTING = {"train", "features", "audit", "review", "apply", "exchange", "export", "sweep", "demo"}
+"""Commands that make files and go on where nobody can read what they say. The others' work is what they print, unless
+--out names a file for it."""
+PRINTING = {"-h", "--help", "--dry-run", "--print-config"}
+"""Flags with which those print and do nothing else."""
 USAGE = """\
 usage: acto COMMAND ...
 
@@ -69,10 +75,13 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `acto` with `argv` (without the program's name; None: the process's) and return the exit code."""
     tokens = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _dispatch(tokens))
+    words = {token.partition("=")[0] for token in tokens}
+    makes_files = not LASTING.isdisjoint(tokens[:1]) or "--out" in words
+    return guarded(lambda: _dispatch(tokens), lasting=makes_files and not PRINTING & words)
 
 
 def _dispatch(tokens: list[str]) -> int:
+    check_locale(tokens)
     command, rest = (tokens[0], tokens[1:]) if tokens else ("--help", [])
     if command in ("-h", "--help", "help"):
         print(USAGE, end="")

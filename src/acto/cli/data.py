@@ -8,7 +8,7 @@ from acto.cli.flags import settings_of
 from acto.cli.parser import Parser
 from acto.core.errors import UserError, choose
 from acto.core.settings import from_values
-from acto.core.text import aligned, percent
+from acto.core.text import aligned, percent, visible
 from acto.data.check import DataReport, check_data
 from acto.data.samples import DataSpec
 from acto.runs.resolve import checked
@@ -32,7 +32,7 @@ def data(tokens: Sequence[str]) -> int:
         raise UserError("`acto data check` needs a SOURCE: a named data set or a path")
     spec = from_values(DataSpec, checked({"data": given})["data"])
     report = check_data(spec, data_root=spec.root)
-    print("\n".join(_report_lines(report)))
+    print("\n".join(map(visible, _report_lines(report))))
     return 0 if report.is_usable else 2
 
 

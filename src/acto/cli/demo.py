@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,6 +19,7 @@ from acto.compare.demo import MLP, NUM_SEEDS, TITLES, has_package, report_page, 
 from acto.compare.demo_trials import RATES, measure_all, trials_of
 from acto.core.errors import UserError, check_range
 from acto.core.resources import usable_cores
+from acto.core.terminal import for_drawing
 from acto.core.text import duration
 from acto.runs.recipes.by_data import setting_for
 from acto.training import evaluation
@@ -57,12 +56,12 @@ def main(tokens: Sequence[str]) -> int:
 
     setting, started = setting_for("digits"), time.monotonic()
     trials = trials_of(range(num_seeds), methods=methods)
-    with _exit_when_terminated(), _progress(len(trials)) as tell:
+    with _progress(len(trials)) as tell:
         outcomes = measure_all(trials, setting, MLP, workers=workers, tell=tell)
     seconds = time.monotonic() - started
 
     rows = summarize(outcomes)
-    console = Console(highlight=False)
+    console = Console(file=for_drawing(sys.stdout), highlight=False)
     for rate in RATES:
         console.print(table(rows, rate=rate))
         console.print(verdict(rows, rate=rate), soft_wrap=True)
@@ -75,22 +74,8 @@ def main(tokens: Sequence[str]) -> int:
     )
     facts = {"command": shlex.join(["acto", "demo", *tokens]), "seconds": seconds, "workers": workers}
     report_page(out, outcomes, rows, setting=setting, facts=facts)
-    console.print(f"look next at {out / 'report.html'}", soft_wrap=True)
+    print(f"look next at {out / 'report.html'}")
     return 0
-
-
-@contextmanager
-def _exit_when_terminated() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that no worker is left behind; the exit code is 143."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def main(script: str, argv: Sequence[str] | None = None) -> int:
         argv: its arguments; None: the process's.
     """
     tokens = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _run(script, tokens))
+    return guarded(lambda: _run(script, tokens), lasting=not {"-h", "--help", "--dry-run", "--dry_run"} & set(tokens))
 
 
 def _run(script: str, tokens: Sequence[str]) -> int:

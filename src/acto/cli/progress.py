@@ -12,7 +12,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TimeRemainingColumn
 
-from acto.core.text import aligned, counted, duration, percent
+from acto.core.terminal import behind_screens, for_drawing
+from acto.core.text import aligned, counted, duration, percent, visible
 from acto.runs.events import EpochDone, Event, Note, RunFinished, RunStarted, StepDone
 
 HEARTBEAT_SECONDS = 30.0
@@ -42,7 +43,9 @@ class Bar:
         self.silent = silent
         self.stream = sys.stderr if stream is None else stream
         # rich reads NO_COLOR and TERM by itself.
-        console = Console(file=self.stream, force_terminal=terminal, highlight=False, soft_wrap=True, emoji=False)
+        console = Console(
+            file=for_drawing(self.stream), force_terminal=terminal, highlight=False, soft_wrap=True, emoji=False
+        )
         self.is_drawn = console.is_terminal and not silent
         self._progress = Progress(*looks, console=console, transient=True)
         self._task: TaskID | None = None
@@ -59,9 +62,9 @@ class Bar:
         """One line, above the bar if there is one."""
         self._last_sign = self._clock()
         if self.is_drawn:
-            self._progress.console.print(text, markup=False)
+            self._progress.console.print(visible(text), markup=False)
         elif not self.silent:
-            print(text, file=self.stream, flush=True)
+            print(visible(text), file=self.stream, flush=True)
 
     def show(
         self, done: int | None = None, total: int | None = None, *, anew: bool = False, sign: str = "", **texts: Any
@@ -85,6 +88,7 @@ class Bar:
             self._progress.reset(self._task, total=total)
         self._progress.update(self._task, completed=done, total=total, **texts)
         self._progress.start()
+        behind_screens()
 
     def stop(self) -> None:
         """Put the terminal back as it was."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import webbrowser
 from collections.abc import Sequence
 
@@ -21,7 +20,7 @@ from acto.run_folder.reading import RunRecord, read_run
 
 
 def review(tokens: Sequence[str]) -> int:
-    """The command `acto review RUN`; returns the exit code: 0 after Ctrl-C, 143 after SIGTERM."""
+    """The command `acto review RUN`; returns the exit code: 0 after Ctrl-C, 143 after SIGTERM, ..."""
     parser = Parser(
         "acto review",
         "Serve a run's report page here and save each decision in RUN/decisions.csv at once. Ctrl-C ends it.",
@@ -49,8 +48,8 @@ def review(tokens: Sequence[str]) -> int:
                 webbrowser.open(server.address)
             try:
                 server.serve_forever()
-            except Terminated:
-                code = 128 + signal.SIGTERM
+            except Terminated as stop:
+                code = stop.exit_code
             except KeyboardInterrupt:
                 pass
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.signals import STOPPING, on_signals, spared_children
 from acto.data.noise import NoiseSpec, sha256_of_labels
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load_data
@@ -245,13 +246,10 @@ def processes(count: int) -> Iterator[Executor]:
 def _undisturbed() -> Iterator[None]:
     """Hold back Ctrl-C and SIGTERM: interrupted while it starts a process, Python loses track of that process."""
     held: list[int] = []
-    names = (signal.SIGINT, signal.SIGTERM)
-    before = {name: signal.signal(name, lambda signum, frame: held.append(signum)) for name in names}
     try:
-        yield
+        with on_signals(STOPPING, lambda signum, frame: held.append(signum)), spared_children():
+            yield
     finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
         for signum in held[:1]:
             signal.raise_signal(signum)
 

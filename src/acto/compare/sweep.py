@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +19,10 @@ from acto.compare.sweep_launchers import (
 from acto.compare.sweep_view import View
 from acto.core.errors import RunError, UserError
 from acto.core.locks import FolderLock
-from acto.core.signals import on_signals
+from acto.core.signals import STOPPING, on_signals
 from acto.run_folder.reading import RunRecord, read_run
 
 POLL_SECONDS = 0.2
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 # The command line.
@@ -74,7 +72,7 @@ def _signals() -> Iterator[list[int]]:
     def note(signum: int, frame: FrameType | None) -> None:
         arrived.append(signum)
 
-    with on_signals(SIGNALS, note):
+    with on_signals(STOPPING, note):
         yield arrived
 
 

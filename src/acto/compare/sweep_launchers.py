@@ -19,6 +19,7 @@ from acto.core.files import disk_errors, write_atomically
 from acto.core.locks import FolderLock, is_locked
 from acto.core.resources import usable_cores
 from acto.core.settings import plain
+from acto.core.signals import signal_name
 from acto.run_folder.reading import MARK, RunRecord, last_checkpoint, read_run
 
 FolderState = Literal["new", "finished", "in use", "resume", "redo", "foreign"]
@@ -256,7 +257,7 @@ def last_words(log: Path, *, start: int, exit_code: int) -> str:
         exit_code: negative for a signal.
     """
     if exit_code < 0:
-        return f"killed by {signal.Signals(-exit_code).name}"
+        return f"killed by {signal_name(-exit_code)}"
     try:
         with open(log, "rb") as file:
             file.seek(start)

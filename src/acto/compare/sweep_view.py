@@ -13,9 +13,11 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from acto.compare.sweep_launchers import Item, Outcome, state_of
-from acto.core.text import aligned, counted, duration, percent
+from acto.core.terminal import behind_screens, for_drawing
+from acto.core.text import aligned, counted, duration, percent, visible
 
 
 class View:
@@ -44,12 +46,13 @@ class View:
         self.clock = clock
         self.started = clock()
         self.stream = sys.stderr if stream is None else stream
-        console = Console(file=self.stream, force_terminal=terminal, highlight=False)
+        console = Console(file=for_drawing(self.stream), force_terminal=terminal, highlight=False)
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> View:
         if self.live is not None:
             self.live.start()
+            behind_screens()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -107,16 +110,15 @@ class View:
         table = Table("run", "epoch", "time", box=None, title=self.progress(), title_justify="left")
         for item in self.items:
             if item.outcome in ("running", "stopped"):
-                table.add_row(
-                    item.place.name, _epoch(item), duration(self.clock() - item.started) if item.started else ""
-                )
+                seconds = duration(self.clock() - item.started) if item.started else ""
+                table.add_row(Text(visible(item.place.name)), _epoch(item), seconds)
         self.live.update(table, refresh=True)
 
     def _say(self, text: str) -> None:
         if self.live is not None:
-            self.live.console.print(text, markup=False, soft_wrap=True)
+            self.live.console.print(visible(text), markup=False, soft_wrap=True)
         else:
-            print(text, file=self.stream, flush=True)
+            print(visible(text), file=self.stream, flush=True)
 
     def _count(self, outcome: Outcome) -> int:
         return sum(item.outcome == outcome for item in self.items)

@@ -10,10 +10,11 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from acto.core.errors import RunError
+from acto.core.errors import RunError, UserError
 
 OnPoint = Callable[[str], None]
 """Called with a point's name inside a save; the fault-injection tests kill the process there."""
@@ -37,6 +38,30 @@ def disk_errors(what: str, hint: str = "") -> Iterator[None]:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         where = f" ({error.filename})" if error.filename else ""
         raise RunError(f"cannot {what}: {reason}{where}.{' ' if hint else ''}{hint}") from error
+
+
+def check_locale(names: Iterable[str]) -> None:
+    """Check that names of files stay the same on their way through a run's files, which hold UTF-8.
+
+    Raises:
+        UserError: one does not, because Python takes names for another encoding here; names the locale.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8":
+        return
+    for name in names:
+        if not name.isascii() and _in_utf8(name) != name:
+            raise UserError(
+                f"the name {_in_utf8(name)!r} cannot be kept: names of files are {encoding} in this locale (LC_ALL, "
+                "LC_CTYPE or LANG), and UTF-8 in what acto writes. Set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+            )
+
+
+def _in_utf8(name: str) -> str:
+    try:
+        return os.fsencode(name).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # it comes from a table, and is no name that a file could have here
+        return ascii(name)[1:-1]
 
 
 def pass_point(point: str) -> None:

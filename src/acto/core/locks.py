@@ -17,7 +17,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 HELD = ".held"
-"""Suffix of the file that stands for a lock where there is no flock."""
+"""Suffix of the file that stands for a lock where there is no flock, or one that keeps nobody out."""
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _held: set[FolderLock] = set()
 
@@ -25,13 +25,14 @@ _held: set[FolderLock] = set()
 class FolderLock:
     """Keeps a second process out of a folder. The system lets go of it when the process ends, however it ends.
 
-    A system without flock (Windows) has no such lock. There a file beside `path`, made by one process alone and
-    deleted by release(), keeps the second process out; a process that is killed leaves it, and the message names it.
+    A system without flock (Windows) has no such lock, and some network file systems have one that keeps nobody out.
+    There a file beside `path`, made by one process alone and deleted by release(), keeps the second process out; a
+    process that is killed leaves it, and the message names it.
 
     Args:
         path: the lock's file in that folder; made if it is missing, and left there.
-        on_wait: called if another process holds the lock, before waiting for it; None: refuse. Without flock this
-            refuses too, for the holder may be dead.
+        on_wait: called if another process holds the lock, before waiting for it; None: refuse. Without a flock that
+            works this refuses too, for the holder may be dead.
 
     Raises:
         UserError: another process holds it (names that process), or `path` is a link.
@@ -44,11 +45,14 @@ class FolderLock:
         with disk_errors(f"lock {path.parent}", "Choose a folder on another file system."):
             descriptor = _opened(path)
             try:
-                if not _take(path, descriptor):
-                    if on_wait is None or fcntl is None:
+                if fcntl is not None and not _try_flock(descriptor, fcntl.LOCK_EX):
+                    if on_wait is None:
                         raise UserError(_in_use(path, os.read(descriptor, 200)))
                     on_wait()
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
+                self._by_file = fcntl is None or not _keeps_out(path)
+                if self._by_file and not _made(_stand_in(path)):
+                    raise UserError(_in_use(path, os.read(descriptor, 200), by_file=True))
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -64,9 +68,9 @@ class FolderLock:
     def release(self) -> None:
         """Let others in; nothing if that has happened."""
         if self._descriptor is not None:
-            if fcntl is None:
+            if self._by_file:
                 _stand_in(self._path).unlink(missing_ok=True)
-            else:
+            if fcntl is not None:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self._forget()
 
@@ -91,19 +95,30 @@ def _stand_in(path: Path) -> Path:
     return path.with_name(path.name + HELD)
 
 
-def _take(path: Path, descriptor: int) -> bool:
-    if fcntl is not None:
-        return _try_flock(descriptor, fcntl.LOCK_EX)
+def _made(path: Path) -> bool:
+    """Make a file; False if it is there."""
     try:
-        os.close(os.open(_stand_in(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except FileExistsError:
         return False
     return True
 
 
-def _in_use(path: Path, note: bytes) -> str:
+def _keeps_out(path: Path) -> bool:
+    """Return True if a locked file cannot be locked a second time: on some file systems flock does nothing."""
+    descriptor = _opened(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _in_use(path: Path, note: bytes, *, by_file: bool = False) -> str:
     owner = note.decode("utf-8", "replace").strip() or "another process"
-    hint = f", or delete {_stand_in(path)} if that process has ended" if fcntl is None else ""
+    hint = f", or delete {_stand_in(path)} if that process has ended" if by_file else ""
     return f"{path.parent} is in use by {owner}; choose another folder{hint}"
 
 
@@ -121,7 +136,7 @@ def _try_flock(descriptor: int, kind: int) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Return True if a living process holds the FolderLock at `path`; without flock also if it died with it."""
+    """Return True if a living process holds the FolderLock at `path`; without a flock also if it died with it."""
     if fcntl is None:
         return _stand_in(path).exists()
     try:
@@ -129,7 +144,14 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _try_flock(descriptor, fcntl.LOCK_SH)
+        if not _try_flock(descriptor, fcntl.LOCK_SH):
+            return True
+        if not _stand_in(path).exists():
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not _keeps_out(path)
+    except BlockingIOError:  # somebody else is looking, so that there are locks
+        return False
     finally:
         os.close(descriptor)
 

@@ -20,17 +20,28 @@ Column = Sequence[Any] | np.ndarray[Any, Any]
 
 # The per-sample table.
 
-_FORMULA = tuple("=+-@\t\r'")
-"""First characters of what a spreadsheet may run, and the apostrophe that disarms them."""
-_MARKED = re.compile(r"""[,"\r]|^[=+@\t'-]|^$""", re.MULTILINE)
+_SIGNS = r"=+@＝＋－＠﹦﹢﹣﹫−\-"
+"""First characters of what a spreadsheet may run: some take full-width and small forms for the usual ones."""
+_UNSEEN = (
+    r'\0-\x08\x0b\x0c\x0e-\x20"\x7f-\xa0\xad\u034f\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000'
+    r"\u3164\ufe00-\ufe0f\ufeff\udc80-\udcff"
+)
+"""Characters that a spreadsheet may drop before it looks for a sign, and the quotation mark, which CSV doubles."""
+_CUTS = r";|\t\r\n,"
+"""Characters at which a spreadsheet may cut a cell, if it is told another separator or looks for one by itself."""
+_FORMULA = re.compile(rf"\A(?=['\t\r\n]|[{_UNSEEN}]*[{_SIGNS}])|(?<=[{_CUTS}])(?='*[{_UNSEEN}]*[{_SIGNS}])")
+"""Finds the places at which an apostrophe disarms a text. Where one stands already it gets another, so that the way
+back is sure; behind a cut only before a sign: tables of earlier versions hold bare ones elsewhere."""
+_DISARMED = re.compile(rf"\A'|(?<=[{_CUTS}])'(?='*[{_UNSEEN}]*[{_SIGNS}])")
+_MARKED = re.compile(rf"""[,"\r\t;|]|^['{_UNSEEN}{_SIGNS}]|^$""", re.MULTILINE)
 """Finds, in texts that stand one a line, what may not be written as it is."""
 
 
 def sample_csv(columns: Mapping[str, Column]) -> tuple[bytes, dict[str, str]]:
     """The table as CSV, and the type of each column: "str" or a numpy name.
 
-    A string that a spreadsheet would take for a formula gets a leading apostrophe. Names of files that are no UTF-8
-    keep their bytes.
+    A string that a spreadsheet would take for a formula gets an apostrophe, see `disarmed`. Names of files that are no
+    UTF-8 keep their bytes.
     """
     lengths = {name: len(column) for name, column in columns.items()}
     assert len(set(lengths.values())) == 1, f"columns of different lengths: {lengths}"
@@ -54,7 +65,7 @@ def read_sample_csv(path: Path, types: Mapping[str, str]) -> dict[str, np.ndarra
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file, strict=True)
             header = next(rows, [])
-            if [_rearm(name) for name in header] != list(types):
+            if [rearmed(name) for name in header] != list(types):
                 raise ValueError(f"its columns are {', '.join(header)}, not {', '.join(types)}")
             columns: list[list[str]] = [[] for _ in types]
             # Some rows at a time: with millions of lists at hand Python would spend its time on looking for garbage.
@@ -62,7 +73,7 @@ def read_sample_csv(path: Path, types: Mapping[str, str]) -> dict[str, np.ndarra
                 for column, cells in zip(columns, zip(*part, strict=True), strict=True):
                     column += cells
         return {
-            name: list(map(_rearm, texts)) if kind == "str" else _array(texts, kind)
+            name: list(map(rearmed, texts)) if kind == "str" else _array(texts, kind)
             for (name, kind), texts in zip(types.items(), columns, strict=True)
         }
     except (ValueError, OverflowError, csv.Error) as error:
@@ -133,8 +144,13 @@ def _all_quoted(texts: list[str]) -> list[str]:
 
 
 def disarmed(text: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet would take for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """Put an apostrophe before what a spreadsheet would take for a formula, whichever separator it cuts cells at."""
+    return _FORMULA.sub("'", text)
+
+
+def rearmed(text: str) -> str:
+    """Take the apostrophes off again that `disarmed` has put on."""
+    return _DISARMED.sub("", text)
 
 
 def _quoted(text: str) -> str:
@@ -144,7 +160,3 @@ def _quoted(text: str) -> str:
         return text
     escaped = text.replace('"', '""')
     return f'"{escaped}"'
-
-
-def _rearm(text: str) -> str:
-    return text.removeprefix("'")

@@ -35,13 +35,20 @@ def bytes_in_words(num_bytes: float) -> str:
     return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
 
 
-def visible(text: str) -> str:
-    """A text from outside on one line: what a terminal would obey or could not show comes as backslash codes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def visible(text: str, *, keep: str = "") -> str:
+    """A text from outside on one line: what a terminal would obey or could not show comes as backslash codes.
+
+    Args:
+        text: any.
+        keep: characters that stay as they are, such as line breaks.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
     """Rows of cells as lines with aligned columns."""
-    rows = list(rows)
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

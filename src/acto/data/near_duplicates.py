@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.resources import usable_cores
+from acto.core.waiting import in_threads
 from acto.data.pictures.files import BadImage, decode_rgb
 from acto.data.samples import Samples
 
@@ -135,8 +135,8 @@ def _averaging(length: int) -> npt.NDArray[np.float32]:
 
 
 def _of_files(paths: Iterable[Path], max_pixels: int | None) -> Vectors:
-    with ThreadPoolExecutor(usable_cores()) as pool:  # Pillow decodes without the interpreter's lock
-        rows = list(pool.map(partial(_of_file, max_pixels=max_pixels), paths))
+    # Pillow decodes without the interpreter's lock.
+    rows = list(in_threads(partial(_of_file, max_pixels=max_pixels), list(paths), threads=usable_cores()))
     return np.stack(rows) if rows else np.zeros((0, SIDE * SIDE), np.float32)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from acto.core.errors import UserError, choose, closest
+from acto.core.files import check_locale
 from acto.data.apply_noise import noise_facts, with_noise
 from acto.data.catalog import SOURCES
 from acto.data.classes import check_every_class_occurs
@@ -58,6 +59,7 @@ def load_data(
     noise = _noise_of(spec)
     on_bad_image = choose("on_bad_image", on_bad_image or spec.on_bad_image, ("error", "drop"))
     raw = read(spec, data_root=data_root, download=download)
+    check_locale(str(path) for part in (raw.train, raw.test) if part is not None for path in part.paths or ())
     raw = without_bad_pictures(raw, spec, drop=on_bad_image == "drop", workers=workers)
     check_every_class_occurs(raw.train.labels, raw.class_names, place=raw.name)
     if spec.classes and spec.classes != raw.class_names:

@@ -20,7 +20,7 @@ import yaml
 
 from acto.core.errors import UserError
 from acto.core.files import disk_errors, write_atomically
-from acto.core.sample_csv import sample_csv
+from acto.core.sample_csv import disarmed, sample_csv
 from acto.core.settings import flatten, from_values, plain
 from acto.data.classes import UNKNOWN
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, NONE_OF_THESE
@@ -185,7 +185,7 @@ def _relative(file: Path, folder: Path) -> str:
     if text != text.strip() or "\\" in text:
         raise UserError(f"a manifest cannot hold {text!r}: no backslash, no space at an end of a path; rename the file")
     # The same path to a reader, and no formula to a spreadsheet.
-    return f"./{text}" if text.startswith(tuple("=+-@\t\r'")) else text
+    return f"./{text}" if disarmed(text).startswith("'") else text
 
 
 def _arrays(dataset: Dataset, kept: npt.NDArray[np.int64], labels: Texts, originals: Texts) -> bytes:

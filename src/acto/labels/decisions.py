@@ -19,7 +19,7 @@ import numpy.typing as npt
 from acto.core.errors import UserError, choose, closest
 from acto.core.files import append, disk_errors, write_atomically
 from acto.core.locks import FolderLock, is_locked
-from acto.core.sample_csv import sample_csv
+from acto.core.sample_csv import rearmed, sample_csv
 from acto.data.readers.text_files import read_text, rows_of
 from acto.labels.report import LabelReport
 
@@ -161,7 +161,7 @@ def _rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]:
                 f"{path} line {line} has {len(cells)} cells, not {len(DECISION_COLUMNS)}; a row that a crash cut "
                 "off is dropped by `acto review`"
             )
-        yield line, [cell.removeprefix("'") for cell in cells]
+        yield line, list(map(rearmed, cells))
 
 
 def corrected(report: LabelReport, decisions: Mapping[int, Decision]) -> tuple[list[str], npt.NDArray[np.bool_]]:

@@ -25,7 +25,7 @@ from markupsafe import escape
 
 from acto.core.errors import UserError, choose
 from acto.core.files import disk_errors, write_atomically
-from acto.core.sample_csv import sample_csv
+from acto.core.sample_csv import rearmed, sample_csv
 from acto.data.readers.text_files import check_titles, read_text, rows_of
 from acto.labels.decisions import Decision, decide, printable, row_of_id
 from acto.labels.report import LabelReport
@@ -311,6 +311,6 @@ def _from_cleanlab(text: str, report: LabelReport) -> Iterator[Verdict]:
             raise UserError(f"row {line} has {len(row_cells)} cells, the heading {len(titles)}")
         cells = dict(zip(titles, row_cells, strict=True))
         verdict = choose("value of is_label_issue", cells["is_label_issue"].lower(), ("true", "false"))
-        row = _row(cells["id"].removeprefix("'"), rows) if has_ids else place
+        row = _row(rearmed(cells["id"]), rows) if has_ids else place
         if verdict == "true":
-            yield _verdict(row, cells["predicted_label"].removeprefix("'"), report)
+            yield _verdict(row, rearmed(cells["predicted_label"]), report)

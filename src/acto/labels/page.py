@@ -12,7 +12,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from markupsafe import Markup
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_columns import of_page
 from acto.core.text import counted, percent
+from acto.core.waiting import in_threads
 from acto.labels.decisions import DECISION_COLUMNS, DECISIONS_FILE, Decision, printable
 from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
@@ -151,8 +151,8 @@ def _policy(style: str, script: str, *, served: bool) -> str:
 def _pictures(rows: Sequence[int], picture_of: PictureOf | None) -> list[str]:
     if picture_of is None:
         return []
-    with ThreadPoolExecutor(_THREADS) as pool:  # decoding releases Python's lock
-        return list(map(data_uri, pool.map(picture_of, rows)))
+    # Decoding releases Python's lock.
+    return list(map(data_uri, in_threads(picture_of, rows, threads=_THREADS, file_of="the picture of row {}".format)))
 
 
 def _data(

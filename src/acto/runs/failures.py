@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -12,17 +11,15 @@ import torch
 
 from acto.core.distributed import lost_another, world
 from acto.core.errors import RunError
-from acto.core.signals import on_signals
+from acto.core.signals import STOPPING, on_signals, signal_name
 from acto.training.divergence import DivergedError
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM reached a run: what the last checkpoint holds is safe."""
+    """SIGINT, SIGTERM or another signal reached a run: what the last checkpoint holds is safe."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        super().__init__(f"stopped by {signal_name(signum)}")
         self.exit_code = 128 + signum
 
 
@@ -40,14 +37,14 @@ class Stop:
 
 @contextmanager
 def signals_raise() -> Iterator[Stop]:
-    """Turn SIGINT and SIGTERM into Interrupted, at once; only the main thread of a process can."""
+    """Turn SIGINT, SIGTERM and their like into Interrupted, at once; only the main thread of a process can."""
     stop = Stop()
 
     def note_and_raise(signum: int, frame: FrameType | None) -> None:
         stop.signum = signum
         stop.check()
 
-    with on_signals(SIGNALS, note_and_raise):
+    with on_signals(STOPPING, note_and_raise):
         yield stop
 
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from acto.core import waiting
 from acto.core.errors import RunError
+from acto.core.signals import spared_children
 from acto.data.pictures.files import BadImage, scaled_rgb
 from acto.data.pictures.pixel_store import StoredPixels
 from acto.data.views.pipelines import window
 from acto.data.views.spec import ViewSpec
+
+_LONGEST_PATH = 1024
+"""Bytes of a path that a warning has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,7 @@ class Decoder(Dataset[Tensor | BadImage]):
     def __init__(self, spec: ViewSpec, *, max_pixels: int | None, stored: StoredPixels | None = None) -> None:
         assert spec.size is not None
         self._spec, self._size, self._max_pixels, self._stored = spec, spec.size, max_pixels, stored
+        self.desk: Desk | None = None
 
     def __getitem__(self, request: Request) -> Tensor | BadImage:
         """(views, B, size, size, 3) uint8."""
@@ -62,7 +72,8 @@ class Decoder(Dataset[Tensor | BadImage]):
             picture = None if self._stored is None or places is None else self._stored.picture(places[i])
             if picture is None:
                 try:
-                    scaled = scaled_rgb(path, short=self._spec.resize or self._size, max_pixels=self._max_pixels)
+                    with nullcontext() if self.desk is None else self.desk.working_on(path):
+                        scaled = scaled_rgb(path, short=self._spec.resize or self._size, max_pixels=self._max_pixels)
                 except BadImage as bad:
                     return bad
                 picture = torch.from_numpy(np.array(scaled))
@@ -92,8 +103,45 @@ def _cut(picture: Tensor, top: int, left: int, *, flip: bool, into: Tensor) -> N
     into.copy_(inside.flip(1) if flip else inside)
 
 
+class Desk:
+    """A worker's place in memory that the main process sees: which process works there, and on which picture.
+
+    Args:
+        context: starts the worker.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        self._process = context.RawValue("i", 0)
+        self._path = context.RawArray("c", _LONGEST_PATH)
+
+    def take(self) -> None:
+        """Sit down: called in the worker."""
+        self._process.value = os.getpid()
+
+    @contextmanager
+    def working_on(self, path: str) -> Iterator[None]:
+        """Leave the picture's name there inside the block."""
+        self._path.value = os.fsencode(path)[: _LONGEST_PATH - 1]
+        try:
+            yield
+        finally:
+            self._path.value = b""
+
+    def path(self) -> str:
+        """The picture that is being read; empty if none is."""
+        return os.fsdecode(self._path.value)
+
+    def kill(self) -> None:
+        """End the process. SIGTERM would have to wait for what hangs in the system."""
+        if self._process.value:
+            with suppress(OSError):
+                os.kill(self._process.value, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
 class Workers:
     """Processes that can be given one pass after another, until they are closed or forgotten.
+
+    Where no batch has come for a minute, a warning names the pictures that they are at.
 
     Args:
         decoder: what they do.
@@ -103,15 +151,17 @@ class Workers:
 
     def __init__(self, decoder: Decoder, count: int, *, pinned: bool) -> None:
         self._requests = _Requests()
+        context = _context() if count else None
+        self._desks = [] if context is None else [Desk(context) for _ in range(count)]
         self._loader: DataLoader[Any] = DataLoader(
             decoder,
             batch_size=None,
             sampler=self._requests,
             num_workers=count,
             persistent_workers=count > 0,
-            multiprocessing_context=_context() if count else None,
+            multiprocessing_context=context,
             pin_memory=pinned,
-            worker_init_fn=_live_with_the_parent,
+            worker_init_fn=partial(_live_with_the_parent, self._desks),
             generator=torch.Generator(),  # or every pass would draw from the global one
         )
 
@@ -125,7 +175,7 @@ class Workers:
         self._requests.waiting = requests
         try:
             # Without a name for the iterator: a traceback would keep it, and with it the processes.
-            for windows in self._loader:
+            for windows in _watched(self._loader, self._desks):
                 if isinstance(windows, BadImage):
                     raise windows
                 yield windows
@@ -138,8 +188,49 @@ class Workers:
             ) from error
 
     def close(self) -> None:
-        """End the processes and wait for them. A traceback may keep this object alive, but not the loader."""
+        """End the processes and wait for them. A traceback may keep this object alive, but not the loader.
+
+        A process that has been at one picture for some time is killed: it may wait for it for ever.
+        """
+        before = [desk.path() for desk in self._desks]
+        end = time.monotonic() + waiting.GRACE
+        hung = [(desk, path) for desk, path in zip(self._desks, before, strict=True) if path]
+        while hung and time.monotonic() < end:
+            time.sleep(0.02)
+            hung = [(desk, path) for desk, path in hung if desk.path() == path]
+        for desk, _ in hung:
+            desk.kill()
         del self._loader
+
+
+def _watched(batches: Iterable[Any], desks: Sequence[Desk]) -> Iterator[Any]:
+    """Hand the batches on, and warn of the pictures at hand where the next one does not come for long."""
+    since = math.inf
+    ended = threading.Event()
+
+    def watch() -> None:
+        told = math.inf
+        while not ended.wait(waiting.PATIENCE / 10):
+            paths = [path for desk in desks if (path := desk.path())]
+            if paths and since != told and time.monotonic() - since >= waiting.PATIENCE:
+                told = since
+                waiting.warn_of(paths)
+
+    if desks:
+        threading.Thread(target=watch, daemon=True).start()
+    with spared_children():
+        iterator = iter(batches)
+    try:
+        while True:
+            since = time.monotonic()
+            batch = next(iterator)
+            since = math.inf
+            yield batch
+    except StopIteration:
+        return
+    finally:
+        ended.set()
+        del iterator
 
 
 class _Requests:
@@ -152,7 +243,7 @@ class _Requests:
         return iter(self.waiting)
 
 
-def _live_with_the_parent(worker: int) -> None:
+def _live_with_the_parent(desks: Sequence[Desk], worker: int) -> None:
     """End this worker when the process that it serves dies, and only then.
 
     A killed process cannot end its workers, and torch's own watch looks at the process that forked them: here the fork
@@ -160,6 +251,10 @@ def _live_with_the_parent(worker: int) -> None:
     """
     # A Ctrl-C in a terminal reaches the workers too, but their end is the main process's affair.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    desks[worker].take()
+    info = get_worker_info()
+    assert info is not None, "this is not a worker"
+    cast(Decoder, info.dataset).desk = desks[worker]
     parent = multiprocessing.parent_process()
     assert parent is not None, "this is not a worker"
 

@@ -23,7 +23,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, sha256_of, write_atomically
 from acto.core.locks import FolderLock
 from acto.core.resources import usable_cores
+from acto.core.waiting import in_threads
 from acto.data.pictures.files import BadImage, inspect, scaled_rgb, scaled_size
 from acto.data.pictures.pixel_store import MemoryFile, Pixels, StoredPixels
 
@@ -125,15 +125,12 @@ class _Job:
             return len(group)
 
         done, told = 0, 0.0
-        pool = ThreadPoolExecutor(min(self.threads, max(1, len(rows) // count + 1)))
-        try:
-            for finished in as_completed([pool.submit(work, start) for start in range(0, len(rows), count)]):
-                done += finished.result()
-                if done < len(rows) and done / len(rows) >= told + 0.1:
-                    told = done / len(rows)
-                    self.say(f"stored {done:,} of {len(rows):,} pictures")
-        finally:
-            pool.shutdown(cancel_futures=True)
+        file_of: Callable[[int], Path] = lambda start: self.paths[rows[start]]  # noqa: E731
+        for finished in in_threads(work, range(0, len(rows), count), threads=self.threads, file_of=file_of):
+            done += finished
+            if done < len(rows) and done / len(rows) >= told + 0.1:
+                told = done / len(rows)
+                self.say(f"stored {done:,} of {len(rows):,} pictures")
 
 
 def _in_memory(job: _Job) -> tuple[Places, StoredPixels]:
@@ -229,17 +226,16 @@ class _Found:
             for name, (_, pictures) in self._indexes.items()
             if name not in self._checked and any(stamp in wanted for stamp, *_ in pictures)
         ]
-        with ThreadPoolExecutor(threads) as pool:
-            for name, fault in zip(new, pool.map(self._fault, new), strict=True):
-                if fault:
-                    self.faults[name] = fault
-                    del self._indexes[name]
-                    continue
-                self._checked.add(name)
-                offset = 0
-                for stamp, height, width in self._indexes[name][1]:
-                    self.entries.setdefault(stamp, (name, offset, height, width))
-                    offset += 3 * height * width
+        for name, fault in zip(new, list(in_threads(self._fault, new, threads=threads)), strict=True):
+            if fault:
+                self.faults[name] = fault
+                del self._indexes[name]
+                continue
+            self._checked.add(name)
+            offset = 0
+            for stamp, height, width in self._indexes[name][1]:
+                self.entries.setdefault(stamp, (name, offset, height, width))
+                offset += 3 * height * width
 
     def missing(self, stamps: Sequence[_Stamp]) -> list[int]:
         """The rows of pictures that are not there, each picture once."""

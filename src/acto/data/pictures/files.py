@@ -10,7 +10,6 @@ import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from acto.core.errors import UserError
 from acto.core.resources import usable_cores
+from acto.core.waiting import in_threads
 from acto.data.pictures.kinds import FORMATS, kind_of
 
 MAX_PIXELS = 89_478_485
@@ -43,7 +43,6 @@ _TURNS = {
 }
 _PNG_EXIF = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 _ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"\x00\x00\x00\x00IEND\xaeB`\x82"}
-_CHUNK = 256
 
 
 class BadImage(UserError):
@@ -160,17 +159,13 @@ def inspect_all(
         workers: threads (decoding releases Python's lock); None: one a processor, at most 16.
     """
 
-    def inspect_chunk(start: int) -> list[PictureFacts | BadImage]:
-        found: list[PictureFacts | BadImage] = []
-        for path in paths[start : start + _CHUNK]:
-            try:
-                found.append(inspect(path, max_pixels=max_pixels, thorough=thorough))
-            except BadImage as bad:
-                found.append(bad)
-        return found
+    def inspected(path: Path) -> PictureFacts | BadImage:
+        try:
+            return inspect(path, max_pixels=max_pixels, thorough=thorough)
+        except BadImage as bad:
+            return bad
 
-    with ThreadPoolExecutor(workers or min(16, usable_cores())) as pool:
-        return [facts for chunk in pool.map(inspect_chunk, range(0, len(paths), _CHUNK)) for facts in chunk]
+    return list(in_threads(inspected, paths, threads=workers or min(16, usable_cores())))
 
 
 def decode_pixels(

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from acto.core.errors import UserError, choose
+from acto.core.sample_csv import rearmed
 from acto.data.readers.file_tree import leftover_rows, links_out
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
@@ -60,7 +61,7 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
     labels = _texts(table[spec.label_column], spec.label_column, manifest, rows)
     truths = _texts(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
     if own:
-        labels, truths = ([text.removeprefix("'") for text in texts] for texts in (labels, truths))
+        labels, truths = (list(map(rearmed, texts)) for texts in (labels, truths))
 
     usable = set(range(len(ids)))
     if place.problems is not None:  # rows of which that is known are no samples
@@ -123,9 +124,12 @@ def _ids_and_files(
     Raises:
         UserError: a path that leaves the folder, or an id that occurs twice.
     """
-    files = ids = _each(table[path_column], rows, place, read=lambda value, row: _confined(value, path, row))
+    values = table[path_column]
     if ID_COLUMN in table:  # a manifest of `acto apply`
-        ids = [text.removeprefix("'") for text in _texts(table[ID_COLUMN], ID_COLUMN, path, rows)]
+        values = [rearmed(value) if isinstance(value, str) else value for value in values]
+    files = ids = _each(values, rows, place, read=lambda value, row: _confined(value, path, row))
+    if ID_COLUMN in table:
+        ids = list(map(rearmed, _texts(table[ID_COLUMN], ID_COLUMN, path, rows)))
         if "" in ids:
             raise UserError(f"{path} row {rows[ids.index('')]} has no {ID_COLUMN}")
     for name, times in Counter(filter(None, ids)).most_common(_SHOWN):
