@@ -53,10 +53,10 @@ def read_manifest(manifest: Path, spec: DataSpec) -> Listings:
     ids, files = _ids_and_files(table, rows, manifest, path_column=spec.path_column)
     own = ID_COLUMN in table
     splits = [_split(value, manifest, row) for value, row in zip(table.get(spec.split_column, ()), rows, strict=False)]
-    labels = _texts(table[spec.label_column], spec.label_column, manifest, rows)
-    truths = _texts(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
+    labels = _cells(table[spec.label_column], spec.label_column, manifest, rows)
+    truths = _cells(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
     if own:
-        labels, truths = ([text.removeprefix("'") for text in texts] for texts in (labels, truths))
+        labels, truths = ([str(text).removeprefix("'") for text in texts] for texts in (labels, truths))
 
     def listing(split: str) -> Listing:
         chosen = [i for i in range(len(ids)) if not splits or splits[i] == split]
@@ -111,7 +111,7 @@ def _ids_and_files(
     """
     files = ids = [_confined(value, path, row) for value, row in zip(table[path_column], rows, strict=True)]
     if ID_COLUMN in table:  # a manifest of `acto apply`
-        ids = [text.removeprefix("'") for text in _texts(table[ID_COLUMN], ID_COLUMN, path, rows)]
+        ids = [text.removeprefix("'") for text in map(str, _cells(table[ID_COLUMN], ID_COLUMN, path, rows))]
         if "" in ids:
             raise UserError(f"{path} row {rows[ids.index('')]} has no {ID_COLUMN}")
     name, times = Counter(ids).most_common(1)[0]
@@ -121,13 +121,14 @@ def _ids_and_files(
     return ids, files
 
 
-def _texts(values: Sequence[object], column: str, path: Path, rows: Sequence[int]) -> list[str]:
+def _cells(values: Sequence[object], column: str, path: Path, rows: Sequence[int]) -> list[Any]:
+    """Texts and numbers as they stand; an empty text where there is nothing."""
     for value, row in zip(values, rows, strict=False):
         if value is not None and not isinstance(value, str | bool | int | float):
             raise UserError(f"{path} row {row}: {column} is {type(value).__name__}, no text and no number")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{path} row {row}: {column} holds a NUL character: {value!r}")
-    return ["" if value is None else str(value) for value in values]
+    return ["" if value is None else value for value in values]
 
 
 def _read_csv(manifest: Path, needed: Sequence[str], optional: Sequence[str]) -> tuple[dict[str, list[str]], list[int]]:
