@@ -280,7 +280,7 @@ def _class_list(data: Any) -> tuple[str, ...]:
         if odd := next((other for other in others if other != first), None):
             raise UserError(f"the parts of the {type(data).__name__} number other classes: {first} and {odd}")
         return first
-    stated = getattr(data, "classes", None)
+    stated: Any = getattr(data, "classes", None)
     if isinstance(stated, str | Mapping) or not hasattr(stated, "__len__"):
         return ()
     names, number = tuple(map(str, stated)), getattr(data, "class_to_idx", None)
