@@ -189,7 +189,9 @@ def test_array_files_that_can_be_read_one_way(tmp_path: Path) -> None:
     data = npz(tmp_path, y=POSITIONS + 1, test_x=X[:2], test_y=np.array([1, 2]), test_true_labels=np.array([1, 1]))
     assert data.test is not None and (named(data, "test"), data.test.noise_rate) == (["1", "2"], 0.5)
     signs = np.array([-1, 1] * 9)
-    assert npz(tmp_path, y=signs, true_labels=signs, class_names=["-1", "1"]).train.noise_rate == 0
+    for truth in (signs, signs.astype(str)):  # -1 is a class here, and not unknown
+        train = npz(tmp_path, y=signs, true_labels=truth, class_names=["-1", "1"]).train
+        assert train.true_labels is not None and train.true_labels.tolist() == [0, 1] * 9
     assert named(npz(tmp_path, y=np.array(["1.0", "0.0"] * 9), class_names=["1.0", "0.0"])) == ["1.0", "0.0"] * 9
 
 

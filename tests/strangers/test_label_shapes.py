@@ -105,3 +105,8 @@ def test_items_of_a_dataset() -> None:
 def test_numbers_of_very_many_digits(label: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         acto.audit([0, 1, label] if isinstance(label, int) else ["0", "1", label], np.eye(3))
+
+
+def test_a_number_of_very_many_digits_among_names() -> None:
+    with pytest.raises(UserError, match=r"none of the 3 classes.*row 2: '999"):
+        acto.audit(["0", "x", "9" * 5000], np.eye(3), class_names=["0", "1", "x"])
