@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from acto.core.device import resolve_device
 from acto.core.errors import UserError, choose
 from acto.core.settings import merged
+from acto.data.label_columns import check_one_each
 from acto.data.samples import Dataset, Samples
 from acto.data.views.spec import ViewSpec
 from acto.labels.audit import report_on
@@ -101,6 +102,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             ValueError: X or y cannot be used, or a parameter is out of range.
             acto.training.divergence.DivergedError: the loss is no longer finite.
         """
+        if isinstance(y, list | tuple) or getattr(y, "shape", (0,))[1:] not in ((), (1,)):
+            check_one_each(y, what="y")  # scikit-learn takes a single column, and warns
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)

@@ -338,7 +338,7 @@ HUMAN = [
         "too few labels", partial(_human, arrays={"worse_label": WORSE[:-1]}), f"{FILE}: worse_label has shape (49,)"
     ),
     _human_case(
-        "a label of 10", partial(_human, arrays={"worse_label": CLEAN + 1}), f"{FILE}: worse_label", "row 3: 10"
+        "a label of 10", partial(_human, arrays={"worse_label": CLEAN + 1}), f"{FILE}: worse_label", "row 3: '10'"
     ),
     _human_case(
         "floats", partial(_human, arrays={"worse_label": WORSE / 2}), f"{FILE}: worse_label must hold whole numbers"

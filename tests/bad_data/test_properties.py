@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from acto.core.errors import RunError, UserError
-from acto.data.classes import encode, infer_classes, read_column
+from acto.data.classes import encode, infer_classes
+from acto.data.label_columns import read_column
 from acto.data.pictures.files import BadImage, decode_rgb, inspect
 from acto.data.readers.arrays import read_arrays
 from acto.data.readers.food101n import read_food101n

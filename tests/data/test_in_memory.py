@@ -334,7 +334,7 @@ OF_A_RUN = ["dataset", "resume", "overwrite", "report"]
 GIVEN: dict[str, Any] = {
     "labels": 1 - LABELS, "out": "here", "dataset": as_dataset(VECTORS, LABELS),
     "test": TensorDataset(torch.from_numpy(VECTORS[:6]), torch.from_numpy(LABELS[:6])), "test_labels": LABELS[:6],
-    "class_names": ["1", "0"], "ids": range(100, 140), "holdout_share": 0.3, "method": "standard", "net": "mlp:8",
+    "class_names": ["no", "yes"], "ids": range(100, 140), "holdout_share": 0.3, "method": "standard", "net": "mlp:8",
     "epochs": 3, "noise_rate": 0.25, "seed": 7, "device": "cpu", "init_from": "no-run", "resume": True,
     "overwrite": True, "report": print, "batch_size": 9,
 }  # fmt: skip

@@ -279,16 +279,16 @@ HUMAN = {
 def test_human_labels_of_published_files(tmp_path: Path, zipped: bool):
     path = tmp_path / "CIFAR-10_human.pt"
     torch.save(HUMAN, path, _use_new_zipfile_serialization=zipped)
-    labels = read_human_labels(path, name="worse_label", num_classes=4, true_labels=HUMAN["clean_label"])
+    labels = read_human_labels(path, name="worse_label", class_names="abcd", true_labels=HUMAN["clean_label"])
     assert labels.tolist() == [0, 2, 2, 1]
     with pytest.raises(UserError, match=r"unknown label set.*'worst_label'. Did you mean 'worse_label'"):
-        read_human_labels(path, name="worst_label", num_classes=4, true_labels=HUMAN["clean_label"])
+        read_human_labels(path, name="worst_label", class_names="abcd", true_labels=HUMAN["clean_label"])
     with pytest.raises(UserError, match="clean_label differs from the data at 2 of 4 pictures"):
-        read_human_labels(path, name="worse_label", num_classes=4, true_labels=np.array([1, 0, 2, 3]))
+        read_human_labels(path, name="worse_label", class_names="abcd", true_labels=np.array([1, 0, 2, 3]))
     with pytest.raises(UserError, match=r"shape \(4,\), but there are 5 samples"):
-        read_human_labels(path, name="worse_label", num_classes=4, true_labels=np.zeros(5, np.int64))
-    with pytest.raises(UserError, match=r"2 labels are not in 0..2: row 0: 3, row 3: 3"):
-        read_human_labels(path, name="random_label1", num_classes=3, true_labels=HUMAN["clean_label"])
+        read_human_labels(path, name="worse_label", class_names="abcd", true_labels=np.zeros(5, np.int64))
+    with pytest.raises(UserError, match=r"label out of range 0..2 .2 rows.: .*row 0: '3', .*row 3: '3'"):
+        read_human_labels(path, name="random_label1", class_names="abc", true_labels=HUMAN["clean_label"])
 
 
 def test_human_labels_converted_to_numpy(tmp_path: Path):
@@ -296,7 +296,7 @@ def test_human_labels_converted_to_numpy(tmp_path: Path):
     (tmp_path / "alone").mkdir()
     np.save(tmp_path / "alone" / "human.npy", [1, 1])
     for path in (tmp_path / "human.npz", tmp_path / "alone" / "human.npy"):
-        labels = read_human_labels(path, name=None, num_classes=2, true_labels=np.array([0, 1]))
+        labels = read_human_labels(path, name=None, class_names="ab", true_labels=np.array([0, 1]))
         assert labels.tolist() == [1, 1]
 
 
@@ -313,7 +313,7 @@ def test_malicious_label_file_is_refused(tmp_path: Path, zipped: bool):
     path, trace = tmp_path / "human.pt", tmp_path / "was-here"
     torch.save({"worse_label": Malicious(trace)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"was refused: it asks for \w+\.mkdir"):
-        read_human_labels(path, name="worse_label", num_classes=4, true_labels=HUMAN["clean_label"])
+        read_human_labels(path, name="worse_label", class_names="abcd", true_labels=HUMAN["clean_label"])
     assert not trace.exists()
 
 
@@ -327,4 +327,4 @@ def test_other_torch_files_are_refused(tmp_path: Path):
         ("text.pt", "refused|readable"),
     ):
         with pytest.raises(UserError, match=message):
-            read_human_labels(tmp_path / name, name=None, num_classes=4, true_labels=HUMAN["clean_label"])
+            read_human_labels(tmp_path / name, name=None, class_names="abcd", true_labels=HUMAN["clean_label"])

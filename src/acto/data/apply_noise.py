@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from acto.core.errors import UserError
-from acto.data.classes import encode, read_column
+from acto.data.classes import encode
+from acto.data.label_columns import read_column
 from acto.data.noise import NoiseSpec, draw_labels, instance_dependent, sha256_of_labels, transition_matrix
 from acto.data.readers.label_files import read_human_labels, read_label_file
 from acto.data.samples import Labels, Raw, Samples
@@ -62,7 +63,7 @@ def with_noise(train: Samples, noise: NoiseSpec, raw: Raw, *, kept: Labels) -> t
             generator = f"file {file.path.name}"
         case "human":
             path = _human_file(noise, raw)
-            labels = read_human_labels(path, name=noise.name, num_classes=len(names), true_labels=train.labels)
+            labels = read_human_labels(path, name=noise.name, class_names=names, true_labels=train.labels)
             generator = f"people's labels of {path.name}"
         case kind:
             matrix = transition_matrix(

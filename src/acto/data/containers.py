@@ -7,7 +7,7 @@ or a Dataset that draws a new view at each look are refused with a hint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,10 +17,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 from torchvision.datasets import DatasetFolder
 
 from acto.core.errors import UserError
+from acto.data.classes import ClassCodes, encode
+from acto.data.label_columns import Column, check_one_each, exact_column, is_whole, read_column
 from acto.data.readers.arrays import array_content
 from acto.data.samples import Samples
 
@@ -45,7 +47,7 @@ class Gathered:
     ids: tuple[str, ...] | None = None
     """(N,) names that the data give their samples."""
     class_names: tuple[str, ...] = ()
-    """The data's own class list; empty if they have none."""
+    """The data's own class list, in which labels are positions; empty if they have none."""
     columns: tuple[str, ...] = ()
     """Names of the features of a data frame, in their order."""
 
@@ -77,16 +79,29 @@ class Gathered:
         """
         return _label_column(self.labels, split, len(self.content))
 
+    def column(self, split: str = "") -> Column:
+        """The labels as acto.data.classes takes them: where the data have a class list, numbers are positions in it.
+
+        Raises:
+            UserError: see label_column; or a number that is no position.
+        """
+        column = read_column(self.label_column(split), where=lambda i: f"{split}row {i}")
+        if not self.class_names:
+            return column
+        positions = encode(column, tuple(map(str, range(len(self.class_names)))), what=f"{split}label")
+        return exact_column([self.class_names[k] for k in positions.tolist()], where=column.where)
+
     def label_values(self, class_names: Sequence[str]) -> npt.NDArray[Any]:
         """(K,) what the data call each class: numbers or booleans where the labels are such, else the names."""
         values = self.label_column()
         kind = values.dtype.kind if isinstance(values, np.ndarray) else "U"
-        numbers = all(name.removeprefix("-").isdecimal() for name in class_names)
-        if kind == "b" and numbers:
-            return np.array(class_names, dtype=np.int64).astype(bool)
-        if kind in "iuf":
-            return np.array(class_names, dtype=np.int64) if numbers else np.arange(len(class_names))
-        return np.array(class_names)
+        if kind not in "iuf" and not (kind == "b" and all(map(is_whole, class_names))):
+            return np.array(class_names)
+        own = self.class_names or class_names
+        column = self.column()
+        codes = ClassCodes(own, [column], classes=class_names).labels(column)
+        first_of_each = np.unique(codes, return_index=True)[1]
+        return np.asarray(values)[first_of_each].astype(np.bool_ if kind == "b" else np.int64)
 
 
 def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> Gathered:
@@ -138,19 +153,14 @@ def _label_column(labels: Any, split: str, count: int) -> npt.NDArray[Any] | lis
         values = _as_array(labels)
     elif not hasattr(labels, "__len__"):
         raise UserError(f"{split}labels must be one for each sample, not a {type(labels).__name__}")
-    elif not isinstance(labels, np.ndarray) or labels.dtype.kind == "O":
-        values = [None if _is_missing(value) else value for value in labels]
-        if None not in values:
-            try:
-                values = np.asarray(values)
-            except ValueError:
-                raise UserError(f"{split}labels must be one for each sample, but they are lists") from None
-    shape = np.shape(values)
-    if len(shape) != 1:
-        hint = "; of one-hot labels, pass labels.argmax(1)" if len(shape) == 2 and shape[1] > 1 else ""
-        raise UserError(f"{split}labels must be one for each sample, (N,), but their shape is {shape}{hint}")
-    if shape[0] != count:
-        raise UserError(f"there are {shape[0]} {split}labels for {count} {split}samples")
+    check_one_each(values, what=f"{split}labels")
+    if not isinstance(values, np.ndarray) or values.dtype.kind == "O":
+        values = [None if _is_missing(value) else value for value in values]
+        is_text = {isinstance(value, str) for value in values}
+        if len(is_text) == 1 and not any(value is None for value in values):  # numpy would make the text "1.0" of 1.0
+            values = np.asarray(values)
+    if len(values) != count:
+        raise UserError(f"there are {len(values)} {split}labels for {count} {split}samples")
     if isinstance(values, np.ndarray) and values.dtype.kind not in "iufbUS":
         raise UserError(f"{split}labels must be names, whole numbers or booleans, not {values.dtype}")
     return cast("npt.NDArray[Any] | list[Any]", values)
@@ -233,7 +243,8 @@ def _from_map(data: Any, labels: Any) -> Gathered:
         item = data[row]
         if isinstance(item, tuple | list) and len(item) == 2:
             samples.append(item[0])
-            found.append(item[1].item() if isinstance(item[1], Tensor) and item[1].numel() == 1 else item[1])
+            label = np.asarray(item[1]) if isinstance(item[1], Tensor | np.ndarray | np.generic) else None
+            found.append(label.item() if label is not None and label.size == 1 else item[1])
         elif labels is not None:
             samples.append(item)
         else:
@@ -247,19 +258,44 @@ def _from_map(data: Any, labels: Any) -> Gathered:
                 f"the {type(data).__name__} gives another sample at each look: take random transforms away, training "
                 "makes views of its own"
             )
-    stated = getattr(_unwrapped(data), "classes", None)
-    numbered = labels is None and stated is not None and all(isinstance(label, int) for label in found)
+    numbered = labels is None and all(isinstance(label, int | float) for label in found)
     return Gathered(
         content=_content(arrays, "the samples"),
         labels=found if labels is None else labels,
-        class_names=tuple(map(str, stated)) if numbered and isinstance(stated, list | tuple) else (),
+        class_names=_class_list(data) if numbered else (),
     )
 
 
-def _unwrapped(data: Any) -> Any:
-    while isinstance(data, Subset):
-        data = data.dataset
-    return data
+def _class_list(data: Any) -> tuple[str, ...]:
+    """The classes that a Dataset names, in the order in which it numbers them; empty if it names none, or if a
+    target_transform makes other numbers of them.
+
+    Raises:
+        UserError: parts of it name other classes, or it numbers them otherwise than from 0.
+    """
+    if isinstance(data, Subset):
+        return _class_list(data.dataset)
+    if isinstance(data, ConcatDataset):
+        first, *others = map(_class_list, data.datasets)
+        if odd := next((other for other in others if other != first), None):
+            raise UserError(f"the parts of the {type(data).__name__} number other classes: {first} and {odd}")
+        return first
+    stated: Any = getattr(data, "classes", None)
+    if isinstance(stated, str | Mapping) or not hasattr(stated, "__len__"):
+        return ()
+    names, number = tuple(map(str, stated)), getattr(data, "class_to_idx", None)
+    if (change := getattr(data, "target_transform", None)) is not None:
+        try:
+            if any(int(change(k)) != k for k in range(len(names))):
+                return ()
+        except Exception:  # the user's code, on numbers that it may never have been meant for
+            return ()
+    if not isinstance(number, Mapping) or set(map(str, number)) != set(names):
+        return names
+    by_number = {number[name]: str(name) for name in number}
+    if set(by_number) != set(range(len(names))):
+        raise UserError(f"class_to_idx of the {type(data).__name__} must number {len(names)} classes from 0: {number}")
+    return tuple(by_number[k] for k in range(len(names)))
 
 
 def _files_of(data: Any) -> Gathered | None:
@@ -279,11 +315,12 @@ def _files_of(data: Any) -> Gathered | None:
     if not isinstance(data, DatasetFolder):
         return None
     paths = tuple(Path(path) for path, _ in data.samples)
+    change = data.target_transform or (lambda label: label)
     return Gathered(
         content=paths,
-        labels=[label for _, label in data.samples],
+        labels=[change(label) for _, label in data.samples],
         ids=tuple(map(str, paths)),
-        class_names=tuple(data.classes),
+        class_names=_class_list(data),
     )
 
 

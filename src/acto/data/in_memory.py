@@ -11,8 +11,9 @@ from typing import Any
 
 from acto.core.errors import UserError
 from acto.data.apply_noise import noise_facts
-from acto.data.classes import check_every_class_occurs, encode, infer_classes, read_column
+from acto.data.classes import ClassCodes, check_every_class_occurs, infer_classes, look_alikes
 from acto.data.containers import Gathered, gather
+from acto.data.label_columns import Column, Labels
 from acto.data.noise import NoiseSpec
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.sources import views_of, without_bad_pictures
@@ -20,6 +21,7 @@ from acto.data.splits import holdout
 
 NAME = "memory"
 """Name of such data in a run's record."""
+_SHOWN = 5
 
 
 def as_dataset(
@@ -48,7 +50,8 @@ def as_dataset(
             bring them.
         test: the test set, in the same form; None: a part of the data is held out.
         test_labels: (M,) as `labels`.
-        class_names: in their order; None: the data's own, or inferred from the labels.
+        class_names: in their order, or new names for all classes of a Dataset that names them, in its order; None: the
+            data's own, or inferred from the labels. Numbers that may be names or positions of classes are refused.
         holdout_share: share of each class that is held out without a test set, in (0, 0.9].
         seed: of the hold-out.
         ids: (N,) different names of the samples; None: a data frame's index, paths, or row numbers.
@@ -97,26 +100,35 @@ def _assembled(
     spec = DataSpec(source=NAME, holdout_share=holdout_share, holdout_seed=seed)
     if gathered.labels is None:
         raise UserError("there are no labels: pass them, or a Dataset whose items are (sample, label)")
-    names = _class_list(gathered, class_names)
-    train = _labelled(gathered, names, "", ids=ids)
+    if test is not None and test.labels is None:
+        raise UserError("the test set has no labels: pass test_labels")
+    column = gathered.column()
+    names = _class_list(column, gathered, class_names)
+    own = gathered.class_names or names  # the list that its numbers count
+    if test is not None and test.class_names and class_names is None and set(own).isdisjoint(test.class_names):
+        raise UserError(
+            f"the test set calls its classes {', '.join(test.class_names[:_SHOWN])}, which the training data do not: "
+            "pass class_names"
+        )
+    tests = [] if test is None else [test.column("test ")]
+    codes = ClassCodes(own, [column, *tests], classes=names)
+    train = _labelled(gathered, codes.labels(column), ids=ids)
     where = {"train": lambda i: str(train.ids[i])}
     tested = None
     if test is not None:
-        if test.labels is None:
-            raise UserError("the test set has no labels: pass test_labels")
         if test.kind != gathered.kind:
             raise UserError(f"the test set has {test.kind}, but the data {gathered.kind}")
-        tested = _labelled(test, names, "test ")
+        tested = _labelled(test, codes.labels(tests[0], what="test label"))
         test_ids = tested.ids
         where["test"] = lambda i: str(test_ids[i])
     raw = Raw(name=NAME, train=train, test=tested, class_names=names, where=where)
     raw = without_bad_pictures(raw, spec, drop=False, workers=None)
     check_every_class_occurs(raw.train.labels, names, place="the labels")
-    notes: tuple[str, ...] = ()
+    notes = look_alikes(names)
     train, tested = raw.train, raw.test
     if tested is None:
         kept, held_out = holdout(train.labels, share=holdout_share, seed=seed)
-        notes = (
+        notes += (
             f"no test set: {len(held_out)} of {len(train)} samples are held out, and accuracy is measured against "
             "their given labels, which may be wrong too",
         )
@@ -133,8 +145,7 @@ def _assembled(
     )
 
 
-def _class_list(gathered: Gathered, class_names: Sequence[str] | None) -> tuple[str, ...]:
-    column = read_column(gathered.label_column(), where=lambda i: f"row {i}")
+def _class_list(column: Column, gathered: Gathered, class_names: Sequence[str] | None) -> tuple[str, ...]:
     occurring = [text for text in column.texts if text]
     if len(occurring) < 2:
         raise UserError(f"at least two classes are needed, but the labels have one: {occurring[0]!r}")
@@ -144,11 +155,8 @@ def _class_list(gathered: Gathered, class_names: Sequence[str] | None) -> tuple[
     return names or infer_classes(column)
 
 
-def _labelled(gathered: Gathered, names: tuple[str, ...], split: str, *, ids: Sequence[Any] | None = None) -> Samples:
+def _labelled(gathered: Gathered, labels: Labels, *, ids: Sequence[Any] | None = None) -> Samples:
     """The samples with class numbers."""
-    labels = encode(
-        read_column(gathered.label_column(split), where=lambda i: f"{split}row {i}"), names, what=f"{split}label"
-    )
     given = tuple(map(str, ids)) if ids is not None else gathered.ids
     if given is not None:
         if len(given) != len(labels):

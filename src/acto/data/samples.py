@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError
 from acto.core.settings import Settings, setting
-from acto.data.classes import UNKNOWN, Where
+from acto.data.classes import UNKNOWN
+from acto.data.label_columns import Where
 from acto.data.noise import NoiseSpec
 from acto.data.pictures.files import HARD_MAX_PIXELS, MAX_PIXELS
 from acto.data.views.spec import ViewSpec

@@ -20,7 +20,8 @@ from torch import Tensor
 from acto.core.device import resolve_precision
 from acto.core.errors import UserError
 from acto.core.files import OnPoint, disk_errors, pass_point
-from acto.data.classes import UNKNOWN, Column, Labels, encode, encode_truth, read_column
+from acto.data.classes import UNKNOWN, encode, encode_truth
+from acto.data.label_columns import Column, Labels, read_column
 from acto.data.loading.loader import DiskData
 from acto.data.pictures.files import MAX_PIXELS
 from acto.data.samples import Dataset, Samples

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError
 from acto.core.sample_columns import in_order, of_report
-from acto.data.classes import Labels, encode, read_column
+from acto.data.classes import encode
+from acto.data.label_columns import Labels, check_one_each, read_column
 from acto.labels.report import SEPARATOR, LabelReport, NoiseEstimate, Table
 
 Probs = npt.NDArray[np.floating[Any]]
@@ -62,7 +63,8 @@ def audit(
     held-out folds.
 
     Args:
-        labels: (N,) as given: class numbers 0 to K - 1, or names of `class_names`.
+        labels: (N,) as given: class numbers 0 to K - 1, or names of `class_names`. Numbers that could be either, and
+            would be other classes, are refused.
         pred_probs: (N, K) probabilities; rows add up to 1.
         class_names: K names in the order of the columns; None: the numbers.
         ids: (N,) names of the samples; None: row numbers.
@@ -83,6 +85,7 @@ def audit(
     for what, values in {"labels": labels, "ids": ids, "paths": paths, "label_quality": label_quality}.items():
         if values is not None and (length := _length(what, values)) != num_samples:
             raise UserError(f"{what} has {length} entries, but pred_probs has {num_samples} rows")
+    check_one_each(labels)
     given = encode(read_column(labels, where=lambda i: f"row {i}"), names)
     return report_on(given, probs, names, ids=ids, paths=paths, label_quality=label_quality, robust=robust, seed=seed)
 
@@ -102,8 +105,6 @@ def report_on(
     seed: int = 0,
 ) -> LabelReport:
     """The same as `audit` of labels that are class numbers for certain, with what else is known of the samples.
-
-    `audit` takes the label 1 for the class called "1", wherever that stands in the list; here it is the second class.
 
     Args:
         given: (N,) class numbers.

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose
-from acto.data.classes import Column, encode, encode_truth, infer_classes, look_alikes, read_column
+from acto.data.classes import ClassCodes, infer_classes, look_alikes
+from acto.data.label_columns import Column, read_column, shape_hint
 from acto.data.readers.place import Place
 from acto.data.samples import DataSpec, Raw, Samples
 
@@ -44,18 +45,26 @@ def read(spec: DataSpec, place: Place) -> Raw:
     if test is not None and test.content.shape[1:] != train.content.shape[1:]:
         raise UserError(f"{path}: a test sample has shape {test.content.shape[1:]}, others {train.content.shape[1:]}")
     stated = next((_stated_classes(arrays[key], f"{path}: {key}") for key in _CLASSES_KEYS if key in arrays), ())
-    names = spec.classes or stated or place.known_classes or infer_classes(train.labels)
+    own = stated or spec.classes or place.known_classes or infer_classes(train.labels)
+    names = spec.classes or own
+    parts = [train] + ([test] if test is not None else [])
+    truths = [part.truth for part in parts if part.truth is not None]
+    codes = ClassCodes(own, [part.labels for part in parts], truths, classes=names)
+    num_open = sum(codes.truth(truth)[1] for truth in truths)
+    notes = [f"{num_open} true labels of {path.name} name no class: none of the classes is right there"] * bool(
+        num_open
+    )
     held_out = arrays.get("test_is_held_out", np.False_)
     if np.shape(held_out) != () or held_out.dtype.kind not in "biu":
         raise UserError(f"{path}: test_is_held_out must be true or false, not {held_out.dtype} of {np.shape(held_out)}")
     return Raw(
         name=path.stem,
-        train=train.samples(names),
-        test=None if test is None else test.samples(names),
+        train=train.samples(codes),
+        test=None if test is None else test.samples(codes),
         test_is_held_out=bool(held_out),
         class_names=names,
         pipeline=choose(f"pipeline of {path}", str(arrays["pipeline"]), _PIPELINES) if "pipeline" in arrays else None,
-        notes=look_alikes(names),
+        notes=(*look_alikes(names), *notes),
     )
 
 
@@ -140,7 +149,10 @@ class _ArraySplit:
         def column(key: str, *, may_be_empty: bool = False) -> Column:
             values = arrays[key]
             if values.shape != (len(self.content),):
-                raise UserError(f"{path}: {key} has shape {values.shape}, but {content_key} {len(self.content)} rows")
+                raise UserError(
+                    f"{path}: {key} has shape {values.shape}, but {content_key} {len(self.content)} rows"
+                    f"{shape_hint(values)}"
+                )
             return read_column(values, where=lambda i: f"{path.name} {key} row {i}", may_be_empty=may_be_empty)
 
         content_key = pick("samples", content_keys)
@@ -152,13 +164,13 @@ class _ArraySplit:
         if prefix + "ids" in arrays:
             self.ids = _array_ids(arrays[prefix + "ids"], len(self.content), f"{path}: {prefix}ids")
 
-    def samples(self, names: Sequence[str]) -> Samples:
-        """The split with class numbers for the class list `names`."""
+    def samples(self, codes: ClassCodes) -> Samples:
+        """The split with class numbers."""
         is_pixels = self.content.dtype == np.uint8
         return Samples(
             ids=self.ids,
-            labels=encode(self.labels, names),
-            true_labels=None if self.truth is None else encode_truth(self.truth, names)[0],
+            labels=codes.labels(self.labels),
+            true_labels=None if self.truth is None else codes.truth(self.truth)[0],
             pixels=self.content if is_pixels else None,
             features=None if is_pixels else self.content,
         )

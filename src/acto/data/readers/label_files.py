@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
+from acto.data.classes import ClassCodes
+from acto.data.label_columns import Column, read_column, shape_hint
 from acto.data.readers.arrays import read_arrays
 from acto.data.readers.parquet import missing_column
 from acto.data.readers.safe_pickle import load_torch_arrays
@@ -67,7 +69,9 @@ def read_label_file(path: Path, *, name: str | None = None) -> LabelFile:
         arrays = read_arrays(path)
         array = arrays[_pick(path, name if path.suffix == ".npz" else None, list(arrays))]
         if array.ndim != 1:
-            raise UserError(f"labels must be one row of numbers, but {path} has an array of shape {array.shape}")
+            raise UserError(
+                f"labels must be one row of numbers, but {path} has an array of shape {array.shape}{shape_hint(array)}"
+            )
         return LabelFile(path=path, values=array)
     text = read_text(path, what="label file")
     if path.suffix == ".txt":
@@ -89,14 +93,14 @@ def read_label_file(path: Path, *, name: str | None = None) -> LabelFile:
 
 
 def read_human_labels(
-    path: Path, *, name: str | None, num_classes: int, true_labels: npt.NDArray[np.int64]
+    path: Path, *, name: str | None, class_names: Sequence[str], true_labels: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """One of the label sets of a CIFAR-N file, checked against the data that it is for.
 
     Args:
         path: the published .pt file (read without running its pickle), or an .npz or .npy made from it.
         name: worse_label, aggre_label, random_label1, ..., noisy_label; None: the only one.
-        num_classes: K.
+        class_names: K names.
         true_labels: (N,) of the data, against which the file's clean_label is compared.
 
     Raises:
@@ -112,9 +116,13 @@ def read_human_labels(
     if name is None and len(choices) == 1:
         name = choices[0]
     name = choose(f"label set (noise.name) of {path}", name or "", choices)
-    labels = _checked(arrays[name], f"{path}: {name}", len(true_labels), num_classes)
-    if "clean_label" in arrays:
-        clean = _checked(arrays["clean_label"], f"{path}: clean_label", len(true_labels), num_classes)
+    columns = {
+        key: _column(arrays[key], f"{path}: {key}", len(true_labels)) for key in (name, "clean_label") if key in arrays
+    }
+    codes = ClassCodes(class_names, [*columns.values()])
+    labels = codes.labels(columns[name])
+    if "clean_label" in columns:
+        clean = codes.labels(columns["clean_label"])
         if differing := int((clean != true_labels).sum()):
             raise UserError(
                 f"{path}: clean_label differs from the data at {differing} of {len(clean)} pictures: these labels "
@@ -136,7 +144,7 @@ def _pick(path: Path, name: str | None, choices: Sequence[str]) -> str:
     raise UserError(f"{path} holds {', '.join(map(repr, choices)) or 'nothing'}: say which are the labels (noise.name)")
 
 
-def _checked(values: Any, what: str, count: int, num_classes: int) -> npt.NDArray[np.int64]:
+def _column(values: Any, what: str, count: int) -> Column:
     try:
         labels = np.asarray(values)
     except (ValueError, OverflowError):
@@ -145,7 +153,4 @@ def _checked(values: Any, what: str, count: int, num_classes: int) -> npt.NDArra
         raise UserError(f"{what} has shape {labels.shape}, but there are {count} samples")
     if labels.dtype.kind not in "iu":
         raise UserError(f"{what} must hold whole numbers, not {labels.dtype}")
-    if (wrong := np.flatnonzero((labels < 0) | (labels >= num_classes))).size:
-        offenders = ", ".join(f"row {i}: {labels[i]}" for i in wrong[:5])
-        raise UserError(f"{what}: {len(wrong)} labels are not in 0..{num_classes - 1}: {offenders}")
-    return labels.astype(np.int64)
+    return read_column(labels, where=lambda i: f"{what} row {i}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from acto.data.classes import encode, encode_truth, exact_column, infer_classes, look_alikes, read_column
+from acto.data.classes import ClassCodes, infer_classes, look_alikes
+from acto.data.label_columns import Column, Where, exact_column, read_column
 from acto.data.samples import DataSpec, Raw, Samples
 
 HELD_OUT = "heldout"
@@ -21,14 +23,15 @@ NONE_OF_THESE = "(none of these)"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """Picture files with their labels, as text."""
+    """Picture files with their labels, as they come."""
 
     ids: tuple[str, ...]
     """Path of each sample, relative to the data set, with forward slashes."""
     paths: tuple[Path, ...]
-    labels: tuple[str, ...]
-    true_labels: tuple[str, ...] | None = None
-    """Empty where nobody knows."""
+    labels: tuple[Any, ...]
+    """Names, or the numbers of a table that has numbers."""
+    true_labels: tuple[Any, ...] | None = None
+    """As labels; empty where nobody knows."""
     file: str = ""
     rows: tuple[int, ...] = ()
     """Name of the manifest and each sample's row in it (the heading is row 1), if the samples come from one."""
@@ -63,29 +66,34 @@ def labelled(name: str, listings: Listings, *, spec: DataSpec, known_classes: tu
     Raises:
         UserError: a label that is missing or names no class.
     """
+
     # Folder names are class names as they stand; a manifest's labels may be numbers.
-    read_labels = exact_column if listings.class_names else read_column
-    train_column = read_labels(listings.train.labels, where=listings.train.where)
-    names = spec.classes or listings.class_names or known_classes or infer_classes(train_column)
+    def read(values: Sequence[Any], where: Where, *, may_be_empty: bool = False) -> Column:
+        if listings.class_names:
+            return exact_column(values, where=where)
+        return read_column(values, where=where, may_be_empty=may_be_empty)
+
+    parts = [listings.train] + ([listings.test] if listings.test is not None else [])
+    given = [read(part.labels, part.where) for part in parts]
+    truths = [
+        None if part.true_labels is None else read(part.true_labels, part.where, may_be_empty=True) for part in parts
+    ]
+    names = spec.classes or listings.class_names or known_classes or infer_classes(given[0])
+    codes = ClassCodes(names, given, [truth for truth in truths if truth is not None])
     notes = [*listings.notes, *look_alikes(names)]
 
-    def samples(listing: Listing) -> Samples:
+    def samples(listing: Listing, column: Column, true_column: Column | None) -> Samples:
         truth = None
-        if listing.true_labels is not None:
-            if listings.class_names:
-                column = exact_column(listing.true_labels, where=listing.where)
-            else:
-                column = read_column(listing.true_labels, where=listing.where, may_be_empty=True)
-            truth, num_open = encode_truth(column, names)
+        if true_column is not None:
+            truth, num_open = codes.truth(true_column)
             if num_open and not listings.class_names:
                 notes.append(
                     f"{num_open} true labels of {listing.file} name no class: none of the classes is right there"
                 )
-        labels = encode(read_labels(listing.labels, where=listing.where), names)
-        return Samples(ids=listing.ids, labels=labels, true_labels=truth, paths=listing.paths)
+        return Samples(ids=listing.ids, labels=codes.labels(column), true_labels=truth, paths=listing.paths)
 
-    train = samples(listings.train)
-    test = None if listings.test is None else samples(listings.test)
+    train, *tests = map(samples, parts, given, truths)
+    test = tests[0] if tests else None
     where = {"train": listings.train.where} | ({"test": listings.test.where} if listings.test is not None else {})
     return Raw(
         name=name,

@@ -58,20 +58,20 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
     ids, files = _ids_and_files(table, rows, manifest, path_column=spec.path_column, place=place)
     own = ID_COLUMN in table
     splits = _each(table.get(spec.split_column, ()), rows, place, read=lambda value, row: _split(value, manifest, row))
-    labels = _texts(table[spec.label_column], spec.label_column, manifest, rows)
-    truths = _texts(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
+    labels = _cells(table[spec.label_column], spec.label_column, manifest, rows)
+    truths = _cells(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
     if own:
-        labels, truths = (list(map(rearmed, texts)) for texts in (labels, truths))
+        labels, truths = ([rearmed(str(text)) for text in texts] for texts in (labels, truths))
 
     usable = set(range(len(ids)))
     if place.problems is not None:  # rows of which that is known are no samples
-        if without := [row for row, label in zip(rows, labels, strict=True) if not label]:
+        if without := [row for row, label in zip(rows, labels, strict=True) if label == ""]:
             shown = ", ".join(map(str, without[:_SHOWN]))
             place.refuse(
                 f"{manifest}: {len(without)} rows have no label, the first: {shown}. Fill it in or take them out"
             )
         first = {name: i for i, name in reversed(list(enumerate(ids)))}
-        usable = {i for i in usable if labels[i] and files[i] and first[ids[i]] == i}
+        usable = {i for i in usable if labels[i] != "" and files[i] and first[ids[i]] == i}
 
     def listing(split: str) -> Listing:
         chosen = [i for i in range(len(ids)) if i in usable and (not splits or splits[i] == split)]
@@ -129,7 +129,7 @@ def _ids_and_files(
         values = [rearmed(value) if isinstance(value, str) else value for value in values]
     files = ids = _each(values, rows, place, read=lambda value, row: _confined(value, path, row))
     if ID_COLUMN in table:
-        ids = list(map(rearmed, _texts(table[ID_COLUMN], ID_COLUMN, path, rows)))
+        ids = [rearmed(str(text)) for text in _cells(table[ID_COLUMN], ID_COLUMN, path, rows)]
         if "" in ids:
             raise UserError(f"{path} row {rows[ids.index('')]} has no {ID_COLUMN}")
     for name, times in Counter(filter(None, ids)).most_common(_SHOWN):
@@ -163,13 +163,14 @@ def _refuse_rows(problems: Sequence[str], place: Place) -> None:
         place.refuse("; ".join(problems[:_SHOWN]) + more)
 
 
-def _texts(values: Sequence[object], column: str, path: Path, rows: Sequence[int]) -> list[str]:
+def _cells(values: Sequence[object], column: str, path: Path, rows: Sequence[int]) -> list[Any]:
+    """Texts and numbers as they stand; an empty text where there is nothing."""
     for value, row in zip(values, rows, strict=False):
         if value is not None and not isinstance(value, str | bool | int | float):
             raise UserError(f"{path} row {row}: {column} is {type(value).__name__}, no text and no number")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{path} row {row}: {column} holds a NUL character: {value!r}")
-    return ["" if value is None else str(value) for value in values]
+    return ["" if value is None else value for value in values]
 
 
 def _read_csv(
