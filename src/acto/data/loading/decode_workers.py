@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from acto.core.child_processes import NO_CURRENT_FOLDER, environment
 from acto.core.errors import RunError
 from acto.data.pictures.files import BadImage, scaled_rgb
 from acto.data.pictures.pixel_store import StoredPixels
@@ -125,7 +126,7 @@ class Workers:
         self._requests.waiting = requests
         try:
             # Without a name for the iterator: a traceback would keep it, and with it the processes.
-            for windows in self._loader:
+            for windows in _begun(self._loader):
                 if isinstance(windows, BadImage):
                     raise windows
                 yield windows
@@ -140,6 +141,12 @@ class Workers:
     def close(self) -> None:
         """End the processes and wait for them. A traceback may keep this object alive, but not the loader."""
         del self._loader
+
+
+def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator, which starts the processes if there are none yet."""
+    with environment(NO_CURRENT_FOLDER):
+        return iter(loader)
 
 
 class _Requests:
