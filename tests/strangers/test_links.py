@@ -25,6 +25,7 @@ from acto.run_folder.reading import checksum_report, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder
 from label_reports import small
 from strangers.pipe_files import pipe
+from trained_runs import finished_run
 
 pytestmark = pytest.mark.kind("links in run folders")
 
@@ -309,11 +310,36 @@ def test_a_pipe_in_a_files_place(name: str, run: Path) -> None:
     (run / name).unlink()
     with (
         pipe(run / name),
-        pytest.raises((RunError, UserError), match=rf"{name}.*no file, but a pipe|{name}.*No such d"),
+        pytest.raises((RunError, UserError), match=rf"{name}.*no file, but a folder, a pipe|{name}.*No such d"),
     ):
         record = read_run(run)
         record.samples()
         record.pred_probs()
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("calibration.json", "predict run new.npy"),
+        ("net1.safetensors", "predict run new.npy"),
+        ("config.yaml", "table study run"),
+        ("label_report.csv", "review run --no-browser"),
+        ("labels.json", "doctor run"),
+    ],
+)
+def test_a_pipe_in_a_finished_run(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished_run(tmp_path / "run", "mlp:4", (2,), headline=(0.5, 0.5))
+    small().save("run")
+    np.save("new.npy", np.zeros((3, 2)))
+    Path("run", name).unlink(missing_ok=True)
+    with pipe(Path("run", name)):
+        assert main(command.split()) in (1, 2)
+    output = "".join(capsys.readouterr())
+    assert name in output and "Traceback" not in output
 
 
 @pytest.mark.refused

@@ -29,7 +29,7 @@ _REASONS = {
     errno.EPERM: "permission denied",
     errno.EIO: "the disk reports an error",
     errno.ELOOP: "it is a link, and nothing is written through one",
-    errno.ENXIO: "it is no file, but a pipe or a device",
+    errno.ENXIO: "it is no file, but a folder, a pipe or a device",
 }
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its other end
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
