@@ -323,7 +323,6 @@ def test_a_pipe_in_a_files_place(name: str, run: Path) -> None:
     [
         ("calibration.json", "predict run new.npy"),
         ("net1.safetensors", "predict run new.npy"),
-        ("config.yaml", "table study run"),
         ("label_report.csv", "review run --no-browser"),
         ("labels.json", "doctor run"),
     ],
