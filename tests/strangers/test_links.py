@@ -223,10 +223,11 @@ def test_checkpoints_that_are_a_link(
         (elsewhere / name / "a").write_text(TEXT)
     point(Path("interrupted/checkpoints"), to=elsewhere)
     before = sorted(elsewhere.rglob("*"))
-    config = Path("interrupted/config.yaml").read_bytes()
+    files = [Path("interrupted", name) for name in ("config.yaml", "metrics.csv", "status.json")]
+    contents = [file.read_bytes() for file in files]
     assert main(["train", "--resume", "interrupted"]) == 2
     assert "checkpoints is a link, and checkpoints are neither saved nor deleted through one" in capsys.readouterr().err
-    assert sorted(elsewhere.rglob("*")) == before and Path("interrupted/config.yaml").read_bytes() == config
+    assert sorted(elsewhere.rglob("*")) == before and [file.read_bytes() for file in files] == contents
 
 
 @pytest.mark.refused
