@@ -461,8 +461,8 @@ ALLOWED = {
     ("nets.libraries", "importlib.import_module"): "a network that the user typed on the command line, or trusted",
 }
 EXTRACTING = (".extractall", ".extract", "unpack_archive")
-SUBPROCESSES = {"run_folder.git_commit", "compare.sweep_launchers", "diagnostics.machine", "nets.cpu_kernels"}
-"""They start git, a C compiler or acto itself, with a list of words and no shell."""
+SUBPROCESSES = {"compare.sweep_launchers", "diagnostics.machine", "nets.cpu_kernels"}
+"""They start a C compiler or acto itself, with a list of words and no shell."""
 
 
 def dangers(name: str, tree: ast.Module) -> Iterator[str]:

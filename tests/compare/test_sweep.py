@@ -474,7 +474,7 @@ def test_slurm_gets_the_same_commands(tmp_path: Path, monkeypatch: pytest.Monkey
     items = items_of(tmp_path, "standard")
     assert do(items, SlurmLauncher(FakeExecutor()), limit=2) == 0
     assert [item.outcome for item in items] == ["finished", "finished"]
-    assert [tokens[:2] + tokens[3:4] for tokens in calls] == [[sys.executable, "-c", "train"]] * 2
+    assert [tokens[:3] + tokens[4:5] for tokens in calls] == [[sys.executable, "-P", "-c", "train"]] * 2
 
 
 def test_slurm_parameters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

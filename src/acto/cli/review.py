@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import webbrowser
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from acto.cli.exit_codes import Terminated
 from acto.cli.parser import Parser
@@ -44,14 +45,15 @@ def review(tokens: Sequence[str]) -> int:
                     print(f"note: {text}")
             print(f"{counted(before, 'sample')} of {len(report):,} decided so far, in {log.path}")
             print(f"review at {server.address}\nCtrl-C ends it", flush=True)
-            if not getattr(given, "no_browser", False):
-                webbrowser.open(server.address)
-            try:
-                server.serve_forever()
-            except Terminated as stop:
-                code = stop.exit_code
-            except KeyboardInterrupt:
-                pass
+            with server.opening_page() if not getattr(given, "no_browser", False) else nullcontext() as page:
+                try:
+                    if page is not None:
+                        webbrowser.open(page.as_uri())
+                    server.serve_forever()
+                except Terminated as stop:
+                    code = stop.exit_code
+                except KeyboardInterrupt:
+                    pass
     finally:
         log.close()
     done = _num_decided(log)

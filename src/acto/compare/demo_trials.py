@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 import warnings
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.child_processes import NO_CURRENT_FOLDER, environment
 from acto.core.signals import STOPPING, on_signals, spared_children
 from acto.data.noise import NoiseSpec, sha256_of_labels
 from acto.data.samples import Dataset, DataSpec
@@ -228,11 +228,20 @@ def measure_all(
     return {trial: outcomes[trial] for trial in trials}
 
 
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
+"""Has processes begin with one thread: numpy and torch look only once, when they are loaded."""
+
+
 @contextmanager
 def processes(count: int) -> Iterator[Executor]:
     """Processes of one thread each that end with the block, at once if it is left by an error or a signal."""
     others = set(active_children())
-    with _one_thread_each(), ProcessPoolExecutor(count, get_context("spawn"), initializer=_leave_signals) as pool:
+    with (
+        environment(_ONE_THREAD | NO_CURRENT_FOLDER),
+        ProcessPoolExecutor(count, get_context("spawn"), initializer=_leave_signals) as pool,
+    ):
         try:
             yield pool
         except BaseException:
@@ -257,19 +266,3 @@ def _undisturbed() -> Iterator[None]:
 def _leave_signals() -> None:
     """Ctrl-C reaches every process of the terminal: only the first one shall answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes begin with one thread: numpy and torch look only once, when they are loaded."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

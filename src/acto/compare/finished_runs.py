@@ -15,6 +15,7 @@ import yaml
 
 from acto.compare.published import methods, passes
 from acto.core.errors import RunError, UserError
+from acto.core.files import read_file
 from acto.core.settings import flatten, plain
 from acto.run_folder.epoch_table import Cell, EpochTable
 
@@ -195,7 +196,7 @@ def _run_folders(top: Path) -> list[Path]:
 
 def _read(path: Path) -> Record | None:
     """None if the run is not finished."""
-    config = yaml.safe_load((path / "config.yaml").read_bytes())
+    config = yaml.safe_load(read_file(path / "config.yaml"))
     summary = json.loads((path / "summary.json").read_bytes()) if (path / "summary.json").is_file() else None
     status = json.loads((path / "status.json").read_bytes()) if (path / "status.json").is_file() else None
     if summary is None or (status is not None and status["state"] != "finished"):

@@ -14,8 +14,9 @@ from typing import Any, Literal, Protocol
 import yaml
 
 from acto.compare.sweep_jobs import Job
+from acto.core.child_processes import NO_CURRENT_FOLDER, environment
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, write_atomically
+from acto.core.files import disk_errors, open_own, write_atomically
 from acto.core.locks import FolderLock, is_locked
 from acto.core.resources import usable_cores
 from acto.core.settings import plain
@@ -94,7 +95,19 @@ def command(place: Place, flags: tuple[str, ...]) -> list[str]:
     state, _ = state_of(place.folder)
     where = ["--resume", str(place.folder)] if state in ("resume", "finished") else ["--out", str(place.folder)]
     anew = ["--overwrite"] if state == "redo" else []
-    return [sys.executable, "-c", CHILD, "train", "--config", str(place.config), *where, *anew, "--no-report", *flags]
+    return [
+        sys.executable,
+        "-P",
+        "-c",
+        CHILD,
+        "train",
+        "--config",
+        str(place.config),
+        *where,
+        *anew,
+        "--no-report",
+        *flags,
+    ]
 
 
 class Handle(Protocol):
@@ -147,7 +160,7 @@ class LocalLauncher:
 
     def start(self, job: Job, place: Place) -> Handle:
         """Start a child in a session of its own: a Ctrl-C reaches it once, through its parent."""
-        with disk_errors(f"write {place.log}"), open(place.log, "ab") as log:
+        with disk_errors(f"write {place.log}"), open(place.log, "ab", opener=open_own) as log:
             return _Child(
                 subprocess.Popen(
                     command(place, job.flags), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
@@ -208,7 +221,8 @@ class SlurmLauncher:
 
     def start(self, job: Job, place: Place) -> Handle:
         """Submit one."""
-        return _SlurmJob(self.executor.submit(SlurmTask(place, job.flags)))
+        with environment(NO_CURRENT_FOLDER):  # which Slurm hands on
+            return _SlurmJob(self.executor.submit(SlurmTask(place, job.flags)))
 
 
 class SlurmTask:
@@ -220,7 +234,7 @@ class SlurmTask:
 
     def __call__(self) -> int:
         """Do the run, or go on with it, and return its exit code."""
-        with open(self.place.log, "ab") as log:
+        with open(self.place.log, "ab", opener=open_own) as log:
             return subprocess.call(
                 command(self.place, self.flags), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )

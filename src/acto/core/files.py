@@ -1,7 +1,8 @@
 """Writing that survives a killed process and a full disk: atomic files.
 
 A file or folder appears under its name when all of it is on the disk, or not at all: it is written beside, flushed to
-the disk, and renamed.
+the disk, and renamed. A folder may come from a stranger: nothing is written or deleted through a link that lies in it,
+and no pipe in a file's place is waited for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,7 +29,11 @@ _REASONS = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EIO: "the disk reports an error",
+    errno.ELOOP: "it is a link, and nothing is written through one",
+    errno.ENXIO: "it is no file, but a folder, a pipe or a device",
 }
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its other end
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextlib.contextmanager
@@ -79,9 +86,46 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def open_regular(path: str | Path, flags: int, mode: int = 0o666) -> int:
+    """Open a file, or raise OSError: a pipe or a device in its place could keep a reader waiting for ever.
+
+    Takes and gives what the `opener` of Python's open() does.
+    """
+    descriptor = os.open(path, flags | _AT_ONCE, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), str(path))
+    return descriptor
+
+
+def open_own(path: str | Path, flags: int, mode: int = 0o666) -> int:
+    """The same for a file that will be written to, which may be no link either: that may lead anywhere."""
+    if not _NO_LINK and os.path.islink(path):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return open_regular(path, flags | _NO_LINK, mode)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file; OSError for anything else, at once."""
+    with open(path, "rb", opener=open_regular) as file:
+        return file.read()
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a folder and all that is in it, or a link but not what it leads to; what cannot be, stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def write_new(path: Path, data: bytes, *, on_half: Callable[[], None] = lambda: None) -> None:
-    """Write a file and put it on the disk. Not atomic: for files that get their name, or their folder's, later."""
-    with open(path, "wb") as file:
+    """Make a file and put it on the disk; FileExistsError if anything has its name, be it a link.
+
+    Not atomic: for files that get their name, or their folder's, later.
+    """
+    with open(path, "xb") as file:
         view = memoryview(data)
         file.write(view[: len(view) // 2])
         file.flush()
@@ -95,7 +139,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file by `data`: after any interruption it holds all of the old bytes or all of the new ones."""
     draft = path.with_name(f".{path.name}.draft")
     try:
-        write_new(draft, data)
+        try:
+            write_new(draft, data)
+        except FileExistsError:  # a killed process left it, or a stranger put it there
+            draft.unlink()
+            write_new(draft, data)
         os.replace(draft, path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -105,11 +153,18 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add `data` to a file's end and put it on the disk. After an OSError the file is as it was."""
+    """Add `data` to a file's end and put it on the disk. After an OSError the file is as it was.
+
+    A file that has another name elsewhere (a hard link) is replaced by a longer copy: the other one keeps its bytes.
+    """
     new = not path.exists()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        size = os.fstat(descriptor).st_size
+        facts = os.fstat(descriptor)
+        if facts.st_nlink > 1:
+            write_atomically(path, read_file(path) + data)
+            return
+        size = facts.st_size
         try:
             view = memoryview(data)
             while view:

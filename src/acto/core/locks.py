@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from acto.core.errors import UserError
-from acto.core.files import disk_errors
+from acto.core.files import disk_errors, open_own
 
 try:
     import fcntl
@@ -18,7 +18,6 @@ except ImportError:  # not on Windows
 
 HELD = ".held"
 """Suffix of the file that stands for a lock where there is no flock, or one that keeps nobody out."""
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _held: set[FolderLock] = set()
 
 
@@ -35,7 +34,7 @@ class FolderLock:
             works this refuses too, for the holder may be dead.
 
     Raises:
-        UserError: another process holds it (names that process), or `path` is a link.
+        UserError: another process holds it (names that process), or `path` is a link, a pipe or a device.
         RunError: the file cannot be made, or its file system has no locks.
     """
 
@@ -84,11 +83,19 @@ class FolderLock:
 def _opened(path: Path) -> int:
     """Open the lock's own file. Through a link it would be another file that is emptied and written to."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
+        descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        if path.is_symlink():
-            raise UserError(f"{path} is a link, and a lock follows none; delete it or choose another folder") from error
-        raise
+        if (path.is_file() and not path.is_symlink()) or not os.path.lexists(path):
+            raise
+        what = "a link, and a lock follows none" if path.is_symlink() else "no file, and a lock is one"
+        raise UserError(f"{path} is {what}; delete it or choose another folder") from error
+    if os.fstat(descriptor).st_nlink > 1:
+        os.close(descriptor)
+        raise UserError(
+            f"{path} is a file that has another name elsewhere (a hard link), and a lock's file is written to; put a "
+            "copy in its place or choose another folder"
+        )
+    return descriptor
 
 
 def _stand_in(path: Path) -> Path:
@@ -140,7 +147,7 @@ def is_locked(path: Path) -> bool:
     if fcntl is None:
         return _stand_in(path).exists()
     try:
-        descriptor = os.open(path, os.O_RDONLY | _NO_LINK)
+        descriptor = open_own(path, os.O_RDONLY)
     except OSError:
         return False
     try:

@@ -23,7 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import RunError, UserError
-from acto.core.files import OnPoint, append, disk_errors, pass_point, sha256_of, sync_folder, write_atomically
+from acto.core.files import (
+    OnPoint,
+    append,
+    disk_errors,
+    open_own,
+    pass_point,
+    read_file,
+    sha256_of,
+    sync_folder,
+    write_atomically,
+)
 from acto.core.locks import FolderLock
 
 PROGRESS, LOCK, DRAFT = "progress.json", "lock", "draft.npz"
@@ -74,6 +84,10 @@ class FeatureFile:
         self._shapes, self._dtype, self._on_point = dict(shapes), np.dtype(dtype), on_point
         # As JSON gives it back.
         self._config: dict[str, Any] = json.loads(json.dumps(config))
+        if self.folder.is_symlink():
+            raise UserError(
+                f"{self.folder} is a link, and rows are kept in a folder alone; delete it or name another --out"
+            )
         with disk_errors(f"make {self.folder}"):
             self.folder.mkdir(exist_ok=True)
         self._lock = FolderLock(self.folder / LOCK)
@@ -121,6 +135,7 @@ class FeatureFile:
         assert all(self.done(name) == rows for name, (rows, _) in self._shapes.items())
         draft, sums = self.folder / DRAFT, self.out.with_name(f"{self.out.name}.sha256")
         with disk_errors(f"write {self.out}", "The rows are safe: the same command goes on."):
+            draft.unlink(missing_ok=True)  # be it a link
             with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
                 for name in self._shapes:
                     with self._path(name).open("rb") as source, _member(archive, name) as target:
@@ -177,7 +192,7 @@ class FeatureFile:
         if not path.exists() or path.stat().st_size < len(header):
             write_atomically(path, header)
             return good
-        with path.open("r+b") as file:
+        with open(path, "r+b", opener=open_own) as file:
             if file.read(len(header)) != header:
                 marks = []
                 file.seek(0)
@@ -208,7 +223,7 @@ class FeatureFile:
         if not path.exists():
             return None
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(read_file(path))
             marks = {name: [(int(rows), int(check)) for rows, check in content["marks"][name]] for name in self._shapes}
             config = dict(content["config"])
         except (ValueError, KeyError, TypeError):

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
-from acto.core.files import append, disk_errors, write_atomically
+from acto.core.files import append, disk_errors, open_own, read_file, write_atomically
 from acto.core.locks import FolderLock, is_locked
 from acto.core.sample_csv import rearmed, sample_csv
 from acto.data.readers.text_files import read_text, rows_of
@@ -191,7 +191,7 @@ class DecisionLog:
     def __init__(self, folder: Path | str, report: LabelReport) -> None:
         folder = Path(folder)
         if is_locked(folder / LOCK):
-            owner = (folder / LOCK).read_text(errors="replace").strip()
+            owner = read_file(folder / LOCK).decode(errors="replace").strip()
             raise UserError(f"{folder} is being reviewed by {owner or 'another process'}; one reviewer at a time")
         self.path = folder / DECISIONS_FILE
         self.report = report
@@ -232,9 +232,11 @@ def _line(cells: Iterable[str]) -> bytes:
 def _repair(path: Path) -> str:
     """End the file behind its last whole row; says what was done."""
     with disk_errors(f"repair {path}"):
-        if not path.exists():
+        if not os.path.lexists(path):
             return ""
-        content = path.read_bytes()
+        # Not through a link: decisions will be written to this very file.
+        with open(path, "rb", opener=open_own) as file:
+            content = file.read()
         end = _end_of_last_row(content)
         tail = content[end:]
         if not tail:

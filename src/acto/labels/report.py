@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, write_atomically
+from acto.core.files import disk_errors, read_file, write_atomically
+from acto.core.sample_columns import of_report
 from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
 
 NAME = "label_report"
@@ -160,15 +161,61 @@ def read_report(folder: Path | str) -> LabelReport:
         raise UserError(f"{folder} has no label report: `acto audit {folder}` makes one of a run")
     with disk_errors(f"read {path}"):
         try:
-            described = json.loads(path.read_bytes())
+            described = json.loads(read_file(path))
             noise: dict[str, Any] = {
                 k: np.array(v) if isinstance(v, list) else v for k, v in described["noise"].items()
             }
-            return LabelReport(
-                class_names=tuple(described["class_names"]),
+            names = described["class_names"]
+            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+                raise ValueError("class_names is no list of texts")
+            report = LabelReport(
+                class_names=tuple(names),
                 columns=read_sample_csv(path.with_suffix(".csv"), described["columns"]),
                 noise=NoiseEstimate(**noise),
                 facts=described["facts"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _check(report)
+        except KeyError as error:
+            raise RunError(f"{path} is damaged: it has no {error}") from error
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise RunError(f"{path} is damaged: {error}") from error
+    return report
+
+
+_NEEDED = ("id", "given_label", "suggested_label", "is_label_issue", "label_quality")
+
+
+def _check(report: LabelReport) -> None:
+    """Raise ValueError or KeyError for a report that this package cannot have written: the file may be anybody's."""
+    names, columns, noise = set(report.class_names), report.columns, report.noise
+    if len(names) < len(report.class_names):
+        raise ValueError("class_names has a name twice")
+    for name in _NEEDED:
+        if not len(columns[name]):
+            raise ValueError("it is about no samples")
+    for column in of_report():
+        values = columns.get(column.name)
+        if values is None:
+            continue
+        found = "text" if isinstance(values, list) else "bool" if values.dtype == bool else "number"
+        wanted = {"text": "text", "class": "text", "bool": "bool"}.get(column.kind, "number")
+        if found != wanted:
+            raise ValueError(f"column {column.name} is of the kind {found}, not {wanted}")
+    if strange := next((label for label in columns["given_label"] if label not in names), None):
+        raise ValueError(f"given_label {strange!r} is none of class_names")
+    count = len(report.class_names)
+    shares = dict.fromkeys(("matrix", "matrix_low", "matrix_high"), (count, count))
+    for name, shape in {**shares, **dict.fromkeys(("rate", "rate_low", "rate_high"), ())}.items():
+        _check_numbers(f"noise.{name}", getattr(noise, name), shape=shape, high=1)
+    _check_numbers("noise.counts", noise.counts, shape=(count,), high=len(report))
+    _check_numbers("noise.resamples", noise.resamples, shape=(), high=2**31)
+    if not isinstance(report.facts, dict) or not isinstance(report.facts.get("folder", ""), str):
+        raise ValueError("facts is no mapping with a text as folder")
+
+
+def _check_numbers(name: str, values: Any, *, shape: tuple[int, ...], high: float) -> None:
+    found = np.asarray(values)
+    if found.shape != shape or found.dtype.kind not in "iuf":
+        raise ValueError(f"{name} is {found.dtype} of shape {found.shape}, not numbers of shape {shape}")
+    if not bool(((found >= 0) & (found <= high * (1 + 1e-9))).all()):
+        raise ValueError(f"{name} has numbers outside [0, {high:g}]")

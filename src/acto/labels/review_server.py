@@ -2,21 +2,29 @@
 
 The server listens on 127.0.0.1 only. Every request carries a random token that only the printed address has, and the
 Host header has to name this server, so that no web page of another site can reach it. Pictures are asked for by row
-number; no path ever comes from outside.
+number; no path ever comes from outside. A browser gets the address from a file that nobody else can read: what stands
+on a command line is seen by all users of a machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import secrets
+import socket
+import tempfile
 import threading
+from collections.abc import Iterator
+from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from acto.core.errors import RunError, UserError
+from acto.core.files import disk_errors, remove
 from acto.labels.decisions import DecisionLog
 from acto.labels.page import Served, render
 from acto.labels.thumbnails import PictureOf, media_type
@@ -25,6 +33,11 @@ from acto.run_folder.reading import RunRecord
 HOST = "127.0.0.1"
 MAX_BODY = 10_000
 """Bytes of a decision."""
+SECONDS = 60
+"""Most time that the page or a picture may take on its way."""
+MAX_WAITING = 128
+"""Connections that have not shown the token yet; one more, and the oldest is closed."""
+_OPENS = ".acto-review-"
 _TOKEN_HEADER = "X-Acto-Token"
 
 
@@ -48,6 +61,8 @@ class ReviewServer(ThreadingHTTPServer):
     def __init__(
         self, record: RunRecord, log: DecisionLog, *, picture_of: PictureOf | None = None, port: int = 0
     ) -> None:
+        self._waiting: dict[socket.socket, None] = {}
+        self._counting = threading.Lock()
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
@@ -64,6 +79,52 @@ class ReviewServer(ThreadingHTTPServer):
         """Return the address to open in a browser; whoever has it can decide."""
         return f"http://{HOST}:{self.server_port}/?token={self.token}"
 
+    @contextlib.contextmanager
+    def opening_page(self) -> Iterator[Path]:
+        """A page in the run's folder that leads to the address, readable by this user alone and gone with the block.
+
+        Raises:
+            acto.core.errors.RunError: the disk refuses.
+        """
+        target = escape(self.address)
+        page = (
+            f'<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+            f"<title>acto review</title>"
+            f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">acto review</a>\n'
+        )
+        folder = self.log.path.parent.absolute()
+        for left in folder.glob(f"{_OPENS}*.html"):  # by a process that was killed
+            remove(left)
+        with disk_errors("write a page that opens the review"):
+            descriptor, name = tempfile.mkstemp(".html", _OPENS, folder)
+        try:
+            with disk_errors(f"write {name}"), open(descriptor, "w", encoding="utf-8") as file:
+                file.write(page)
+            yield Path(name)
+        finally:
+            remove(Path(name))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Bound the threads that wait for a request: a page's own ones take no time to show their token."""
+        with self._counting:
+            self._waiting[request] = None
+            oldest = next(iter(self._waiting)) if len(self._waiting) > MAX_WAITING else None
+            if oldest is not None:
+                del self._waiting[oldest]
+                with contextlib.suppress(OSError):  # its thread reads the end, and closes it
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def admit(self, request: Any) -> None:
+        """Count a connection no longer among those that wait."""
+        with self._counting:
+            self._waiting.pop(request, None)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self.admit(request)
+        super().shutdown_request(request)
+
     def server_close(self) -> None:
         """Wait for a decision that is being written, then let the port go."""
         with self.writing:
@@ -78,15 +139,27 @@ class _Handler(BaseHTTPRequestHandler):
     server: ReviewServer
     server_version = "acto"
     sys_version = ""
-    timeout = 60
+    timeout = 10
+    """Seconds that a connection may be silent before it has shown the token."""
 
     def do_GET(self) -> None:
         """The page, or a picture."""
+        path = urlsplit(self.path).path
+        if path == "/favicon.ico" and self._is_own_page():  # asked for by the browser itself, without the token
+            self._send(HTTPStatus.NO_CONTENT, "image/x-icon", b"")
+            return
         if not self._may_enter():
             return
-        path = urlsplit(self.path).path
         if path == "/":
-            self._send(HTTPStatus.OK, "text/html; charset=utf-8", self._page())
+            try:
+                page = self._page()
+            except Exception as error:  # the run's files may say anything
+                reason = f"{type(error).__name__}: {error}"
+                self._refuse(
+                    HTTPStatus.INTERNAL_SERVER_ERROR, f"the run cannot be shown, a file of it is damaged ({reason})"
+                )
+                return
+            self._send(HTTPStatus.OK, "text/html; charset=utf-8", page)
         elif (row := self._row(path.removeprefix("/picture/"))) is not None and self.server.picture_of is not None:
             picture = self.server.picture_of(row)
             self._send(HTTPStatus.OK, media_type(picture), picture)
@@ -123,12 +196,16 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.OK, "application/json", json.dumps({"time": made.time}).encode())
 
-    def _may_enter(self, *, header_only: bool = False) -> bool:
-        """Say whether the request is from the page that this server gave out; refuse it otherwise."""
+    def _is_own_page(self) -> bool:
+        """Say whether a request is meant for this server, and of no page of another site."""
         port = self.server.server_port
         own = (f"{HOST}:{port}", f"localhost:{port}")
         origin = self.headers.get("Origin")
-        if self.headers.get("Host") not in own or (origin is not None and origin not in [f"http://{o}" for o in own]):
+        return self.headers.get("Host") in own and (origin is None or origin in [f"http://{o}" for o in own])
+
+    def _may_enter(self, *, header_only: bool = False) -> bool:
+        """Say whether the request is from the page that this server gave out; refuse it otherwise."""
+        if not self._is_own_page():
             self._refuse(HTTPStatus.FORBIDDEN, "this server answers its own page only")
             return False
         token = self.headers.get(_TOKEN_HEADER, "")
@@ -137,6 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not hmac.compare_digest(token.encode(errors="replace"), self.server.token.encode()):
             self._refuse(HTTPStatus.FORBIDDEN, "open the address that `acto review` printed, token and all")
             return False
+        self.server.admit(self.connection)
+        self.connection.settimeout(SECONDS)
         return True
 
     def _row(self, text: str) -> int | None:
@@ -155,8 +234,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        if body:
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("X-Frame-Options", "DENY")

@@ -6,6 +6,7 @@ ahead. They share torch's threads: whatever OpenMP torch has loaded runs them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -13,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -21,10 +23,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from acto.core.device import cpu_has_bfloat16, cpu_has_matrix_units
+from acto.core.files import open_own, write_atomically
 
 SOURCES = Path(__file__).parent / "kernels"
 COMPILERS = ("gcc", "cc")
 FLAGS = ["-O3", "-std=gnu11", "-fPIC", "-fopenmp", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16"]
+_SUM_BYTES = hashlib.sha256().digest_size
 SECONDS = 120
 """Most seconds that a compiler may take; it takes two."""
 
@@ -111,17 +115,32 @@ def _load() -> Kernels | str:
         return "this processor has no products of bfloat16 numbers (AVX-512)"
     if cpu_has_matrix_units():
         return "torch's own convolutions use this processor's matrix units"
-    compiler = shlex.split(os.environ.get("CC", "")) or list(filter(None, map(shutil.which, COMPILERS)))[:1]
-    if not compiler:
-        return f"there is no C compiler: looked for {' and '.join(COMPILERS)}, and CC is not set"
     try:
+        compiler = _compiler()
         made = Kernels(_library(compiler))
+    except KernelsMissing as error:
+        return str(error)
     except subprocess.SubprocessError as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         return f"{' '.join(compiler)} cannot compile the kernels: {said[0]}"
     except OSError as error:
         return f"the compiled kernels cannot be used: {error}"
     return made if _right(made) else f"what {' '.join(compiler)} makes of the kernels computes wrong numbers"
+
+
+def _compiler() -> list[str]:
+    """Return the words of the command that compiles, the first one a program's whole path."""
+    try:
+        asked = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise KernelsMissing(f"the variable CC cannot be read ({error}): {os.environ['CC']}") from error
+    for name in asked[:1] or COMPILERS:
+        # A bare name is looked for where programs are; a path that begins nowhere would begin in the current folder.
+        found = shutil.which(name) if os.path.isabs(name) or not os.path.dirname(name) else None
+        if found is not None and os.path.isabs(found):
+            return [found, *asked[1:]]
+    looked = f"CC names {asked[0]}" if asked else f"looked for {' and '.join(COMPILERS)}, and CC is not set"
+    raise KernelsMissing(f"there is no C compiler: {looked}")
 
 
 def _library(compiler: list[str]) -> ctypes.CDLL:
@@ -132,37 +151,63 @@ def _library(compiler: list[str]) -> ctypes.CDLL:
         key.update(source.read_bytes())
     folder = _own_folder()
     kept = folder / f"kernels-{key.hexdigest()[:16]}.so" if folder is not None else None
-    if kept is not None and kept.exists():
+    if kept is not None and _is_whole(kept):
         return ctypes.CDLL(str(kept))
     # A folder that nobody else can write to: what is loaded from it runs.
     with tempfile.TemporaryDirectory(prefix="kernels-", dir=folder) as name:
         built = Path(name)
         for source in sources:
             if source.suffix == ".c":
-                _run([*compiler, *FLAGS, "-c", str(source), "-o", str(built / f"{source.stem}.o")])
+                _run([*compiler, *FLAGS, "-c", str(source), "-o", str(built / f"{source.stem}.o")], built)
         # Linked without OpenMP, so that it takes the one that torch has loaded: two would keep threads for themselves.
         library = built / "kernels.so"
-        _run([*compiler, "-shared", *map(str, sorted(built.glob("*.o"))), "-o", str(library)])
+        _run([*compiler, "-shared", *map(str, sorted(built.glob("*.o"))), "-o", str(library)], built)
         loaded = ctypes.CDLL(str(library))  # stays when the file is gone
         if kept is not None:
-            os.replace(library, kept)
+            content = library.read_bytes()
+            # The sum is behind the library, where loaders do not look: one file, which is there whole or not at all.
+            with contextlib.suppress(OSError):  # the disk may be full: then the next start compiles again
+                write_atomically(kept, content + hashlib.sha256(content).digest())
+                kept.chmod(0o600)
         return loaded
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+def _run(command: list[str], folder: Path) -> None:
+    # Not in the current folder: an empty entry in one of the compiler's own variables would mean its headers.
+    subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=SECONDS, cwd=folder)
+
+
+def _is_whole(library: Path) -> bool:
+    """Say whether a kept library is there, the user's own, closed to others, and as it was written."""
+    try:
+        with open(library, "rb", opener=open_own) as file:
+            facts, content = os.fstat(file.fileno()), file.read()
+    except OSError:
+        return False
+    return _is_ours(facts) and hashlib.sha256(content[:-_SUM_BYTES]).digest() == content[-_SUM_BYTES:]
+
+
+def _is_ours(facts: os.stat_result) -> bool:
+    return facts.st_uid == os.getuid() and not facts.st_mode & 0o022
 
 
 def _own_folder() -> Path | None:
-    """Return the folder of compiled kernels; None: there is none, and every start compiles them."""
+    """Return the folder of compiled kernels; None: there is none, and every start compiles them in a private place."""
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acto"
+        cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        # A relative path would begin in the current folder, which may be a stranger's.
+        folder = (cache if cache.is_absolute() else Path.home() / ".cache") / "acto"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        facts = folder.stat()
+        ours = _is_ours(folder.stat())
     except (OSError, RuntimeError):
         return None
-    alone = facts.st_uid == os.getuid() and not facts.st_mode & 0o022
-    return folder if alone and os.access(folder, os.W_OK) else None
+    if not ours:
+        warnings.warn(
+            f"{folder} belongs to somebody else or can be written to by others: the C kernels are not taken from it, "
+            "and each start compiles them (chmod go-w, or another XDG_CACHE_HOME, mends that)",
+            stacklevel=2,
+        )
+    return folder if ours and os.access(folder, os.W_OK) else None
 
 
 def _right(made: Kernels) -> bool:

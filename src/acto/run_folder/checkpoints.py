@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from acto.core.errors import RunError
-from acto.core.files import OnPoint, disk_errors, pass_point, sha256_of, sync_folder, write_new
+from acto.core.errors import RunError, UserError
+from acto.core.files import OnPoint, disk_errors, pass_point, read_file, remove, sha256_of, sync_folder, write_new
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +32,7 @@ class FileCheck:
 # Folders NNNNNN-epochE with their files and a manifest. NNNNNN counts the saves, so that a run that was resumed from an
 # older checkpoint never writes over another one.
 _CHECKPOINT = re.compile(r"(\d{6})-epoch(\d+)")
+_LEFTOVER = re.compile(r"\.draft-\d{6,}|\.old-\d{6}-epoch\d+")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MANIFEST = "manifest.json"
 
@@ -56,7 +57,7 @@ class Checkpoint:
     def read(self, name: str) -> bytes:
         """The file's bytes."""
         with disk_errors(f"read {self.folder / name}"):
-            return self.path(name).read_bytes()
+            return read_file(self.path(name))
 
 
 def save_checkpoint(
@@ -77,6 +78,7 @@ def save_checkpoint(
 
     Raises:
         RunError: less than twice the size is free, or the disk refuses. The older checkpoints are untouched then.
+        UserError: `folder` is a link.
     """
     assert files and all(_FILE.fullmatch(name) and name != MANIFEST for name in files), f"file names {list(files)}"
     with disk_errors(f"save the checkpoint of epoch {epoch} in {folder}", "The checkpoints before it are untouched."):
@@ -101,7 +103,7 @@ def save_checkpoint(
             on_point("manifest written")
             os.rename(draft, folder / name)
         except OSError:
-            shutil.rmtree(draft, ignore_errors=True)
+            remove(draft)
             raise
         sync_folder(folder)
         on_point("renamed")
@@ -158,16 +160,24 @@ def _checkpoint_names(folder: Path) -> list[str]:
 
 
 def _leftovers(folder: Path) -> list[Path]:
-    return sorted([*folder.glob(".draft-*"), *folder.glob(".old-*")])
+    return sorted(path for path in folder.glob(".*-*") if _LEFTOVER.fullmatch(path.name))
 
 
 def clear_leftovers(folder: Path) -> None:
     """Delete what interrupted saves and deletions left among the checkpoints.
 
     Errors are left to the next time: an undeletable old checkpoint is no reason to lose a run.
+
+    Raises:
+        UserError: `folder` is a link: what lies behind it may be anybody's.
     """
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder} is a link, and checkpoints are neither saved nor deleted through one; put a folder in its place "
+            "(for more room move the whole run: a link to a run's folder is followed)"
+        )
     for path in _leftovers(folder):
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path)
 
 
 def _require_space(folder: Path, epoch: int, needed: int) -> None:
@@ -193,7 +203,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 def _examine(checkpoint: Path) -> tuple[dict[str, Any] | None, str]:
     """A checkpoint's manifest and "", or None and what is wrong."""
     try:
-        content = json.loads((checkpoint / MANIFEST).read_bytes())
+        content = json.loads(read_file(checkpoint / MANIFEST))
         claimed = content.pop("sha256")
         if claimed != _digest(content):
             return None, "its manifest differs from its checksum"

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from acto.core.errors import UserError
+from acto.core.files import read_file
 from acto.run_folder.encoding import plain_values
 
 
@@ -19,7 +20,7 @@ def read_config(path: Path) -> dict[str, Any]:
         UserError: there is none, or it holds no settings.
     """
     try:
-        config = yaml.safe_load((path / "config.yaml").read_bytes())
+        config = yaml.safe_load(read_file(path / "config.yaml"))
     except FileNotFoundError as error:
         raise UserError(f"{path} has no config.yaml: the run ended before it began; use --overwrite") from error
     except (OSError, yaml.YAMLError) as error:

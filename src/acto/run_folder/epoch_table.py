@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from acto.core.errors import RunError
-from acto.core.files import append, disk_errors, write_atomically
+from acto.core.files import append, disk_errors, read_file, write_atomically
 
 Cell = float | int | bool | str | None
 
@@ -81,7 +81,7 @@ class EpochTable:
         """Columns, whole rows, and the half row that an interrupted write left at the end."""
         try:
             with disk_errors(f"read {self.path}"):
-                *lines, tail = self.path.read_bytes().decode().split("\n") if self.path.exists() else [""]
+                *lines, tail = read_file(self.path).decode().split("\n") if self.path.exists() else [""]
             if not lines:
                 return [], [], tail
             columns, *rows = csv.reader(lines, strict=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, sha256_of
+from acto.core.files import disk_errors, open_regular, read_file, sha256_of
 from acto.core.locks import is_locked
 from acto.core.sample_csv import read_sample_csv
 from acto.run_folder.checkpoints import Checkpoint, FileCheck, check_checkpoints, newest_checkpoint
@@ -125,7 +125,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """None if there is no such file."""
     with disk_errors(f"read {path}"):
         try:
-            return json.loads(path.read_bytes())
+            return json.loads(read_file(path))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -135,7 +135,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def load_array(path: Path) -> np.ndarray[Any, Any]:
     """Read an .npy file; RunError if it is damaged."""
     try:
-        return np.load(path, allow_pickle=False)
+        with open(path, "rb", opener=open_regular) as file:
+            return np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
 

@@ -25,7 +25,6 @@ import secrets
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -34,7 +33,7 @@ import numpy as np
 import yaml
 
 from acto.core.errors import RunError, UserError
-from acto.core.files import OnPoint, disk_errors, pass_point, write_atomically
+from acto.core.files import OnPoint, disk_errors, pass_point, remove, write_atomically
 from acto.core.locks import HELD, FolderLock
 from acto.core.sample_csv import Column, sample_csv, sample_parquet
 from acto.run_folder.checkpoints import (
@@ -123,7 +122,8 @@ class RunFolder:
                 workers, device. Where they are, config.yaml takes over the new ones.
 
         Raises:
-            UserError: not a run, in use, or a configuration that differs; it lists the keys with both values.
+            UserError: not a run, in use, its checkpoints are a link to another place, or a configuration that differs;
+                it lists the keys with both values.
         """
         path = Path(path)
         require_run(path)
@@ -131,6 +131,7 @@ class RunFolder:
         try:
             folder = cls(path, lock)
             saved = read_config(path)
+            clear_leftovers(path / "checkpoints")
             if config is not None:
                 asked = as_reloaded(config)
                 refuse_other_config(path, saved, asked, may_differ)
@@ -139,10 +140,8 @@ class RunFolder:
         except BaseException:
             lock.release()
             raise
-        clear_leftovers(path / "checkpoints")
         for draft in path.glob(".*.draft"):
-            with suppress(OSError):
-                draft.unlink()
+            remove(draft)
         return folder
 
     def close(self) -> None:

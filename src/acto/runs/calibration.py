@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from acto.core.errors import RunError
-from acto.core.files import disk_errors
+from acto.core.files import disk_errors, read_file
 
 CALIBRATION_FILE = "calibration.json"
 """Its name in a run's folder."""
@@ -68,7 +68,7 @@ def read_calibration(folder: Path) -> Calibration:
         with disk_errors(f"read {path}"):
             if not path.exists():
                 return Calibration()
-            found = Calibration(**json.loads(path.read_bytes()))
+            found = Calibration(**json.loads(read_file(path)))
         if not LOWEST <= found.temperature <= HIGHEST:
             raise ValueError(f"the temperature is {found.temperature}")
     except (ValueError, TypeError) as error:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from acto.core.device import resolve_device
 from acto.core.errors import RunError, UserError, check_range
-from acto.core.files import disk_errors
+from acto.core.files import disk_errors, read_file
 from acto.core.settings import from_values
 from acto.core.text import counted
 from acto.data.loading.loader import open_data
@@ -229,7 +229,7 @@ def load_model(run: Path | str, *, trust: bool = False) -> TrainedModel:
         )
     with disk_errors(f"read the model in {folder}"):
         count = len(_facts(first.read_bytes(), name=str(first)).get("headline", (1,)))
-        files = [(folder / f"net{k}.safetensors").read_bytes() for k in range(count)]
+        files = [read_file(folder / f"net{k}.safetensors") for k in range(count)]
     temperature = read_calibration(folder).temperature
     max_pixels = record.config.get("data", {}).get("max_image_pixels", MAX_PIXELS)
     return from_bytes(files, temperature=temperature, max_pixels=max_pixels, trust=trust, name=str(folder))

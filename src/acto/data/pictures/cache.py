@@ -33,7 +33,7 @@ import PIL
 from PIL import features
 
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, sha256_of, write_atomically
+from acto.core.files import disk_errors, read_file, remove, sha256_of, write_atomically
 from acto.core.locks import FolderLock
 from acto.core.resources import usable_cores
 from acto.core.waiting import in_threads
@@ -162,6 +162,10 @@ def _in_folder(job: _Job) -> tuple[Places, StoredPixels]:
     settings = json.dumps(_decoding(job.short), sort_keys=True, indent=1).encode()
     folder = parent / f"pictures-{hashlib.sha256(settings).hexdigest()[:12]}"
     with disk_errors(f"keep decoded pictures in {parent}", "What is stored stays; name another folder, or take none."):
+        if folder.is_symlink():
+            raise UserError(
+                f"{folder} is a link, and decoded pictures are kept in a folder alone: delete it, or name another cache"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         stamps = [_stamp(path) for path in job.paths]
         found = _Found(folder)
@@ -218,7 +222,7 @@ class _Found:
                 self._indexes[name] = _read_index(path)
             except FileNotFoundError:
                 continue  # another process has just cleared it away
-            except (ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError):
                 self.faults[name] = "its index is damaged"
         wanted = set(stamps)
         new = [
@@ -251,8 +255,8 @@ class _Found:
         path = self.folder / f"{name}.pixels"
         expected, pictures = self._indexes[name]
         size = sum(3 * height * width for _, height, width in pictures)
-        if not path.is_file():
-            return "it is missing"
+        if path.is_symlink() or not path.is_file():
+            return "it is missing, or no file of its own"
         if path.stat().st_size != size:
             return f"it has {path.stat().st_size} bytes, not {size}"
         return "" if sha256_of(path) == expected else "it differs from its checksum"
@@ -260,7 +264,9 @@ class _Found:
 
 def _read_index(path: Path) -> tuple[str, list[tuple[_Stamp, int, int]]]:
     """The checksum of the pixels, and whose they are: stamp, height, width."""
-    content = json.loads(path.read_bytes())
+    if path.is_symlink():
+        raise ValueError("a link")
+    content = json.loads(read_file(path))
     if content.pop("sha256") != _digest(content):
         raise ValueError("differs from its checksum")
     return content["pixels"], [((name, size, time), h, w) for name, size, time, h, w in content["pictures"]]
@@ -280,7 +286,7 @@ def _prepare_to_fill(job: _Job, found: _Found, rows: Sequence[int], stamps: Sequ
     for path in found.folder.iterdir():
         # A leftover is a draft, pixels without an index, or damaged. The lock is held, so nobody is writing it.
         if path.name.endswith(".draft") or (path.suffix in (".pixels", ".json") and path.stem not in whole):
-            path.unlink(missing_ok=True)
+            remove(path)
     found.faults.clear()
     needed, free = job.bytes_of(rows), shutil.disk_usage(found.folder).free
     if free < _SPARE * needed:

@@ -37,7 +37,8 @@ class StoredPixels:
         return {"_files": self._files, "_maps": {}}
 
     def picture(self, place: Sequence[int]) -> Tensor | None:
-        """(height, width, 3) uint8, not to be written to; None if its file has been deleted, of which it warns once.
+        """(height, width, 3) uint8, not to be written to; None if its file has been deleted, of which it warns once,
+        or cut.
 
         Args:
             place: file, offset, height, width; a row of the table that `open_cache` returns.
@@ -46,7 +47,7 @@ class StoredPixels:
         if number not in self._maps:
             self._maps[number] = self._map(number)
         pixels = self._maps[number]
-        if pixels is None:
+        if pixels is None or len(pixels) < offset + height * width * 3:  # gone, or cut since it was looked at
             return None
         return pixels[offset : offset + height * width * 3].view(height, width, 3)
 
