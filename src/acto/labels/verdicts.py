@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
     """Verdict on one sample; without a word, or with the word skip, nothing is decided."""
 
     row: int
-    """Of the report."""
+    """Row of the report."""
     word: str = ""
     """As in decisions.csv."""
     label: str = ""
