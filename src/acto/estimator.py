@@ -8,6 +8,7 @@ print(y[classifier.label_issues_], classifier.suggested_labels_[classifier.label
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from typing import Any
 
@@ -22,6 +23,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from acto.core.device import resolve_device
 from acto.core.errors import UserError, choose
 from acto.core.settings import merged
+from acto.data.alignment import check_same_index, is_frame
+from acto.data.frames import suspects
 from acto.data.label_columns import check_one_each
 from acto.data.samples import Dataset, Samples
 from acto.data.views.spec import ViewSpec
@@ -104,6 +107,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """
         if isinstance(y, list | tuple) or getattr(y, "shape", (0,))[1:] not in ((), (1,)):
             check_one_each(y, what="y")  # scikit-learn takes a single column, and warns
+        check_same_index(X, y)
+        _warn_of_columns(X)
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
@@ -187,6 +192,15 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         if self.warmup_epochs is not None:
             asked = merged(asked, {section(self.method): {"warmup_epochs": self.warmup_epochs}})
         return run_of(checked(asked, method=self.method), setting)
+
+
+def _warn_of_columns(X: Any) -> None:
+    """Warn of columns that are hardly features; they stay, for what X is has been decided by who passes it."""
+    if is_frame(X) and X.columns.is_unique:
+        for each in suspects(X, [name for name in X.columns if isinstance(name, str)]):
+            warnings.warn(
+                f"column {each.name!r} {each.why}, and is used as a feature: drop it if it is none", stacklevel=3
+            )
 
 
 def _dataset(features: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, num_classes: int) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -216,6 +217,8 @@ def fit(
         if test is not None and holdout_share is not None:
             raise UserError("holdout_share cannot be given beside test: nothing is held out then")
         gathered, held = gather_dataset(data, **brought | {"holdout_share": share}, seed=seed or 0)
+        for note in gathered.notes:  # in a script nobody else says it
+            warnings.warn(note, stacklevel=2)
 
     if init_from is None:
         setting = for_size(setting_of_kind(held.views.pipeline, len(held.train)), len(held.train))

@@ -175,7 +175,8 @@ def _exchange(name: str, format: str, content: Any, *says: str, pairs: Pairs | N
     def read(folder: Path) -> Found:
         report = small()
         rows = {id: row for row, id in enumerate(report.columns["id"])}
-        return _found((rows[made.id], made) for made in import_decisions(folder / "export", report, format=format))
+        decisions, _ = import_decisions(folder / "export", report, format=format)
+        return _found((rows[made.id], made) for made in decisions)
 
     return Case(
         reader="exchange (Label Studio, FiftyOne, cleanlab)",

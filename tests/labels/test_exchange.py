@@ -13,14 +13,16 @@ import pytest
 from acto.cli.exchange import exchange
 from acto.core.errors import UserError
 from acto.data.samples import DataSpec
-from acto.labels.exchange import REMOVE, export_report, import_decisions
+from acto.labels.exchange import export_report, import_decisions
+from acto.labels.verdicts import REMOVE
 from acto.run_folder.writing import RunFolder
 from acto.runs.recipes.by_data import setting_for
 from acto.runs.recipes.recipe import recipe
 from label_reports import NAMES, report_of, small
 
 
-def told(decisions) -> dict[str, tuple[str, str]]:
+def told(imported) -> dict[str, tuple[str, str]]:
+    decisions, _ = imported
     return {d.id: (d.decision, d.new_label) for d in decisions}
 
 
@@ -36,6 +38,7 @@ def test_label_studio_gets_tasks_with_predictions(tmp_path: Path):
             "suggested_label": "owl",
             "reason": "The model sees 'owl'.",
             "image": "/data/local-files/?d=1.png",
+            "acto_id": "b.png",
             "label_quality": pytest.approx(0.23),
         },
         "predictions": [
@@ -56,7 +59,7 @@ def test_label_studio_gets_tasks_with_predictions(tmp_path: Path):
 
 def annotated(choice: str | None, *, cancelled: bool = False, at: str = "2026-01-01T00:00:00Z") -> dict:
     part = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [choice]}}
-    return {"was_cancelled": cancelled, "updated_at": at, "result": [part] if choice else []}
+    return {"completed_by": 1, "was_cancelled": cancelled, "updated_at": at, "result": [part] if choice else []}
 
 
 def test_label_studio_s_annotations_come_back(tmp_path: Path):
@@ -96,7 +99,8 @@ def test_fiftyone_and_back(tmp_path: Path):
     assert first["ground_truth"] == {"_cls": "Classification", "tags": [], "label": "cat"}
     assert first["suggested"]["label"] == "dog" and content["samples"][2]["suggested"] is None
     assert set(first) == set(content["sample_fields"])
-    assert import_decisions(path, report, format="fiftyone") == []
+    with pytest.raises(UserError, match="nothing was decided: 6 as exported"):
+        import_decisions(path, report, format="fiftyone")
     content["samples"][0]["ground_truth"]["label"] = "dog"
     content["samples"][1]["tags"].append("keep")
     content["samples"][4]["tags"] = ["remove"]
@@ -127,7 +131,8 @@ def test_cleanlab_and_back(tmp_path: Path):
         "predicted_label": "dog",
     }
     expected = {"a.png": ("accept", "dog"), "b.png": ("accept", "owl"), 'e,"<b>.png': ("accept", "cat")}
-    assert told(import_decisions(paths[0], small(), format="cleanlab")) == expected
+    with pytest.raises(UserError, match="nothing was decided: 6 as exported"):
+        import_decisions(paths[0], small(), format="cleanlab")
     without = [{key: row[key] for key in ("is_label_issue", "predicted_label")} for row in rows]
     lines = [
         "is_label_issue,predicted_label",
@@ -172,7 +177,10 @@ def test_what_does_not_come_back(tmp_path: Path, format: str, content: str, mess
 def test_names_that_are_no_utf_8_come_back_from_cleanlab(tmp_path: Path):
     report = report_of(["cat", "dog"], ["dog", "dog"], names=NAMES[:2], ids=["x\udcff.png", "b.png"])
     paths, _ = export_report(report, tmp_path / "new" / "issues.csv", format="cleanlab")
-    assert told(import_decisions(paths[0], report, format="cleanlab")) == {"x\\udcff.png": ("accept", "dog")}
+    (tmp_path / "back.csv").write_text(paths[0].read_text().replace(",0.05,", ",0.4,"))
+    assert told(import_decisions(tmp_path / "back.csv", report, format="cleanlab")) == {
+        "x\\udcff.png": ("accept", "dog")
+    }
     with pytest.raises(UserError, match="is no file"):
         import_decisions(tmp_path, report, format="cleanlab")
 
@@ -184,8 +192,13 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     small().save(tmp_path / "run")
     run, table, out = (str(tmp_path / name) for name in ("run", "issues.csv", "decisions.csv"))
     assert exchange(["export", run, "--format", "cleanlab", "--out", table]) == 0
+    with pytest.raises(UserError, match="nothing was decided"):
+        exchange(["import", table, "--format", "cleanlab", "--run", run, "--out", out])
+    assert not Path(out).exists()
+    Path(table).write_text(Path(table).read_text().replace("a.png,true", "a.png,false").replace(",owl\n", ",dog\n", 1))
     assert exchange(["import", table, "--format", "cleanlab", "--run", run, "--out", out]) == 0
-    assert f"3 decisions written to {out}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"2 decisions written to {out}: 1 keep, 1 accept\nundecided: 4 as exported" in told
     with pytest.raises(UserError, match="exists and is not overwritten"):
         exchange(["import", table, "--format", "cleanlab", "--run", run, "--out", out])
     with pytest.raises(UserError, match="unknown format 'cleanlabs'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 
 from acto.cli.parser import Parser
@@ -22,6 +23,9 @@ def exchange(tokens: Sequence[str]) -> int:
         parser = Parser("acto exchange import", "Make decisions.csv of what was decided in another tool.")
         parser.add_argument("file", metavar="FILE", help="what the other tool exported")
         parser.add_argument("--run", required=True, metavar="RUN", help="the run whose report was exported")
+        parser.add_argument(
+            "--field", metavar="NAME", help="Label Studio's control or FiftyOne's field with people's labels"
+        )
     else:
         parser = Parser("acto exchange export", "Write a run's label report for another tool; `import` takes it back.")
         parser.add_argument("run", metavar="RUN")
@@ -31,10 +35,16 @@ def exchange(tokens: Sequence[str]) -> int:
     choose("format", given.format, FORMATS)
     if tokens[0] == "import":
         report = read_report(given.run)
-        decisions = import_decisions(given.file, report, format=given.format)
         out = new_path(given.out)
+        decisions, undecided = import_decisions(
+            given.file, report, format=given.format, field=getattr(given, "field", None)
+        )
         write_files({out: to_csv(decisions)})
-        print(f"{counted(len(decisions), 'decision')} written to {out}")
+        words = Counter(decision.decision for decision in decisions)
+        print(f"{counted(len(decisions), 'decision')} written to {out}: ", end="")
+        print(", ".join(f"{count} {word}" for word, count in words.items()))
+        if undecided:
+            print(f"undecided: {undecided}")
         print(f"next: acto apply {shlex.quote(str(out))} --run {shlex.quote(given.run)}")
         return 0
     record = read_run(given.run)

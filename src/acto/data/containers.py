@@ -8,7 +8,7 @@ or a Dataset that draws a new view at each look are refused with a hint.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,17 +21,16 @@ from torch.utils.data import ConcatDataset, Subset
 from torchvision.datasets import DatasetFolder
 
 from acto.core.errors import UserError
+from acto.data.alignment import as_pandas, is_frame
 from acto.data.classes import ClassCodes, encode
-from acto.data.label_columns import Column, check_one_each, exact_column, is_whole, read_column
+from acto.data.frames import read_frame
+from acto.data.label_columns import Column, Where, check_one_each, exact_column, is_whole, read_column
 from acto.data.readers.arrays import array_content
 from acto.data.samples import Samples
 
-PATH_COLUMN = "path"
-"""A data frame's column of picture files."""
 _PIXEL_TOLERANCE = 1e-3
 """Largest distance of 255 times a float32 pixel from a whole number."""
 _MISSING = ("NAType", "NaTType")
-_SHOWN = 5
 
 Content = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...]
 """(N, H, W, C) pixels, (N, D) features or (N,) picture files."""
@@ -50,6 +49,12 @@ class Gathered:
     """The data's own class list, in which labels are positions; empty if they have none."""
     columns: tuple[str, ...] = ()
     """Names of the features of a data frame, in their order."""
+    splits: tuple[str, ...] = ()
+    """(N,) train, test, val or heldout, where a data frame says; else empty."""
+    notes: tuple[str, ...] = ()
+    """Notes for the user."""
+    rows: tuple[int, ...] | None = None
+    """(N,) rows of the data that these samples are; None: all."""
 
     @property
     def kind(self) -> str:
@@ -71,6 +76,23 @@ class Gathered:
             paths=cast(tuple[Path, ...], content) if is_files else None,
         )
 
+    def take(self, rows: Sequence[int], ids: Sequence[str]) -> Gathered:
+        """The samples and labels at these rows, under these names."""
+        content, labels = self.content, self.label_column()
+        return replace(
+            self,
+            content=tuple(content[row] for row in rows) if isinstance(content, tuple) else content[list(rows)],
+            labels=labels[list(rows)] if isinstance(labels, np.ndarray) else [labels[row] for row in rows],
+            ids=tuple(ids),
+            splits=(),
+            rows=tuple(rows),
+        )
+
+    def where(self, split: str = "") -> Where:
+        """Names of the rows, for messages; `split` and a space come before them."""
+        rows = self.rows
+        return lambda i: f"{split}row {i}" if rows is None else f"row {rows[i]}"
+
     def label_column(self, split: str = "") -> npt.NDArray[Any] | list[Any]:
         """(N,) the labels as acto.data.classes.read_column takes them; `split` and a space name them in messages.
 
@@ -85,7 +107,7 @@ class Gathered:
         Raises:
             UserError: see label_column; or a number that is no position.
         """
-        column = read_column(self.label_column(split), where=lambda i: f"{split}row {i}")
+        column = read_column(self.label_column(split), where=self.where(split))
         if not self.class_names:
             return column
         positions = encode(column, tuple(map(str, range(len(self.class_names)))), what=f"{split}label")
@@ -115,9 +137,12 @@ def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> Gat
     Raises:
         UserError: data that cannot be used.
     """
-    if hasattr(data, "to_pandas") and not hasattr(data, "iloc"):
-        data = data.to_pandas()
-    if hasattr(data, "iloc") and hasattr(data, "columns"):
+    data, labels = as_pandas(data), as_pandas(labels)
+    if is_frame(labels):
+        if len(labels.columns) != 1:
+            raise UserError(f"labels are a data frame of {len(labels.columns)} columns: pass one of them")
+        labels = labels.iloc[:, 0]
+    if is_frame(data):
         gathered = _from_frame(data, labels, columns)
     elif isinstance(data, str | Path):
         raise UserError(f"{str(data)!r} names data: pass acto.load_data(acto.DataSpec(source={str(data)!r}))")
@@ -330,34 +355,12 @@ def _replaced(gathered: Gathered, labels: Any) -> Gathered:
 
 def _from_frame(frame: Any, labels: Any, columns: Sequence[str]) -> Gathered:
     """A data frame of pandas."""
-    names = [str(name) for name in frame.columns]
-    if len(set(names)) != len(names):
-        raise UserError("the data frame has two columns of one name")
-    frame = frame.set_axis(names, axis=1)
-    label_column = labels if isinstance(labels, str) else None
-    if label_column is not None:
-        if label_column not in names:
-            raise UserError(f"the data frame has no column {label_column!r}; it has {', '.join(names)}")
-        labels = frame[label_column]
-    elif hasattr(labels, "index") and hasattr(labels, "isna") and not labels.index.equals(frame.index):
-        raise UserError("labels and data have different indexes: align them, or pass labels.to_numpy()")
-    if PATH_COLUMN in names and (not columns or tuple(columns) == (PATH_COLUMN,)):
-        values = frame[PATH_COLUMN]
-        if bad := [row for row, value in enumerate(values) if not isinstance(value, str | Path) or not str(value)]:
-            raise UserError(f"column {PATH_COLUMN!r} has no path in row {', '.join(map(str, bad[:_SHOWN]))}")
-        paths = tuple(Path(value) for value in values)
-        return Gathered(content=paths, labels=labels, ids=tuple(map(str, paths)), columns=(PATH_COLUMN,))
-    wanted = list(columns) or [name for name in names if name != label_column]
-    if missing := [name for name in wanted if name not in names]:
-        raise UserError(f"the data frame has no column {missing[0]!r}; it has {', '.join(names)}")
-    if not wanted:
-        raise UserError("the data frame has no column beside the labels")
-    for name in wanted:
-        if frame[name].dtype.kind not in "iufb":
-            raise UserError(
-                f"column {name!r} is {frame[name].dtype}, no number: encode it, leave it out, or call it "
-                f"{PATH_COLUMN!r} if it holds picture files"
-            )
-    features = frame[wanted].to_numpy(dtype=np.float64, na_value=np.nan)
-    ids = tuple(map(str, frame.index)) if frame.index.is_unique else None
-    return Gathered(content=_content(features, "the columns"), labels=labels, ids=ids, columns=tuple(wanted))
+    found = read_frame(frame, labels, columns)
+    return Gathered(
+        content=found.values if isinstance(found.values, tuple) else _content(found.values, "the columns"),
+        labels=found.labels,
+        ids=found.ids,
+        columns=found.columns,
+        splits=found.splits,
+        notes=found.notes,
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from acto.core.errors import UserError
@@ -15,6 +16,8 @@ from acto.data.classes import ClassCodes, check_every_class_occurs, infer_classe
 from acto.data.containers import Gathered, gather
 from acto.data.label_columns import Column, Labels
 from acto.data.noise import NoiseSpec
+from acto.data.readers.listings import HELD_OUT
+from acto.data.readers.split_columns import test_split_of
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.sources import views_of, without_bad_pictures
 from acto.data.splits import holdout
@@ -43,7 +46,8 @@ def as_dataset(
             - an array or tensor of (N, D) features, or of (N, H, W), (N, H, W, C) or (N, C, H, W) pictures: uint8, or
               numbers that are exactly pixels of 0 to 255 or of 0 to 1 in steps of 1/255
             - a list of pictures (PIL, arrays, tensors) of one size, or of paths of picture files
-            - a data frame (pandas, or what has to_pandas()): a column "path" of picture files, or numbers alone
+            - a data frame (pandas, or what has to_pandas()): a column "path" of picture files, or numbers alone; a
+              column "split" divides the rows as in a manifest, and columns that name rows are left out with a note
             - a Dataset of torch with a length, whose items are (sample, label); torchvision's ImageFolder, and a Subset
               of one, are read as files
         labels: (N,) whole numbers, names or booleans; for a data frame also the name of its column; None: as the data
@@ -81,11 +85,39 @@ def gather_dataset(
     if test is not None:
         column = labels if test_labels is None and isinstance(labels, str) else test_labels
         tested = gather(test, column, columns=gathered.columns)
+        if "train" in tested.splits:
+            raise UserError("the test set has rows whose split is train: leave them out, or drop that column")
     elif test_labels is not None:
         raise UserError("test_labels without test")
+    is_held_out = False
+    if gathered.splits:
+        split, notes = test_split_of(gathered.splits, place="the data frame", name="the data frame")
+        gathered = replace(gathered, notes=(*gathered.notes, *notes))
+        if split is not None:
+            if tested is not None:
+                raise UserError(f"a test set is given, but the data have rows whose split is {split}: leave these out")
+            gathered, tested = _divided(gathered, split, ids)
+            ids, is_held_out = None, split == HELD_OUT
     return gathered, _assembled(
-        gathered, tested, class_names=class_names, holdout_share=holdout_share, seed=seed, ids=ids
+        gathered,
+        tested,
+        class_names=class_names,
+        holdout_share=holdout_share,
+        seed=seed,
+        ids=ids,
+        is_held_out=is_held_out,
     )
+
+
+def _divided(gathered: Gathered, split: str, ids: Sequence[Any] | None) -> tuple[Gathered, Gathered]:
+    """The rows for training and those of a split."""
+    names = _names(ids, len(gathered.content)) or gathered.ids or tuple(map(str, range(len(gathered.content))))
+
+    def part(wanted: str) -> Gathered:
+        rows = [row for row, word in enumerate(gathered.splits) if word == wanted]
+        return gathered.take(rows, [names[row] for row in rows])
+
+    return part("train"), part(split)
 
 
 def _assembled(
@@ -96,6 +128,7 @@ def _assembled(
     holdout_share: float,
     seed: int,
     ids: Sequence[Any] | None,
+    is_held_out: bool,
 ) -> Dataset:
     spec = DataSpec(source=NAME, holdout_share=holdout_share, holdout_seed=seed)
     if gathered.labels is None:
@@ -124,7 +157,7 @@ def _assembled(
     raw = Raw(name=NAME, train=train, test=tested, class_names=names, where=where)
     raw = without_bad_pictures(raw, spec, drop=False, workers=None)
     check_every_class_occurs(raw.train.labels, names, place="the labels")
-    notes = look_alikes(names)
+    notes = look_alikes(names) + gathered.notes
     train, tested = raw.train, raw.test
     if tested is None:
         kept, held_out = holdout(train.labels, share=holdout_share, seed=seed)
@@ -138,7 +171,7 @@ def _assembled(
         train=train,
         test=tested,
         class_names=names,
-        test_labels_are_given=test is None,
+        test_labels_are_given=test is None or is_held_out,
         noise=noise_facts(NoiseSpec(), "labels as they come", train),
         views=views_of(raw, train, spec),
         notes=notes,
@@ -157,11 +190,15 @@ def _class_list(column: Column, gathered: Gathered, class_names: Sequence[str] |
 
 def _labelled(gathered: Gathered, labels: Labels, *, ids: Sequence[Any] | None = None) -> Samples:
     """The samples with class numbers."""
-    given = tuple(map(str, ids)) if ids is not None else gathered.ids
+    given = _names(ids, len(labels)) or gathered.ids
     if given is not None:
-        if len(given) != len(labels):
-            raise UserError(f"ids has {len(given)} entries, but there are {len(labels)} samples")
         name, times = Counter(given).most_common(1)[0]
         if times > 1:
             raise UserError(f"each sample needs a name of its own, but {name!r} occurs {times} times")
     return gathered.samples(labels, ids=given)
+
+
+def _names(ids: Sequence[Any] | None, count: int) -> tuple[str, ...] | None:
+    if ids is not None and len(ids) != count:
+        raise UserError(f"ids has {len(ids)} entries, but there are {count} samples")
+    return tuple(map(str, ids)) if ids is not None else None

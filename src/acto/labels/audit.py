@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError
 from acto.core.sample_columns import in_order, of_report
+from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
 from acto.data.label_columns import Labels, check_one_each, read_column
 from acto.labels.report import SEPARATOR, LabelReport, NoiseEstimate, Table
@@ -65,8 +66,9 @@ def audit(
     Args:
         labels: (N,) as given: class numbers 0 to K - 1, or names of `class_names`. Numbers that could be either, and
             would be other classes, are refused.
-        pred_probs: (N, K) probabilities; rows add up to 1.
-        class_names: K names in the order of the columns; None: the numbers.
+        pred_probs: (N, K) probabilities; rows add up to 1. A data frame is aligned: its rows with the index of the
+            labels, its columns with class_names.
+        class_names: K names in the order of the columns; None: the names of a data frame's columns, or the numbers.
         ids: (N,) names of the samples; None: row numbers.
         paths: (N,) picture files.
         label_quality: (N,) trust in each label in [0, 1], 1 = trustworthy; None: the probability of the given label.
@@ -74,9 +76,17 @@ def audit(
         seed: of the bootstrap.
 
     Raises:
-        UserError: lengths, shapes, NaN, labels or probabilities out of range; it names the first rows.
+        UserError: lengths, shapes, NaN, labels or probabilities out of range, with the first rows; a data frame whose
+            rows or columns do not fit.
     """
-    labels, pred_probs, label_quality = map(_plain, (labels, pred_probs, label_quality))
+    rows = {
+        "labels": labels, "pred_probs": pred_probs, "label_quality": label_quality, "ids": ids, "paths": paths,
+    }  # fmt: skip
+    aligned = in_one_order({name: as_pandas(values) for name, values in rows.items()})
+    ids, paths = aligned["ids"], aligned["paths"]
+    labels, label_quality = map(_plain, (aligned["labels"], aligned["label_quality"]))
+    pred_probs, class_names = by_class(aligned["pred_probs"], class_names, labels)
+    pred_probs = _plain(pred_probs)
     probs = _checked_probs(pred_probs)
     num_samples, num_classes = probs.shape
     names = tuple(map(str, class_names)) if class_names is not None else tuple(map(str, range(num_classes)))

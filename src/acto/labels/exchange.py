@@ -3,19 +3,20 @@
 None of these packages is needed here; only their files are written and read.
 
     label-studio   tasks (JSON) with the suggestion as prediction, the suspected labels only; the labelling setup beside
-                   it (.xml). Back: the project's JSON export with annotations.
+                   it (.xml). Back: the project's JSON or JSON-MIN export with annotations.
     fiftyone       what fiftyone.Dataset.from_json reads; the suggestion is a field, suspected labels have a tag. Back:
                    what write_json wrote; a label edited in `ground_truth` and the tags "keep" and "remove" decide.
     cleanlab       the table of CleanLearning.get_label_issues (CSV), probabilities beside it (.npy). Back: such a
-                   table; its issues count as accepted, for no person has looked at the others.
+                   table; its issues count as accepted, for no person has looked at the others. Of the exported table
+                   itself only the rows that were changed decide.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,21 +26,27 @@ from markupsafe import escape
 
 from acto.core.errors import UserError, choose
 from acto.core.files import disk_errors, write_atomically
-from acto.core.sample_csv import rearmed, sample_csv
-from acto.data.readers.text_files import check_titles, read_text, rows_of
-from acto.labels.decisions import Decision, decide, printable, row_of_id
+from acto.core.sample_csv import sample_csv
+from acto.data.readers.text_files import read_text
+from acto.labels.decisions import Decision, decide, printable
 from acto.labels.report import LabelReport
+from acto.labels.verdicts import (
+    CHOICE,
+    FILE_PARAMETER,
+    REMOVE,
+    TEXT_START,
+    from_cleanlab,
+    from_fiftyone,
+    from_label_studio,
+)
 from acto.run_folder.encoding import json_bytes
 
-FORMATS = ("label-studio", "fiftyone", "cleanlab")
-REMOVE = "(remove this sample)"
-"""A choice that is offered in Label Studio beside the classes."""
-_LOCAL_FILES = "/data/local-files/?d="
+READERS = {"label-studio": from_label_studio, "fiftyone": from_fiftyone, "cleanlab": from_cleanlab}
+FORMATS = tuple(READERS)
+_LOCAL_FILES = f"/data/local-files/{FILE_PARAMETER}"
 """Address by which Label Studio finds a file below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
-_CHOICE = "label"
-
-Verdict = tuple[int, str, str]
-"""Row of the report, word of a decision, new label."""
+_DIFFER = {"label-studio": ": delete all annotations but one, or mark the right one as ground truth"}
+"""Advice where verdicts differ."""
 
 
 def export_report(
@@ -74,36 +81,55 @@ def export_report(
     return list(files), advice
 
 
-def import_decisions(path: Path | str, report: LabelReport, *, format: str) -> list[Decision]:
+def import_decisions(
+    path: Path | str, report: LabelReport, *, format: str, field: str | None = None
+) -> tuple[list[Decision], str]:
     """Decisions about the report's samples, from what another tool exported.
 
+    Args:
+        path: the file.
+        report: what was exported to the tool.
+        format: one of FORMATS.
+        field: the control of Label Studio or field of FiftyOne with people's labels; None: the one that was exported,
+            or the only one.
+
+    Returns:
+        The decisions, at least one of which is no "skip"; and what the file leaves undecided, in words.
+
     Raises:
-        UserError: an unknown format; a file that is no such export, or names a sample or class that the report lacks.
+        UserError: an unknown format; a file that is no such export, names a sample or class that the report lacks, can
+            be read in two ways, or decides nothing.
     """
     choose("format", format, FORMATS)
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     content = read_text(path)
-    readers: dict[str, Callable[[str, LabelReport], Iterator[Verdict]]] = {
-        "label-studio": _from_label_studio,
-        "fiftyone": _from_fiftyone,
-        "cleanlab": _from_cleanlab,
-    }
     try:
-        verdicts = list(readers[format](content, report))
+        verdicts = list(READERS[format](content, report, field))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise UserError(f"{path} is no {format} export ({type(error).__name__}: {error})") from error
     decided: dict[int, Decision] = {}
-    for row, word, label in verdicts:
-        place = f"{path}, sample {report.columns['id'][row]!r}"
-        made = decide(report, row, word, new_label=label, place=place)
-        before = decided.setdefault(row, made)
+    for verdict in verdicts:
+        if verdict.why:
+            continue
+        place = f"{path}, sample {report.columns['id'][verdict.row]!r}"
+        made = decide(report, verdict.row, verdict.word, new_label=verdict.label, place=place)
+        before = decided.setdefault(verdict.row, made)
         if (before.decision, before.new_label) != (made.decision, made.new_label):
-            raise UserError(f"{place} is there more than once, and the verdicts differ")
-    return list(decided.values())
+            both = " and ".join(f"{each.decision} {each.new_label}".rstrip() for each in (before, made))
+            raise UserError(
+                f"{place} is there more than once, and the verdicts differ ({both}){_DIFFER.get(format, '')}"
+            )
+    # Somebody else may have decided what one leaves open.
+    left = {verdict.row: verdict for verdict in verdicts if verdict.row not in decided}
+    undecided = ", ".join(f"{count} {why}" for why, count in Counter(each.why for each in left.values()).items())
+    if not decided:
+        raise UserError(f"{path}: nothing was decided: {undecided or 'the file is about no sample'}")
+    skipped = [decide(report, row, verdict.word) for row, verdict in left.items() if verdict.word]
+    return [*decided.values(), *skipped], undecided
 
 
 def new_path(path: Path | str) -> Path:
@@ -131,20 +157,6 @@ def _number(cells: Mapping[str, Any], name: str) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
-def _verdict(row: int, label: object, report: LabelReport) -> Verdict:
-    """Turn a person's label into a verdict on the given one."""
-    if not isinstance(label, str):
-        raise TypeError(f"{label!r} is no class name")
-    given = printable(report.columns["given_label"][row])
-    return (row, "keep", "") if label == given else (row, "accept", label)
-
-
-def _row(id: object, rows: Mapping[str, int]) -> int:
-    if id not in rows:
-        raise UserError(f"the label report has no sample {id!r}")
-    return rows[str(id)]
-
-
 # Label Studio ---------------------------------------------------------------------------------------------------------
 
 
@@ -157,12 +169,13 @@ def _label_studio(report: LabelReport, out: Path) -> tuple[dict[Path, bytes], li
     tasks = []
     for row in cells:
         data: dict[str, Any] = {name: _text(row, name) for name in ("id", "given_label", "suggested_label", "reason")}
+        data["acto_id"] = data["id"]  # JSON-MIN puts a number of its own in the place of the id
         if paths:
             data["image"] = _LOCAL_FILES + quote(os.path.relpath(os.path.abspath(_text(row, "path")), root))
         else:
-            data["text"] = f"sample {data['id']}"
+            data["text"] = TEXT_START + data["id"]
         choice = {
-            "from_name": _CHOICE,
+            "from_name": CHOICE,
             "to_name": kind,
             "type": "choices",
             "value": {"choices": [data["suggested_label"]]},
@@ -176,7 +189,7 @@ def _label_studio(report: LabelReport, out: Path) -> tuple[dict[Path, bytes], li
         "<View>",
         f'  <{tag} name="{kind}" value="${kind}"/>',
         '  <Text name="given" value="given: $given_label. $reason"/>',
-        f'  <Choices name="{_CHOICE}" toName="{kind}" choice="single" required="true">',
+        f'  <Choices name="{CHOICE}" toName="{kind}" choice="single" required="true">',
         *(f'    <Choice value="{escape(name)}"/>' for name in names),
         "  </Choices>",
         "</View>",
@@ -191,23 +204,6 @@ def _label_studio(report: LabelReport, out: Path) -> tuple[dict[Path, bytes], li
             f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}"
         )
     return {out: json_bytes(tasks), out.with_suffix(".xml"): "\n".join(setup).encode()}, advice
-
-
-def _from_label_studio(text: str, report: LabelReport) -> Iterator[Verdict]:
-    rows = row_of_id(report)
-    for task in json.loads(text):
-        annotations = sorted(task.get("annotations", []), key=lambda each: str(each.get("updated_at", "")))
-        if not annotations:
-            continue
-        row = _row(task["data"]["id"], rows)
-        last = annotations[-1]
-        chosen = [part["value"]["choices"] for part in last["result"] if part.get("from_name") == _CHOICE]
-        if last.get("was_cancelled") or not chosen:
-            yield row, "skip", ""
-        elif chosen[0][0] == REMOVE and REMOVE not in report.class_names:
-            yield row, "remove", ""
-        else:
-            yield _verdict(row, chosen[0][0], report)
 
 
 # FiftyOne -------------------------------------------------------------------------------------------------------------
@@ -263,18 +259,6 @@ def _fiftyone(report: LabelReport, out: Path) -> tuple[dict[Path, bytes], list[s
     return {out: json_bytes(content)}, advice
 
 
-def _from_fiftyone(text: str, report: LabelReport) -> Iterator[Verdict]:
-    rows = row_of_id(report)
-    for sample in json.loads(text)["samples"]:
-        row = _row(sample["acto_id"], rows)
-        label = (sample.get("ground_truth") or {}).get("label")
-        given = printable(report.columns["given_label"][row])
-        if "remove" in sample["tags"]:
-            yield row, "remove", ""
-        elif label not in (None, given) or "keep" in sample["tags"]:
-            yield _verdict(row, given if label is None else label, report)
-
-
 # cleanlab -------------------------------------------------------------------------------------------------------------
 
 
@@ -293,24 +277,3 @@ def _cleanlab(
         files[out.with_suffix(".npy")] = buffer.getvalue()
     classes = ", ".join(map(printable, report.class_names[:10])) + (", ..." if len(report.class_names) > 10 else "")
     return files, [f"columns of the probabilities, in this order: {classes}"] if pred_probs is not None else []
-
-
-def _from_cleanlab(text: str, report: LabelReport) -> Iterator[Verdict]:
-    reader = rows_of(text, "the table")
-    titles = next(reader, (0, [""]))[1]
-    check_titles(titles, ("id", "is_label_issue", "predicted_label"), "the table")
-    table = list(reader)
-    if not table or not {"is_label_issue", "predicted_label"} <= set(titles):
-        raise UserError("a table with the columns is_label_issue and predicted_label is needed")
-    has_ids = "id" in titles
-    if not has_ids and len(table) != len(report):
-        raise UserError(f"without a column id, a row for each of the {len(report)} samples is needed, not {len(table)}")
-    rows = row_of_id(report)
-    for place, (line, row_cells) in enumerate(table):
-        if len(row_cells) != len(titles):
-            raise UserError(f"row {line} has {len(row_cells)} cells, the heading {len(titles)}")
-        cells = dict(zip(titles, row_cells, strict=True))
-        verdict = choose("value of is_label_issue", cells["is_label_issue"].lower(), ("true", "false"))
-        row = _row(rearmed(cells["id"]), rows) if has_ids else place
-        if verdict == "true":
-            yield _verdict(row, rearmed(cells["predicted_label"]), report)

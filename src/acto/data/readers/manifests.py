@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from acto.core.errors import UserError, choose
+from acto.core.errors import UserError
 from acto.core.sample_csv import rearmed
 from acto.data.readers.file_tree import leftover_rows, links_out
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
 from acto.data.readers.place import Place
-from acto.data.readers.split_folders import split_name
+from acto.data.readers.split_columns import SPLIT_NAMES, divides, split_of, test_split_of
 from acto.data.readers.text_files import check_titles, read_text, rows_of
 from acto.data.samples import DataSpec, Raw
 
 _SHOWN = 5
 _STRICT = Place()
 """Raises the first problem."""
+_SPLIT_TITLES = [form for name in SPLIT_NAMES for form in (name, name.capitalize(), name.upper())]
+"""Columns that are looked at where the split column is missing."""
 
 
 def read(spec: DataSpec, place: Place) -> Raw:
@@ -51,13 +53,15 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
     """
     needed = [spec.path_column, spec.label_column]
     usual = DataSpec()
-    optional = [ID_COLUMN]
+    optional = [ID_COLUMN, *(name for name in _SPLIT_TITLES if name not in needed)]
     for column, name in ((spec.split_column, usual.split_column), (spec.true_label_column, usual.true_label_column)):
         (optional if column == name else needed).append(column)
     table, rows = _read_table(manifest, needed, optional, place=place)
     ids, files = _ids_and_files(table, rows, manifest, path_column=spec.path_column, place=place)
     own = ID_COLUMN in table
-    splits = _each(table.get(spec.split_column, ()), rows, place, read=lambda value, row: _split(value, manifest, row))
+    cells = table.get(spec.split_column, ())
+    splits = _each(cells, rows, place, read=lambda value, row: split_of(value, f"{manifest} row {row}"))
+    notes = [] if splits else _other_splits(table, manifest, spec)
     labels = _cells(table[spec.label_column], spec.label_column, manifest, rows)
     truths = _cells(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
     if own:
@@ -84,12 +88,8 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
             rows=tuple(rows[i] for i in chosen),
         )
 
-    if splits and "train" not in splits:
-        raise UserError(f"{manifest}: no row has the split 'train'")
-    test_split = next((split for split in ("test", "val", HELD_OUT) if split in splits), None)
-    notes = [*links_out([manifest.parent / file for file in files], manifest.parent), *leftover_rows(files)]
-    if test_split == "test" and "val" in splits:
-        notes.append(f"{splits.count('val')} rows of {manifest.name} have the split val and were left out")
+    test_split, left_out = test_split_of(splits, place=str(manifest), name=manifest.name) if splits else (None, [])
+    notes += [*links_out([manifest.parent / file for file in files], manifest.parent), *leftover_rows(files), *left_out]
     return Listings(
         train=listing("train"),
         test=listing(test_split) if test_split else None,
@@ -214,10 +214,12 @@ def _confined(value: object, manifest: Path, row: int) -> str:
     return path.as_posix()
 
 
-def _split(value: object, manifest: Path, row: int) -> str:
-    text = "" if value is None else str(value).lower()
-    if text == HELD_OUT:
-        return text
-    if (split := split_name(text)) is None or split.rest:
-        choose(f"split in {manifest} row {row}", text, ("train", "test", "val", "valid", "validation"))
-    return text if split is None else split.role
+def _other_splits(table: Mapping[str, Sequence[object]], manifest: Path, spec: DataSpec) -> list[str]:
+    """A note on each column that looks like a split and is not read."""
+    taken = (spec.path_column, spec.label_column, spec.split_column, spec.true_label_column)
+    return [
+        f"column {name!r} of {manifest.name} {'holds splits' if divides(table[name]) else 'looks like a split'}, and "
+        f"is not used: --data.split_column {name} divides the rows by train, val and test in it"
+        for name in _SPLIT_TITLES
+        if name in table and name not in taken
+    ]

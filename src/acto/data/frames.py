@@ -1,0 +1,213 @@
+"""Data frames of pandas: which columns are features, and which rows are for training.
+
+Columns that name rows, divide them or hold the truth are no features: they are left out with a note, or refused where
+it matters what they say. The note or refusal names the column and how to keep it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from acto.core.errors import UserError
+from acto.data.alignment import check_same_index
+from acto.data.readers.split_columns import SPLIT_NAMES, divides, plain_name, split_of
+from acto.data.samples import DataSpec
+
+PATH_COLUMN = "path"
+"""A data frame's column of picture files."""
+_SPLIT, _TRUTH = DataSpec().split_column, DataSpec().true_label_column
+_IDS = re.compile(r"index|idx|level_0|unnamed_\d+|row|row_?(nr|no|num|number|index|idx)|(.*_)?(id|uid|uuid|guid)")
+"""Names of columns that name rows, as `plain_name` writes them."""
+_FEW, _SOME = 10, 20
+"""Rows from which on the numbers of the rows in order, or different whole numbers, are hardly a coincidence."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FrameContent:
+    """Contents of a data frame."""
+
+    values: npt.NDArray[np.float64] | tuple[Path, ...]
+    """(N, D) features, or (N,) picture files."""
+    labels: Any
+    """(N,) as they come; None if there are none."""
+    ids: tuple[str, ...] | None
+    columns: tuple[str, ...]
+    """Names of the features."""
+    splits: tuple[str, ...] = ()
+    """(N,) as acto.data.readers.split_columns.split_of writes them; empty if no column says."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suspect:
+    """Column that is hardly a feature."""
+
+    name: str
+    kind: str
+    """split, constant (a split that all rows share), truth, id, or perhaps (an id, for all that is known)."""
+    why: str
+    """Words after the column's name."""
+    keep: str = "rename it"
+    """Way to keep it as a feature."""
+
+
+def read_frame(frame: Any, labels: Any, columns: Sequence[str]) -> FrameContent:
+    """Take samples and labels out of a data frame.
+
+    Args:
+        frame: with a column "path", or numbers.
+        labels: the name of their column, (N,) labels, or None: then no row is divided off and no column doubted.
+        columns: the features in their order; empty: all but the labels' and those that are none.
+
+    Raises:
+        UserError: columns that cannot be used.
+    """
+    names = [str(name) for name in frame.columns]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"the data frame has two columns of one name: {twice[0]!r}")
+    frame = frame.set_axis(names, axis=1)
+    label_column = labels if isinstance(labels, str) else None
+    if label_column is not None:
+        if label_column not in names:
+            raise UserError(f"the data frame has no column {label_column!r}; it has {', '.join(names)}")
+        labels = frame[label_column]
+    check_same_index(frame, labels)
+    others = [name for name in names if name != label_column]
+    splits: tuple[str, ...] = ()
+    if labels is not None and _SPLIT in others and _SPLIT not in columns:
+        splits = _splits(frame[_SPLIT])
+        others.remove(_SPLIT)
+    if PATH_COLUMN in others and (not columns or tuple(columns) == (PATH_COLUMN,)):
+        values = frame[PATH_COLUMN]
+        if bad := [row for row, value in enumerate(values) if not isinstance(value, str | Path) or not str(value)]:
+            raise UserError(f"column {PATH_COLUMN!r} has no path in row {', '.join(map(str, bad[:_SHOWN]))}")
+        paths = tuple(Path(value) for value in values)
+        doubted = [each for each in suspects(frame, others) if each.kind in ("split", "truth")] if not columns else []
+        _refuse_words(frame, others)
+        notes = [f"column {each.name!r} {each.why}: it is not used" for each in doubted]
+        return FrameContent(
+            values=paths,
+            labels=labels,
+            ids=tuple(map(str, paths)),
+            columns=(PATH_COLUMN,),
+            splits=splits,
+            notes=tuple(notes),
+        )
+    notes = []
+    if columns or labels is None:
+        wanted = list(columns) or others
+    else:
+        wanted, notes = _features(frame, others, labels if label_column is None else None)
+    if missing := [name for name in wanted if name not in names]:
+        raise UserError(f"the data frame has no column {missing[0]!r}; it has {', '.join(names)}")
+    if not wanted:
+        raise UserError("; ".join(["the data frame has no column beside the labels", *notes]))
+    for name in wanted:
+        if frame[name].dtype.kind not in "iufb":
+            raise UserError(
+                f"column {name!r} is {frame[name].dtype}, no number: encode it, leave it out, or call it "
+                f"{PATH_COLUMN!r} if it holds picture files"
+            )
+    return FrameContent(
+        values=frame[wanted].to_numpy(dtype=np.float64, na_value=np.nan),
+        labels=labels,
+        ids=tuple(map(str, frame.index)) if frame.index.is_unique else None,
+        columns=tuple(wanted),
+        splits=splits,
+        notes=tuple(notes),
+    )
+
+
+def suspects(frame: Any, names: Sequence[str]) -> Iterator[Suspect]:
+    """Columns among `names` that are hardly features: by their name, or because they number the rows."""
+    for name in names:
+        column, plain = frame[name], plain_name(name)
+        if not _has_values(column):
+            continue
+        is_whole, is_float = column.dtype.kind in "iu", column.dtype.kind == "f"
+        if name == _TRUTH:
+            yield Suspect(name=name, kind="truth", why="holds true labels")
+        elif plain in SPLIT_NAMES and not is_float:
+            kind = "constant" if column.nunique(dropna=False) < 2 else "split"
+            why = "looks like a split" + (" with one value" if kind == "constant" else "")
+            yield Suspect(name=name, kind=kind, why=why, keep="rename it or make it float")
+        elif _IDS.fullmatch(plain) and (column.is_unique or is_whole):
+            kind = "id" if column.is_unique else "perhaps"
+            yield Suspect(name=name, kind=kind, why="names the rows" if kind == "id" else "looks like an id")
+        elif is_whole and len(column) >= _FEW and _numbers_rows(column, frame.index):
+            yield Suspect(name=name, kind="id", why="numbers the rows", keep="make it float")
+        elif is_whole and len(column) >= _SOME and column.is_unique:
+            yield Suspect(name=name, kind="perhaps", why="has another whole number in every row, as ids have")
+
+
+def _has_values(column: Any) -> bool:
+    """Tell a column of numbers, texts and the like from one of lists, say, which cannot be compared."""
+    try:
+        return column.is_unique is not None
+    except TypeError:
+        return False
+
+
+def _numbers_rows(column: Any, index: Any) -> bool:
+    """Tell whether whole numbers are those of the rows: from 0 or 1 on, in any order if they are some; or the index."""
+    if not column.notna().all() or not column.is_unique:
+        return False
+    values = np.asarray(column, dtype=np.int64)
+    start = values.min()
+    ordered = values if len(values) < _SOME else np.sort(values)
+    counts = start in (0, 1) and np.array_equal(ordered, np.arange(start, start + len(values)))
+    return bool(counts or np.array_equal(values, np.asarray(index)))
+
+
+def _features(frame: Any, others: Sequence[str], labels: Any) -> tuple[list[str], list[str]]:
+    """The columns that are features, and a note on each that is left out or doubtful.
+
+    Raises:
+        UserError: a column divides the rows, or is a copy of `labels`.
+    """
+    _refuse_words(frame, others)
+    notes, left_out = [], set()
+    for each in suspects(frame, others):
+        if each.kind == "split":
+            raise UserError(
+                f"column {each.name!r} {each.why} and would become a feature: drop it, or call it {_SPLIT!r} and fill "
+                f"it with train, val and test to divide the rows; to keep it as a feature, {each.keep}"
+            )
+        if each.kind == "perhaps":
+            notes.append(f"column {each.name!r} {each.why}, and is used as a feature: drop it if it is none")
+        else:
+            left_out.add(each.name)
+            notes.append(f"column {each.name!r} {each.why} and is left out: to keep it as a feature, {each.keep}")
+    wanted = [name for name in others if name not in left_out]
+    if labels is not None and not hasattr(labels, "detach"):
+        given = np.asarray(labels)
+        if copies := [name for name in wanted if np.array_equal(np.asarray(frame[name]), given)]:
+            raise UserError(
+                f"column {copies[0]!r} is a copy of the labels and would become a feature: drop it, or pass "
+                f"labels={copies[0]!r}"
+            )
+    return wanted, notes
+
+
+def _refuse_words(frame: Any, others: Sequence[str]) -> None:
+    """Refuse a column of train and test that is called otherwise than the one that is read."""
+    for name in others:
+        column = frame[name]
+        is_text = column.dtype.kind not in "iufbMm" and name != PATH_COLUMN and _has_values(column)
+        if is_text and divides(column.unique()):
+            raise UserError(f"column {name!r} holds splits: call it {_SPLIT!r} to divide the rows by it, or drop it")
+
+
+def _splits(column: Any) -> tuple[str, ...]:
+    try:
+        return tuple(split_of(value, f"column {_SPLIT!r}, row {row}") for row, value in enumerate(column))
+    except UserError as error:
+        raise UserError(f"{error}. Rename the column to keep it as a feature, or drop it") from None
