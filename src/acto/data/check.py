@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from acto.data.pictures.contrast import contrast_notes
 from acto.data.pictures.files import BadImage, PictureFacts, inspect_all
 from acto.data.samples import DataSpec, Raw, Samples
-from acto.data.sources import read
+from acto.data.sources import alpha_notes, notes_on_pixels, read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +94,8 @@ def check_data(spec: DataSpec, *, data_root: str | Path | None = None, workers: 
     raw = read(spec, data_root=data_root)
     splits = {"train": raw.train} | ({"test": raw.test} if raw.test is not None else {})
     facts = {split: _facts(samples, workers, spec.max_image_pixels) for split, samples in splits.items()}
-    good = [found for part in facts.values() for found in part if isinstance(found, PictureFacts)]
+    everything = [found for part in facts.values() for found in part]
+    good = [found for found in everything if isinstance(found, PictureFacts)]
     counts = np.bincount(raw.train.labels, minlength=len(raw.class_names)).tolist()
     return DataReport(
         name=raw.name,
@@ -105,8 +107,22 @@ def check_data(spec: DataSpec, *, data_root: str | Path | None = None, workers: 
         modes=dict(Counter(found.mode for found in good).most_common()),
         num_turned=sum(found.turned for found in good),
         duplicates=_duplicates(raw, splits),
-        notes=raw.notes,
+        notes=(*raw.notes, *alpha_notes(everything), *notes_on_pixels(raw), *_notes_on_files(splits, facts)),
     )
+
+
+def _notes_on_files(
+    splits: Mapping[str, Samples], facts: Mapping[str, list[PictureFacts | BadImage]]
+) -> tuple[str, ...]:
+    """Say which picture files have next to nothing in them."""
+    found = [
+        (name, part.extremes)
+        for split in splits
+        for name, part in zip(splits[split].ids, facts[split], strict=False)
+        if isinstance(part, PictureFacts)
+    ]
+    levels = np.array([extremes for _, extremes in found], np.int64).reshape(-1, 3, 2)
+    return contrast_notes([name for name, _ in found], levels[..., 0], levels[..., 1])
 
 
 def _facts(samples: Samples, workers: int | None, max_pixels: int | None) -> list[PictureFacts | BadImage]:

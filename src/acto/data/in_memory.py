@@ -15,7 +15,7 @@ from acto.data.classes import check_every_class_occurs, encode, infer_classes, r
 from acto.data.containers import Gathered, gather
 from acto.data.noise import NoiseSpec
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
-from acto.data.sources import views_of, without_bad_pictures
+from acto.data.sources import notes_on_pixels, views_of, without_bad_pictures
 from acto.data.splits import holdout
 
 NAME = "memory"
@@ -112,15 +112,16 @@ def _assembled(
     raw = Raw(name=NAME, train=train, test=tested, class_names=names, where=where)
     raw = without_bad_pictures(raw, spec, drop=False, workers=None)
     check_every_class_occurs(raw.train.labels, names, place="the labels")
-    notes: tuple[str, ...] = ()
+    notes = raw.notes
     train, tested = raw.train, raw.test
     if tested is None:
         kept, held_out = holdout(train.labels, share=holdout_share, seed=seed)
-        notes = (
+        notes += (
             f"no test set: {len(held_out)} of {len(train)} samples are held out, and accuracy is measured against "
             "their given labels, which may be wrong too",
         )
         train, tested = train.take(kept), train.take(held_out)
+    notes += notes_on_pixels(raw)
     return Dataset(
         name=NAME,
         train=train,
