@@ -56,7 +56,8 @@ def load_weights(net: Net, weights: str, *, say: Callable[[str], None] = lambda 
     Raises:
         UserError: no such file, not a file of weights, or keys and shapes that do not fit; it names them.
     """
-    prefix, given = _own_keys(net, _torchvision(net) if weights == "torchvision" else _read(weights))
+    state = _torchvision(net) if weights == "torchvision" else _read(weights)
+    prefix, given = _own_keys(net, state)
     wanted = net.state_dict()
     if all(key not in given or given[key].shape != wanted[key].shape for key in HEAD):
         given = {key: value for key, value in given.items() if key not in HEAD} | {key: wanted[key] for key in HEAD}
@@ -72,7 +73,7 @@ def load_weights(net: Net, weights: str, *, say: Callable[[str], None] = lambda 
     ]
     if faults:
         more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
-        hint = f", even without {prefix!r} before every name" if prefix else _prefix_of_some(given, net)
+        hint = f", even without {prefix!r} before every name" if prefix else _prefix_of_some(state, net)
         raise UserError(f"weights {weights!r} do not fit net {net.name!r}{hint}: {'; '.join(faults[:6])}{more}")
     net.load_state_dict(given)
     if prefix:
@@ -97,24 +98,24 @@ def _own_keys(net: Net, state: Mapping[str, Tensor]) -> tuple[str, dict[str, Ten
     return max(candidates, key=lambda candidate: len(candidate[1].keys() & wanted))
 
 
-def _prefix_of_some(given: Mapping[str, Tensor], net: Net) -> str:
-    """Words on a prefix of a part of the names that hides the network; empty if there is none."""
-    wanted = {key.removeprefix("backbone.") for key in net.state_dict()}
-    names = [key.removeprefix("backbone.") for key in given if key not in HEAD]
-    inner = Counter(
-        key[:place] for key in names for place in _ends_of_prefixes(key) if key not in wanted and key[place:] in wanted
+def _prefix_of_some(state: Mapping[str, Tensor], net: Net) -> str:
+    """Words on a prefix of a part of the names behind which the whole network stands; empty if there is none."""
+    wanted = net.state_dict().keys()
+    known = wanted | {key.removeprefix("backbone.") for key in wanted}
+    found = Counter(
+        key[: mark.end()]
+        for key in state
+        if key not in known
+        for mark in re.finditer(r"\.", key)
+        if key[mark.end() :] in known
     )
-    prefix, count = inner.most_common(1)[0] if inner else ("", 0)
+    prefix, count = found.most_common(1)[0] if found else ("", 0)
     if 2 * count < len(wanted):
         return ""
     return (
-        f" ({count} of {len(names)} names begin with {prefix!r}: save those alone, without it, as in "
+        f" ({count} of {len(state)} names begin with {prefix!r}: save those alone, without it, as in "
         f"{{k.removeprefix({prefix!r}): v for k, v in state.items() if k.startswith({prefix!r})}})"
     )
-
-
-def _ends_of_prefixes(key: str) -> list[int]:
-    return [place + 1 for place, mark in enumerate(key) if mark == "."]
 
 
 def _read(weights: str) -> dict[str, Tensor]:

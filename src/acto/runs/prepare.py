@@ -62,7 +62,7 @@ def prepare(
         data_root: see acto.data.sources.load_data.
         download: see acto.data.sources.load_data.
         folder: of the run, where it is resumed.
-        say: told what is done about a cache of pictures, which is filled here.
+        say: told what is done about a cache of pictures, which is filled here, and about the names of weights.
 
     Raises:
         UserError: data or settings cannot be used.
