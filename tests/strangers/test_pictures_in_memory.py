@@ -271,6 +271,16 @@ def test_where_all_is_opaque_pixels_stay(mode: str) -> None:
 
 
 @pytest.mark.right
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "a transparent" in kind])
+def test_a_colour_that_stands_for_transparent_becomes_white(kind: str) -> None:
+    content = io.BytesIO()
+    made = KINDS[kind][1]()
+    made.putpixel((0, 0), (0, 0, 0) if made.mode == "RGB" else 0)
+    made.save(content, "PNG")
+    assert np.asarray(decode_rgb(content.getvalue()))[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.right
 def test_a_cache_of_pixels_decoded_by_the_old_rule_is_not_used(tmp_path: Path) -> None:
     paths = sorted(drawings(tmp_path / "black").rglob("*.png"))
     places, pixels = open_cache(str(tmp_path / "cache"), paths, short=4)

@@ -282,7 +282,7 @@ def test_training_says_what_was_taken_off(here: Path) -> None:
     state = build_net("cnn_tiny", input_shape=(1, 8, 8), num_classes=10).state_dict()
     torch.save({"state_dict": with_prefix("module.", state)}, "w.pth")
     said: list[str] = []
-    prepare(Run(method="acto", net="cnn_tiny", weights="w.pth", device="cpu"), say=said.append)
+    prepare(Run(method="acto", net="cnn_tiny", weights="w.pth", device="cpu", step="eager"), say=said.append)
     assert sum("'module.' was taken off every name" in line for line in said) == 1, "once, not for each network"
 
 
