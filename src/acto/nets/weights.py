@@ -81,8 +81,8 @@ def load_weights(net: Net, weights: str, *, say: Callable[[str], None] = lambda 
 
 
 def _own_keys(net: Net, state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """What was taken off all names of `state`, and the rest: as it is or renamed from the backbone's own library's
-    keys, whichever has more of the net's.
+    """Take off what all names share, and rename from the backbone's own library's keys, where that gives more of the
+    net's; returns what was taken off, and the rest.
     """
     head = {f"{net.head_key}.weight": "head.weight", f"{net.head_key}.bias": "head.bias"}
     wanted = net.state_dict().keys()
