@@ -69,15 +69,19 @@ class Fitted:
         """Every training sample with what is thought of its label; made when it is first asked for."""
         return audit_run(self.folder, dataset=self.dataset)
 
-    def predict_proba(self, data: Any) -> npt.NDArray[np.float32]:
+    def predict_proba(self, data: Any, *, on_bad_image: str = "error") -> npt.NDArray[np.float32]:
         """(N, K) probabilities of `data`, in any form that `fit` takes; labels in it are ignored.
 
+        Args:
+            data: samples.
+            on_bad_image: "error", or "nan": picture files that cannot be used have a row of NaN.
+
         Raises:
-            UserError: samples of another kind or shape than those of the training.
+            UserError: samples of another kind or shape than those of the training, or pictures that cannot be used.
         """
         gathered = gather(data, columns=self._columns)
         samples = gathered.samples(np.zeros(len(gathered.content), np.int64))
-        return self._model.predict_proba(samples)
+        return self._model.predict_proba(samples, on_bad_image=on_bad_image)
 
     def predict(self, data: Any) -> npt.NDArray[Any]:
         """(N,) the most likely class of each sample, in the words of the labels: numbers for numbers, names for names.

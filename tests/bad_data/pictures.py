@@ -50,9 +50,8 @@ def sixteen_bit(mark: int) -> bytes:
 
 
 def with_transparency(mark: int) -> bytes:
-    image = Image.new("P", (12, 10), 3)
-    image.putpalette([0] * 9 + [mark] * 3)
-    return encoded(image, transparency=b"\xff\xff\xff\x80")
+    """Black in a palette, so transparent that white behind it gives the mark."""
+    return encoded(picture(0).quantize(4), transparency=bytes([255 - mark] * 4))
 
 
 def animated(mark: int) -> bytes:
@@ -72,8 +71,8 @@ GOOD: dict[str, Callable[[int], bytes]] = {
     "16 bits of grey": sixteen_bit,
     "palette": lambda mark: encoded(picture(mark).quantize(4)),
     "palette with transparency": with_transparency,
-    "grey with alpha": lambda mark: encoded(Image.new("LA", (12, 10), (mark, 7))),
-    "colours with alpha": lambda mark: encoded(Image.new("RGBA", (12, 10), (mark, mark, mark, 0))),
+    "grey with alpha": lambda mark: encoded(Image.new("LA", (12, 10), (0, 255 - mark))),
+    "colours with alpha": lambda mark: encoded(Image.new("RGBA", (12, 10), (0, 0, 0, 255 - mark))),
     "animated GIF: the first frame": animated,
     "EXIF says to turn it": turned,
     "JPEG with the name of a PNG": lambda mark: encoded(picture(mark), "JPEG", quality=95),

@@ -249,9 +249,9 @@ def test_pictures_of_one_size(tmp_path: Path) -> None:
         assert np.array_equal(model.predict_proba(files, device="cpu"), model.predict_proba(pixels, device="cpu"))
     with pytest.raises(UserError, match=r"8x9 pixels and 1 channel, but these are 8x9 pixels and 3 channels"):
         grey.predict_proba(np.zeros((1, 8, 9, 3), np.uint8), device="cpu")
-    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "new" / "turned.png")
+    Image.fromarray(np.zeros((9, 1), np.uint8)).save(tmp_path / "new" / "thin.png")
     (tmp_path / "new" / "torn.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"2 of 5 cannot be used: torn.png \(not a picture.*turned.png \(it has 8x9"):
+    with pytest.raises(UserError, match=r"2 of 5 cannot be used: thin.png \(it has 1x9.*torn.png \(not a picture"):
         grey.predict_proba(read_new(str(tmp_path / "new")).samples, device="cpu")
 
 

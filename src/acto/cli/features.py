@@ -61,7 +61,13 @@ def features(tokens: Sequence[str]) -> int:
     for text in data.notes:
         bar.say(f"note: {text}")
     backbone = make_backbone(
-        given["net"], given["weights"], data, size=given.get("size"), device=device, trust=given.get("trust_net", False)
+        given["net"],
+        given["weights"],
+        data,
+        size=given.get("size"),
+        device=device,
+        trust=given.get("trust_net", False),
+        say=lambda text: bar.say(f"note: {text}"),
     )
 
     def tell(done: int, total: int) -> None:

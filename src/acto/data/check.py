@@ -12,9 +12,10 @@ import numpy as np
 
 from acto.core.errors import UserError
 from acto.data.for_prediction import NewData, read_new
+from acto.data.pictures.contrast import contrast_notes
 from acto.data.pictures.files import BadImage, PictureFacts, inspect_all
 from acto.data.samples import DataSpec, Raw, Samples
-from acto.data.sources import read
+from acto.data.sources import alpha_notes, notes_on_pixels, read
 from acto.data.splits import holdout
 
 _SHOWN = 5
@@ -109,7 +110,8 @@ def check_data(spec: DataSpec, *, data_root: str | Path | None = None, workers: 
         refusals += _refusals_of_split(
             raw, {split: _good(splits[split], facts[split]) for split in splits}, spec, refusals
         )
-    good = [found for part in facts.values() for found in part if isinstance(found, PictureFacts)]
+    everything = [found for part in facts.values() for found in part]
+    good = [found for found in everything if isinstance(found, PictureFacts)]
     counts = np.bincount(raw.train.labels, minlength=len(raw.class_names)).tolist()
     return DataReport(
         name=raw.name,
@@ -121,7 +123,7 @@ def check_data(spec: DataSpec, *, data_root: str | Path | None = None, workers: 
         modes=dict(Counter(found.mode for found in good).most_common()),
         num_turned=sum(found.turned for found in good),
         duplicates=_duplicates(raw, splits),
-        notes=raw.notes,
+        notes=(*raw.notes, *alpha_notes(everything), *notes_on_pixels(raw), *_notes_on_files(splits, facts)),
         refusals=tuple(refusals),
     )
 
@@ -170,6 +172,20 @@ def _refusals_of_split(raw: Raw, good: Mapping[str, Samples], spec: DataSpec, to
             holdout(labels, share=spec.holdout_share, seed=spec.holdout_seed)
         except UserError as error:
             yield f"{error} (--data.holdout_share)"
+
+
+def _notes_on_files(
+    splits: Mapping[str, Samples], facts: Mapping[str, list[PictureFacts | BadImage]]
+) -> tuple[str, ...]:
+    """Say which picture files have next to nothing in them."""
+    found = [
+        (name, part.extremes)
+        for split in splits
+        for name, part in zip(splits[split].ids, facts[split], strict=False)
+        if isinstance(part, PictureFacts)
+    ]
+    levels = np.array([extremes for _, extremes in found], np.int64).reshape(-1, 3, 2)
+    return contrast_notes([name for name, _ in found], levels[..., 0], levels[..., 1])
 
 
 def _facts(samples: Samples, workers: int | None, max_pixels: int | None) -> list[PictureFacts | BadImage]:

@@ -25,6 +25,7 @@ from acto.data.alignment import as_pandas, is_frame
 from acto.data.classes import ClassCodes, encode
 from acto.data.frames import read_frame
 from acto.data.label_columns import Column, Where, check_one_each, exact_column, is_whole, read_column
+from acto.data.pictures.files import opened_rgb
 from acto.data.readers.arrays import array_content
 from acto.data.samples import Samples
 
@@ -239,19 +240,26 @@ def _as_pixels(values: npt.NDArray[Any], what: str) -> npt.NDArray[np.uint8]:
             scaled = values.astype(np.float64) * scale
             if np.abs(scaled - np.rint(scaled)).max() < _PIXEL_TOLERANCE:
                 return np.rint(scaled).astype(np.uint8)
+    of_16_bits = values.dtype.kind in "iu" and low >= 0 and 255 < high <= 65535
     raise UserError(
         f"{what} look like pictures, {values.shape}, but are no pixels: {values.dtype} from {low:g} to {high:g}. Pass "
-        "uint8, or ToTensor's floats, before any normalization (views are normalized later); vectors are (N, D)"
+        "uint8, or ToTensor's floats, before any normalization (views are normalized later); "
+        + ("of 16 bits pass (x / 257).round().astype('uint8')" if of_16_bits else "vectors are (N, D)")
     )
 
 
-def _stacked(items: Sequence[Any]) -> npt.NDArray[Any] | tuple[Path, ...]:
-    """Samples one by one become an array, or stay paths."""
+def _stacked(items: Sequence[Any], *, mode: str | None = None) -> npt.NDArray[Any] | tuple[Path, ...]:
+    """Samples one by one become an array, or stay paths. `mode` of pictures: L or RGB; None: by what they are."""
     if items and all(isinstance(item, str | Path) for item in items):
         return tuple(map(Path, items))
     pictures = [item for item in items if isinstance(item, Image.Image)]
-    mode = "L" if all(picture.mode in ("1", "L") for picture in pictures) else "RGB"
-    arrays = [np.asarray(item.convert(mode)) if isinstance(item, Image.Image) else _as_array(item) for item in items]
+    mode = mode or ("L" if all(picture.mode in ("1", "L") for picture in pictures) else "RGB")
+    arrays = [
+        np.asarray(opened_rgb(item, name=f"in row {row}").convert(mode))
+        if isinstance(item, Image.Image)
+        else _as_array(item)
+        for row, item in enumerate(items)
+    ]
     for row, array in enumerate(arrays):
         if array.shape != arrays[0].shape:
             raise UserError(
@@ -277,7 +285,10 @@ def _from_map(data: Any, labels: Any) -> Gathered:
     arrays = _stacked(samples)
     if not isinstance(arrays, tuple) and len(arrays):
         again = data[0]
-        looked_again = _stacked([again[0] if isinstance(again, tuple | list) and len(again) == 2 else again])
+        looked_again = _stacked(
+            [again[0] if isinstance(again, tuple | list) and len(again) == 2 else again],
+            mode="L" if arrays.ndim == 3 else "RGB",
+        )
         if not np.array_equal(arrays[:1], cast(npt.NDArray[Any], looked_again), equal_nan=arrays.dtype.kind == "f"):
             raise UserError(
                 f"the {type(data).__name__} gives another sample at each look: take random transforms away, training "

@@ -19,7 +19,7 @@ from acto.data.noise import NoiseSpec
 from acto.data.readers.listings import HELD_OUT
 from acto.data.readers.split_columns import test_split_of
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
-from acto.data.sources import views_of, without_bad_pictures
+from acto.data.sources import notes_on_pixels, views_of, without_bad_pictures
 from acto.data.splits import holdout
 
 NAME = "memory"
@@ -157,7 +157,7 @@ def _assembled(
     raw = Raw(name=NAME, train=train, test=tested, class_names=names, where=where)
     raw = without_bad_pictures(raw, spec, drop=False, workers=None)
     check_every_class_occurs(raw.train.labels, names, place="the labels")
-    notes = look_alikes(names) + gathered.notes
+    notes = look_alikes(names) + gathered.notes + raw.notes
     train, tested = raw.train, raw.test
     if tested is None:
         kept, held_out = holdout(train.labels, share=holdout_share, seed=seed)
@@ -166,6 +166,7 @@ def _assembled(
             "their given labels, which may be wrong too",
         )
         train, tested = train.take(kept), train.take(held_out)
+    notes += notes_on_pixels(raw)
     return Dataset(
         name=NAME,
         train=train,

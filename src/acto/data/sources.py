@@ -7,6 +7,7 @@ training labels; take a subset. Nothing is written beside the data, and nothing 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -20,8 +21,9 @@ from acto.data.catalog import SOURCES
 from acto.data.classes import check_every_class_occurs
 from acto.data.moments import moments
 from acto.data.noise import NoiseSpec, num_closed_classes
+from acto.data.pictures.contrast import contrast_notes, extremes_of
 from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, inspect_all
-from acto.data.readers.formats import FILE_SUFFIXES, read_path
+from acto.data.readers.formats import FILE_SUFFIXES, FORMATS, read_path
 from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.splits import holdout, subset
@@ -74,6 +76,8 @@ def load_data(
             f"no test set: {len(test)} of {len(raw.train)} samples are held out, and accuracy is measured against "
             "their given labels, which may be wrong too",
         )
+    if spec.source not in SOURCES or spec.source in FORMATS:  # in a published data set there is nothing to mend
+        notes += notes_on_pixels(raw)
     train, generator = with_noise(train, noise, raw, kept=kept)
     if num_closed < len(raw.class_names):
         test = test.take(np.flatnonzero(test.labels < num_closed))
@@ -206,6 +210,7 @@ def without_bad_pictures(raw: Raw, spec: DataSpec, *, drop: bool, workers: int |
         for split, samples in splits.items():
             good = [i for i, found in enumerate(facts[split]) if not isinstance(found, BadImage)]
             splits[split] = samples.take(np.array(good, np.int64))
+    raw = replace(raw, notes=(*raw.notes, *alpha_notes(list(chain(*facts.values())))))
     sizes = {(found.width, found.height) for found in chain(*facts.values()) if not isinstance(found, BadImage)}
     if raw.pipeline is None and len(sizes) == 1 and max(size := sizes.pop()) <= SMALL_SIDE:
         for split, samples in splits.items():
@@ -216,6 +221,27 @@ def without_bad_pictures(raw: Raw, spec: DataSpec, *, drop: bool, workers: int |
                 raise UserError(f"{bad_inside}{_DROP_HINT}") from None
             splits[split] = replace(samples, pixels=pixels, paths=None)
     return replace(raw, train=splits["train"], test=splits.get("test"))
+
+
+def alpha_notes(facts: Sequence[PictureFacts | BadImage]) -> tuple[str, ...]:
+    """Say of how many picture files a part may be transparent, and what becomes of it."""
+    count = sum(isinstance(found, PictureFacts) and found.has_alpha for found in facts)
+    if not count:
+        return ()
+    return (
+        f"{count:,} of {len(facts):,} pictures say which of their pixels are transparent: white is put behind those "
+        "(earlier versions took the colour that lay there unseen, often black)",
+    )
+
+
+def notes_on_pixels(raw: Raw) -> tuple[str, ...]:
+    """Say which pictures in memory have next to nothing in them."""
+    parts = [part for part in (raw.train, raw.test) if part is not None and part.pixels is not None and len(part)]
+    if not parts:
+        return ()
+    levels = [extremes_of(part.pixels) for part in parts if part.pixels is not None]
+    lowest, highest = (np.concatenate(side) for side in zip(*levels, strict=True))
+    return contrast_notes([name for part in parts for name in part.ids], lowest, highest)
 
 
 def views_of(raw: Raw, train: Samples, spec: DataSpec) -> ViewSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -66,7 +67,14 @@ class Backbone:
 
 
 def make_backbone(
-    name: str, weights: str, data: Dataset, *, size: int | None, device: torch.device, trust: bool = False
+    name: str,
+    weights: str,
+    data: Dataset,
+    *,
+    size: int | None,
+    device: torch.device,
+    trust: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Backbone:
     """The network `name` for the pictures of `data`, and the normalization that it was trained with.
 
@@ -79,6 +87,7 @@ def make_backbone(
             in training, others as they are but scaled up to SMALL_SIDE.
         device: where it computes.
         trust: allow a network that is code outside of this package.
+        say: told in a line what was done to the weights' names.
 
     Raises:
         UserError: the data are no pictures, or network and weights do not fit them.
@@ -103,6 +112,7 @@ def make_backbone(
             num_classes=data.num_classes,
             weights=None if weights == "none" else weights,
             trust=trust,
+            say=say,
         )
     if facts:
         views = from_values(ViewSpec, facts["views"])

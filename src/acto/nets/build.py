@@ -187,7 +187,13 @@ OWN_KINDS = ("mlp:", "torchvision:", "timm:")
 
 
 def build_net(
-    name: str, *, input_shape: Shape, num_classes: int, weights: str | None = None, trust: bool = False
+    name: str,
+    *,
+    input_shape: Shape,
+    num_classes: int,
+    weights: str | None = None,
+    trust: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Net:
     """A new network in training mode, on the CPU.
 
@@ -201,6 +207,7 @@ def build_net(
             its models; else a .safetensors or .pth file with the keys of this package or of the backbone's own library.
             A head of another number of classes is left out: the new one stays, He-normal with zero bias.
         trust: allow `package.module:callable`, which runs foreign code. Pass it only for a name typed by the user.
+        say: told in a line what was done to the weights' names.
 
     Raises:
         UserError: an unknown name, a shape the network cannot take, or weights that cannot be read or do not fit.
@@ -226,7 +233,7 @@ def build_net(
     else:
         net = custom_net(name, input_shape, num_classes)
     if weights is not None and weights != "timm":
-        load_weights(net, weights)
+        load_weights(net, weights, say=say)
     return net
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,45 @@ from acto.core.errors import RunError, UserError, closest
 from acto.nets.base import Net
 
 HEAD = ("head.weight", "head.bias")
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+    "module",
+    "weights",
+)
+"""Names under which training scripts keep the weights beside other things, the likeliest first."""
+_FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
+"""Finds in torch's message what its unpickler stopped at."""
+_SAVE_ALONE = """. What is needed is the state_dict alone. Where the file was made, or if you trust who made it:
+    import torch
+    content = torch.load({weights!r}, map_location="cpu", weights_only=False)  # runs whatever code is in the file
+    torch.save(content["state_dict"], "weights.pth")  # or content["model"], ...; content.state_dict() of a module"""
 IMAGENET_NETS = ("resnet18", "resnet34", "resnet50")
 
 
-def load_weights(net: Net, weights: str) -> None:
+def load_weights(net: Net, weights: str, *, say: Callable[[str], None] = lambda text: None) -> None:
     """Load "torchvision" or a file's path into `net`, in place.
 
     A file may hold the keys of this package or of the backbone's own library, and may lack the head. A head of another
-    number of classes is left out, and the network's own stays.
+    number of classes is left out, and the network's own stays. What wrappers put before every name ("module.",
+    "_orig_mod.", "model.", ...) is taken off, if the rest fits better.
+
+    Args:
+        net: to load into.
+        weights: "torchvision" or a path.
+        say: told in a line what was taken off.
 
     Raises:
         UserError: no such file, not a file of weights, or keys and shapes that do not fit; it names them.
     """
-    given = _own_keys(net, _torchvision(net) if weights == "torchvision" else _read(weights))
+    state = _torchvision(net) if weights == "torchvision" else _read(weights)
+    prefix, given = _own_keys(net, state)
     wanted = net.state_dict()
     if all(key not in given or given[key].shape != wanted[key].shape for key in HEAD):
         given = {key: value for key, value in given.items() if key not in HEAD} | {key: wanted[key] for key in HEAD}
@@ -46,20 +73,53 @@ def load_weights(net: Net, weights: str) -> None:
     ]
     if faults:
         more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
-        raise UserError(f"weights {weights!r} do not fit net {net.name!r}: {'; '.join(faults[:6])}{more}")
+        hint = f", even without {prefix!r} before every name" if prefix else _prefix_of_some(state, net)
+        raise UserError(f"weights {weights!r} do not fit net {net.name!r}{hint}: {'; '.join(faults[:6])}{more}")
     net.load_state_dict(given)
+    if prefix:
+        say(f"{prefix!r} was taken off every name in weights {weights!r}")
 
 
-def _own_keys(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` as it is or renamed from the backbone's own library's keys, whichever has more of the net's."""
+def _own_keys(net: Net, state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """Take off what all names share, and rename from the backbone's own library's keys, where that gives more of the
+    net's; returns what was taken off, and the rest.
+    """
     head = {f"{net.head_key}.weight": "head.weight", f"{net.head_key}.bias": "head.bias"}
-    renamed = {head.get(key, f"backbone.{key}"): value for key, value in state.items()}
     wanted = net.state_dict().keys()
-    return max(dict(state), renamed, key=lambda candidate: len(candidate.keys() & wanted))
+    prefix, candidates = "", []
+    while True:
+        renamed = {head.get(key, f"backbone.{key}"): value for key, value in state.items()}
+        candidates += [(prefix, dict(state)), (prefix, renamed)]
+        first = {key.partition(".")[0] for key in state}
+        if len(first) != 1 or not all("." in key for key in state):
+            break
+        prefix += f"{first.pop()}."
+        state = {key.partition(".")[2]: value for key, value in state.items()}
+    return max(candidates, key=lambda candidate: len(candidate[1].keys() & wanted))
+
+
+def _prefix_of_some(state: Mapping[str, Tensor], net: Net) -> str:
+    """Words on a prefix of a part of the names behind which the whole network stands; empty if there is none."""
+    wanted = net.state_dict().keys()
+    known = wanted | {key.removeprefix("backbone.") for key in wanted}
+    found = Counter(
+        key[: mark.end()]
+        for key in state
+        if key not in known
+        for mark in re.finditer(r"\.", key)
+        if key[mark.end() :] in known
+    )
+    prefix, count = found.most_common(1)[0] if found else ("", 0)
+    if 2 * count < len(wanted):
+        return ""
+    return (
+        f" ({count} of {len(state)} names begin with {prefix!r}: save those alone, without it, as in "
+        f"{{k.removeprefix({prefix!r}): v for k, v in state.items() if k.startswith({prefix!r})}})"
+    )
 
 
 def _read(weights: str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file; a mapping under "state_dict" or "model" is looked through."""
+    """The tensors of a .safetensors or .pth file; a mapping under one of _WRAPPERS is looked through."""
     path = Path(weights)
     if not path.is_file():
         hint = closest(weights, ["torchvision", "timm"])
@@ -70,17 +130,21 @@ def _read(weights: str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read weights {weights!r}: {error}") from error
-    except Exception as error:  # a damaged or malicious file raises whatever it likes
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"weights {weights!r} are no file of plain tensors: {type(error).__name__}: {reason}"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"weights {weights!r} hold no mapping from names to tensors")
-    return content
+    except Exception as error:  # a damaged or malicious file raises whatever it likes; torch's advice is to run it
+        found = _FOREIGN.search(str(error))
+        reason = (
+            f"it also holds {found[1]}, which is not loaded, as it could run code" if found else type(error).__name__
+        )
+        hint = _SAVE_ALONE.format(weights=weights) if found else ""
+        raise UserError(f"weights {weights!r} are no file of plain tensors: {reason}{hint}") from error
+    while isinstance(content, dict) and (inner := [key for key in _WRAPPERS if isinstance(content.get(key), dict)]):
+        content = content[inner[0]]
+    if isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        return content
+    held = f"it holds {', '.join(map(repr, list(content)[:6]))}" if isinstance(content, dict) else "it is no mapping"
+    raise UserError(
+        f"weights {weights!r} hold no mapping from names to tensors: {held}{_SAVE_ALONE.format(weights=weights)}"
+    )
 
 
 def read_state(content: bytes, name: str) -> Any:

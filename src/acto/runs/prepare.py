@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def prepare(
         data_root: see acto.data.sources.load_data.
         download: see acto.data.sources.load_data.
         folder: of the run, where it is resumed.
-        say: told what is done about a cache of pictures, which is filled here.
+        say: told what is done about a cache of pictures, which is filled here, and about the names of weights.
 
     Raises:
         UserError: data or settings cannot be used.
@@ -105,6 +105,7 @@ def _prepare(
     torch.manual_seed(run.seed)
     noise_rate, source = _known_noise_rate(run, dataset)
     task = Task(torch.from_numpy(dataset.train.labels), dataset.num_classes, noise_rate, source)
+    say_once = cache(say)  # several networks begin with the same weights
 
     def build_net() -> nn.Module:
         return nets.build_net(
@@ -113,6 +114,7 @@ def _prepare(
             num_classes=dataset.num_classes,
             weights=run.weights,
             trust=run.trust_net,
+            say=say_once,
         )
 
     method = METHODS[run.method](run.config, task, build_net).to(device)

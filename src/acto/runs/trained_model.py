@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,15 @@ import numpy.typing as npt
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from acto.core.device import resolve_device
-from acto.core.errors import RunError, UserError, check_range
+from acto.core.errors import RunError, UserError, check_range, choose
 from acto.core.files import disk_errors, read_file
 from acto.core.settings import from_values
-from acto.core.text import counted
 from acto.data.loading.loader import open_data
-from acto.data.pictures.files import MAX_PIXELS, BadImage, decode_rgb, inspect_all
+from acto.data.pictures.files import MAX_PIXELS
 from acto.data.readers.arrays import array_samples
 from acto.data.samples import Samples
 from acto.data.views.spec import ViewSpec
@@ -31,8 +29,7 @@ from acto.nets import build as nets
 from acto.nets.base import Net, Shape
 from acto.run_folder.reading import read_run
 from acto.runs.calibration import read_calibration
-
-_SHOWN = 5
+from acto.runs.usable_samples import Usable, usable_samples
 
 
 class Headline(nn.Module):
@@ -88,7 +85,6 @@ class TrainedModel:
         """Say whether it was trained on picture files that are scaled; else on arrays, or on pictures of one size."""
         return self.views.size is not None
 
-    @torch.no_grad()
     def predict_proba(
         self,
         samples: Samples | npt.NDArray[Any],
@@ -96,6 +92,7 @@ class TrainedModel:
         batch_size: int = 256,
         device: str = "auto",
         workers: int = 0,
+        on_bad_image: str = "error",
     ) -> npt.NDArray[np.float32]:
         """(N, K) probabilities with the temperature applied, in the order of `class_names`; computed in float32.
 
@@ -105,23 +102,39 @@ class TrainedModel:
             batch_size: samples at a time.
             device: auto, cpu, cuda, cuda:N or mps.
             workers: processes that decode picture files; 0: this one does it.
+            on_bad_image: "error", or "nan": picture files that cannot be used have a row of NaN.
 
         Raises:
-            UserError: samples of another kind or shape than the model was trained on; it names both.
-            acto.data.pictures.files.BadImage: pictures that cannot be decoded; it names them.
+            UserError: samples of another kind or shape than the model was trained on, or pictures that cannot be used,
+                all of them or with "error"; it names them.
+            acto.data.pictures.files.BadImage: a picture that was found out only when it was decoded.
         """
         check_range("batch_size", batch_size, low=1)
-        where = resolve_device(device)
-        self.headline.to(where)
-        parts = [
-            self.headline(inputs).cpu()
-            for inputs in self.inputs(samples, batch_size=batch_size, device=where, workers=workers)
-        ]
-        return torch.cat(parts).numpy() if parts else np.empty((0, len(self.class_names)), np.float32)
+        resolve_device(device)
+        thorough = choose("on_bad_image", on_bad_image, ("error", "nan")) == "nan"
+        usable = self.usable(samples, thorough=thorough)
+        if not thorough or not len(usable.rows):
+            usable.refuse_bad()
+        return self.predict_usable(usable, batch_size=batch_size, device=device, workers=workers)
 
     def predict(self, samples: Samples | npt.NDArray[Any], **settings: Any) -> npt.NDArray[np.int64]:
-        """(N,) the number of the most likely class; the arguments are those of `predict_proba`."""
-        return self.predict_proba(samples, **settings).argmax(1)
+        """(N,) the number of the most likely class, -1 in a row of NaN; the arguments are those of `predict_proba`."""
+        probs = self.predict_proba(samples, **settings)
+        return np.where(np.isnan(probs).any(1), -1, probs.argmax(1))
+
+    @torch.no_grad()
+    def predict_usable(
+        self, usable: Usable, *, batch_size: int = 256, device: str = "auto", workers: int = 0
+    ) -> npt.NDArray[np.float32]:
+        """(N, K) probabilities as `predict_proba` gives them, NaN where there is a problem."""
+        where = resolve_device(device)
+        self.headline.to(where)
+        probs = np.full((usable.total, len(self.class_names)), np.nan, np.float32)
+        done = 0
+        for inputs in self._batches(usable.samples, batch_size=batch_size, device=where, workers=workers):
+            probs[usable.rows[done : done + len(inputs)]] = self.headline(inputs).cpu().numpy()
+            done += len(inputs)
+        return probs
 
     def inputs(
         self,
@@ -132,11 +145,15 @@ class TrainedModel:
         workers: int = 0,
     ) -> Iterator[Tensor]:
         """Batches (B, *input_shape) of what the networks see, in sample order. The arguments are `predict_proba`'s."""
-        if not isinstance(samples, Samples):
-            samples = array_samples(np.asarray(samples), name="the array")
+        usable = self.usable(samples, thorough=False)
+        usable.refuse_bad()
+        yield from self._batches(usable.samples, batch_size=batch_size, device=device, workers=workers)
+
+    def _batches(
+        self, samples: Samples, *, batch_size: int, device: torch.device | str, workers: int
+    ) -> Iterator[Tensor]:
         if not len(samples):
             return
-        samples = self._fitting(samples)
         data = open_data(
             samples, self.views, seed=0, device=device, workers=workers, max_pixels=self.max_pixels,
         )  # fmt: skip
@@ -146,65 +163,17 @@ class TrainedModel:
         finally:
             data.close()
 
-    def _fitting(self, samples: Samples) -> Samples:
-        """The samples in the form that the model was trained on.
+    def usable(self, samples: Samples | npt.NDArray[Any], *, thorough: bool = True) -> Usable:
+        """The samples in the form that the model was trained on, see acto.runs.usable_samples.
 
         Raises:
-            UserError: they are others.
+            UserError: they are of another kind or shape.
         """
-        if samples.features is not None:
-            if self.views.pipeline != "vectors" or samples.features.shape[1:] != self.input_shape:
-                raise UserError(f"{self._asks()}, but these have {samples.features.shape[1]} features")
-            if (bad := np.flatnonzero(~np.isfinite(samples.features).all(1))).size:
-                shown = ", ".join(samples.ids[i] for i in bad[:_SHOWN].tolist())
-                raise UserError(f"{counted(len(bad), 'sample')} with features that are not finite: {shown}")
-            return samples
-        if self.views.pipeline == "vectors":
-            raise UserError(f"{self._asks()}, but these are pictures")
-        if samples.pixels is not None:
-            if self.takes_files:
-                raise UserError(f"{self._asks()}, but these are pixels in memory")
-            channels, height, width = self.input_shape
-            if samples.pixels.shape[1:] == (height, width, 1) and channels == 3:  # as a grey file would be decoded
-                return replace(samples, pixels=samples.pixels.repeat(3, axis=3))
-            if samples.pixels.shape[1:] != (height, width, channels):
-                raise UserError(f"{self._asks()}, but these are {_size(*samples.pixels.shape[1:])}")
-            return samples
-        self._check_files(samples)
-        return samples if self.takes_files else self._decoded(samples)
-
-    def _check_files(self, samples: Samples) -> None:
-        """Refuse what cannot be used before any work is done: unreadable files, pictures of the wrong size."""
-        assert samples.paths is not None
-        bad: list[str] = []
-        for name, found in zip(samples.ids, inspect_all(samples.paths, max_pixels=self.max_pixels), strict=True):
-            if isinstance(found, BadImage):
-                bad.append(f"{name} ({found.problem})")
-            elif not self.takes_files and (found.height, found.width) != self.input_shape[1:]:
-                bad.append(f"{name} (it has {found.width}x{found.height} pixels)")
-        if bad:
-            more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-            raise UserError(
-                f"{self._asks()}, but {len(bad)} of {len(samples)} cannot be used: {'; '.join(bad[:_SHOWN])}{more}"
-            )
-
-    def _decoded(self, samples: Samples) -> Samples:
-        """Picture files of the trained size as pixels, grey where the model is for grey pictures."""
-        assert samples.paths is not None
-        channels, height, width = self.input_shape
-        pixels = np.empty((len(samples), height, width, channels), np.uint8)
-        for i, (path, name) in enumerate(zip(samples.paths, samples.ids, strict=True)):
-            picture: Image.Image = decode_rgb(path, max_pixels=self.max_pixels, name=name)
-            pixels[i] = np.asarray(picture.convert("L") if channels == 1 else picture).reshape(pixels.shape[1:])
-        return replace(samples, pixels=pixels, paths=None)
-
-    def _asks(self) -> str:
-        if self.views.pipeline == "vectors":
-            return f"the model takes feature vectors of {self.input_shape[0]} numbers"
-        if self.takes_files:
-            return "the model takes picture files"
-        channels, height, width = self.input_shape
-        return f"the model takes pictures of {_size(height, width, channels)}"
+        if not isinstance(samples, Samples):
+            samples = array_samples(np.asarray(samples), name="the array")
+        return usable_samples(
+            samples, self.views, input_shape=self.input_shape, max_pixels=self.max_pixels, thorough=thorough
+        )
 
 
 def load_model(run: Path | str, *, trust: bool = False) -> TrainedModel:
@@ -297,7 +266,3 @@ def _facts(file: bytes, *, name: str) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise RunError(f"{name} is no model of ours")
     return facts
-
-
-def _size(height: int, width: int, channels: int) -> str:
-    return f"{height}x{width} pixels and {channels} channel{'s' if channels > 1 else ''}"

@@ -186,9 +186,9 @@ def _in_folder(job: _Job) -> tuple[Places, StoredPixels]:
 
 
 def _decoding(short: int) -> dict[str, Any]:
-    """All that decides what pixels a file gives, apart from the file."""
+    """All that decides what pixels a file gives, apart from the file. Format 1 dropped transparency."""
     decoders = {name: features.version(name) for name in ("jpg", "zlib", "webp", "libtiff")}
-    return {"format": 1, "short": short, "filter": "bilinear", "pillow": PIL.__version__, "decoders": decoders}
+    return {"format": 2, "short": short, "filter": "bilinear", "pillow": PIL.__version__, "decoders": decoders}
 
 
 def _stamp(path: Path) -> _Stamp:

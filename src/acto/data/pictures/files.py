@@ -11,12 +11,13 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from acto.core.errors import UserError
 from acto.core.resources import usable_cores
@@ -68,6 +69,10 @@ class PictureFacts:
     """Pillow's name of the pixel format: RGB, L, CMYK, I;16, ..."""
     turned: bool
     """True if its EXIF orientation asks for turning or mirroring (not of TIFF, which Pillow turns by itself)."""
+    has_alpha: bool = False
+    """True if it says how transparent its pixels are; all of them may be opaque."""
+    extremes: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    """Lowest and highest level of each channel, 0 to 255; only where the file was decoded in full, else empty."""
 
 
 def decode_rgb(
@@ -79,8 +84,7 @@ def decode_rgb(
 ) -> Image.Image:
     """Decode a file, or the bytes of one, into an upright 8-bit RGB picture.
 
-    EXIF orientation is applied. 16-bit grey is scaled to 8 bits (Pillow alone would clip it). Transparency is dropped,
-    as in torchvision and timm. Of an animation the first frame is taken.
+    Of an animation the first frame is taken; all else as `opened_rgb` does it.
 
     Args:
         source: path, or the file's bytes.
@@ -95,10 +99,29 @@ def decode_rgb(
     with _opened(source, name, max_pixels) as image:
         if draft_size is not None:
             image.draft(None, draft_size)
-        image.load()
-        turn = _TURNS.get(_orientation(image))
-        upright = _to_rgb(image, name)
-        return upright if turn is None else upright.transpose(turn)
+        return _upright_rgb(image, name)
+
+
+def opened_rgb(image: Image.Image, *, name: str) -> Image.Image:
+    """Make a picture that Pillow has opened or built upright and 8-bit RGB, as decode_rgb does with a file.
+
+    EXIF orientation is applied. White is put behind what is transparent; where all is opaque, pixels stay. Grey of 16
+    bits, and whole numbers of 32 bits from 0 to 65535, are scaled from that range to 0 to 255, whatever the picture's
+    own brightest pixel is (Pillow alone would clip them).
+
+    Args:
+        image: of any of Pillow's modes; it is loaded, and otherwise left as it is.
+        name: what to call the picture in an error.
+
+    Raises:
+        BadImage: it cannot be loaded, or has floating-point pixels or 32-bit ones of another range.
+    """
+    try:
+        return _upright_rgb(image, name)
+    except BadImage:
+        raise
+    except Exception as error:  # its file may be closed, cut or gone
+        raise BadImage(name, f"{type(error).__name__}: {error}") from error
 
 
 def scaled_rgb(path: str | Path, *, short: int, max_pixels: int | None = None) -> Image.Image:
@@ -112,11 +135,18 @@ def scaled_rgb(path: str | Path, *, short: int, max_pixels: int | None = None) -
     picture = decode_rgb(path, max_pixels=max_pixels, draft_size=(short, short))
     if min(picture.size) == short:
         return picture
-    width, height = scaled_size(*picture.size, short=short)
+    if problem := scaling_problem(*picture.size, short=short, max_pixels=max_pixels):
+        raise BadImage(str(path), problem)
+    return picture.resize(scaled_size(*picture.size, short=short), Image.Resampling.BILINEAR)
+
+
+def scaling_problem(width: int, height: int, *, short: int, max_pixels: int | None = None) -> str:
+    """Say why a picture of this size cannot be scaled to the short side `short`; empty if it can."""
+    wide, high = scaled_size(width, height, short=short)
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    if width * height > max(limit, picture.width * picture.height):
-        raise BadImage(str(path), f"scaled to {width}x{height} pixels it has more than the limit of {limit}")
-    return picture.resize((width, height), Image.Resampling.BILINEAR)
+    if wide * high <= max(limit, width * height):
+        return ""
+    return f"scaled to {wide}x{high} pixels it has more than the limit of {limit}"
 
 
 def scaled_size(width: int, height: int, *, short: int) -> tuple[int, int]:
@@ -136,15 +166,16 @@ def inspect(path: str | Path, *, max_pixels: int | None = None, thorough: bool =
     """
     name = str(path)
     with _opened(path, name, max_pixels) as image:
-        mode, (width, height) = image.mode, image.size
+        mode, (width, height), has_alpha = image.mode, image.size, _has_alpha(image)
+        extremes: tuple[tuple[int, int], ...] = ()
         ending = _ENDINGS.get(image.format or "")
         if thorough or ending is None or _last_bytes(path, len(ending)) != ending:
             image.draft(None, (1, 1))  # an eighth of the size: all the data is still read
-            _to_rgb(image, name)
+            extremes = cast(tuple[tuple[int, int], ...], _to_rgb(image, name).getextrema())
         orientation = _orientation(image)
         if orientation >= 5:
             width, height = height, width
-        return PictureFacts(width, height, mode, orientation in _TURNS)
+        return PictureFacts(width, height, mode, orientation in _TURNS, has_alpha, extremes)
 
 
 def inspect_all(
@@ -246,17 +277,56 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    upright = _to_rgb(image, name)
+    return upright if turn is None else upright.transpose(turn)
+
+
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     image.load()
-    if image.mode == "RGB":
+    has_alpha = _has_alpha(image)
+    if image.mode == "RGB" and not has_alpha:
         return image
     if image.mode == "F":
-        raise BadImage(name, "floating-point pixels have no agreed range; save it with 8 or 16 bits")
+        raise BadImage(
+            name,
+            "floating-point pixels have no agreed range: scale them to whole numbers from 0 to 255 (to 65535 as 16 "
+            "bits) and save or pass those",
+        )
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise BadImage(name, "32-bit pixels have no agreed range; save it with 8 or 16 bits")
-        image = Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image.convert("RGB")
+        return _from_whole_numbers(image, image.info["transparency"] if has_alpha else None, name)
+    if image.mode == "LAB":
+        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        made = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, rgb, "LAB", "RGB"))
+        assert made is not None
+        return made
+    if not has_alpha:
+        return image.convert("RGB")
+    image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    ground = Image.new("RGB", image.size, "white")
+    ground.paste(image.convert("RGB"), mask=image.getchannel("A"))
+    return ground
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    """Say whether something in the picture may be transparent."""
+    if image.mode in ("1", "L", "RGB") or image.mode.startswith("I"):
+        # One colour stands for "transparent". After a conversion in memory others may have fallen together with it.
+        return image.format is not None and "transparency" in image.info
+    return image.has_transparency_data
+
+
+def _from_whole_numbers(image: Image.Image, transparent: int | None, name: str) -> Image.Image:
+    grey = np.asarray(image).astype(np.int64)
+    if grey.size and (grey.min() < 0 or grey.max() > 65535):
+        raise BadImage(
+            name,
+            f"32-bit pixels have no agreed range, and these go from {grey.min()} to {grey.max()}: scale them to whole "
+            "numbers from 0 to 65535, or to 8 bits",
+        )
+    scaled = (grey * 255 + 32767) // 65535
+    if transparent is not None:
+        scaled[grey == transparent] = 255
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
