@@ -219,7 +219,15 @@ def documentation(cls: type) -> Mapping[str, str]:
 # Values from outside --------------------------------------------------------------------------------------------
 
 _NULLS = ("null", "Null", "NULL", "~")
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+    dict: "a mapping",
+    list: "a list",
+}
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
