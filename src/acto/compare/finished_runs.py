@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
 from acto.compare.published import methods, passes
 from acto.core.errors import RunError, UserError
 from acto.core.settings import flatten, plain
+from acto.run_folder.config import read_config
 from acto.run_folder.epoch_table import Cell, EpochTable
+from acto.run_folder.reading import STATUS, SUMMARY, read_json
 
 PLACES = ("device", "workers")
 """With data.root: settings that say where a run runs, not what it computes."""
@@ -173,7 +173,7 @@ def read_records(folders: Sequence[Path | str]) -> Found:
         for path in _run_folders(top):
             try:
                 record = _read(path)
-            except (RunError, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            except (RunError, OSError, ValueError, KeyError, TypeError) as error:
                 damaged.append(f"{path}: {error}")
                 continue
             if record is None:
@@ -195,9 +195,9 @@ def _run_folders(top: Path) -> list[Path]:
 
 def _read(path: Path) -> Record | None:
     """None if the run is not finished."""
-    config = yaml.safe_load((path / "config.yaml").read_bytes())
-    summary = json.loads((path / "summary.json").read_bytes()) if (path / "summary.json").is_file() else None
-    status = json.loads((path / "status.json").read_bytes()) if (path / "status.json").is_file() else None
+    config = read_config(path)
+    summary = read_json(path / "summary.json", SUMMARY)
+    status = read_json(path / "status.json", STATUS)
     if summary is None or (status is not None and status["state"] != "finished"):
         return None
     timing = EpochTable(path / "timing.csv").rows()

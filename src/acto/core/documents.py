@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
 from acto.core.errors import UserError
-from acto.core.settings import typed
+from acto.core.files import reason_of
+from acto.core.settings import YAML_ERRORS, shown, typed
 
 MOST_JSON, MOST_YAML = 1 << 30, 4 << 20
 """Bytes of a file. YAML is read by Python alone, a hundred times slower."""
@@ -20,8 +21,21 @@ DEEPEST = 64
 """Levels of lists and mappings in one another."""
 _MOST_YAML_VALUES = 1_000_000
 """A YAML file may name a part many times: small on the disk, endless once it is written out."""
-_NOT_AS_WANTED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, yaml.YAMLError)
-"""Errors of the two readers: PyYAML lets a false tag end in KeyError, IndexError or AttributeError."""
+
+
+class _Shallow(yaml.SafeLoader):
+    """A reader of plain YAML that gives up at DEEPEST: its own way down takes seconds."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise RecursionError
+        try:
+            return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        finally:
+            self.depth -= 1
 
 
 def read_json(path: Path | str, *, error: type[Exception] = UserError, most_bytes: int = MOST_JSON) -> Any:
@@ -35,7 +49,7 @@ def read_json(path: Path | str, *, error: type[Exception] = UserError, most_byte
     Raises:
         FileNotFoundError: there is none.
     """
-    return _parsed(json.loads, _content(path, error=error, most_bytes=most_bytes), str(path), error=error)
+    return _parsed(json.loads, read_content(path, error=error, most_bytes=most_bytes), str(path), error=error)
 
 
 def read_yaml(path: Path | str, *, error: type[Exception] = UserError, most_bytes: int = MOST_YAML) -> Any:
@@ -49,8 +63,10 @@ def read_yaml(path: Path | str, *, error: type[Exception] = UserError, most_byte
     Raises:
         FileNotFoundError: there is none.
     """
-    data = _content(path, error=error, most_bytes=most_bytes)
-    return _parsed(yaml.safe_load, data, str(path), error=error, most_values=_MOST_YAML_VALUES)
+    data = read_content(path, error=error, most_bytes=most_bytes)
+    return _parsed(
+        lambda text: _Shallow(text).get_single_data(), data, str(path), error=error, most_values=_MOST_YAML_VALUES
+    )
 
 
 def parse_json(data: bytes | str, name: str, *, error: type[Exception] = UserError) -> Any:
@@ -58,52 +74,76 @@ def parse_json(data: bytes | str, name: str, *, error: type[Exception] = UserErr
     return _parsed(json.loads, data, name, error=error)
 
 
+class Record(dict[str, Any]):
+    """A mapping out of a file: a name that it lacks is an error that says which file, wherever it is looked up."""
+
+    def __init__(self, values: Mapping[str, Any], name: str, *, error: type[Exception], within: str = "") -> None:
+        super().__init__(values)
+        self._name, self._error, self._within = name, error, within
+
+    def __missing__(self, key: str) -> Any:
+        raise _fault(self._error, self._name, f"it has no {self._within}{key}")
+
+
 def as_record(
-    values: Any,
-    hints: Mapping[str, Any],
-    name: str,
-    *,
-    required: Collection[str] | None = None,
-    error: type[Exception] = UserError,
-) -> dict[str, Any]:
-    """The mapping `values` with each value of the type in `hints`; keys that `hints` does not have stay as they are.
+    values: Any, hints: Mapping[str, Any], name: str, *, error: type[Exception] = UserError, within: str = ""
+) -> Record:
+    """The mapping `values` out of a file, with every value that `hints` knows of the right type.
 
     Args:
         values: as read.
-        hints: a type for each key, as acto.core.settings.typed takes it; dict and list as well.
+        hints: a type for each key, as acto.core.settings.typed takes it, or the hints of a section. A key may be
+            missing; one that is not in `hints` may have any value.
         name: the file's, for errors.
-        required: keys that may not be missing; None: all of `hints`.
         error: raised with the file, the key, and what it should be.
+        within: what comes before the keys in errors, say "data.".
     """
     if not isinstance(values, dict):
-        raise error(f"{name} is damaged: it must be a mapping of names to values, but is a {type(values).__name__}")
-    if missing := [key for key in (hints if required is None else required) if key not in values]:
-        raise error(f"{name} is damaged: it has no {', '.join(map(repr, missing))}")
+        what = within.rstrip(".")
+        raise error(
+            f"{name} is damaged: {what and f'{what} '}must be a mapping of names to values, not {shown(values)}"
+        )
     if strange := [key for key in values if not isinstance(key, str)]:
-        raise error(f"{name} is damaged: the name {strange[0]!r} is no text")
-    try:
-        return {key: typed(key, value, hints[key]) if key in hints else value for key, value in values.items()}
-    except UserError as wrong:
-        raise error(f"{name} is damaged: {wrong}") from wrong
+        raise _fault(error, name, f"the name {within}{shown(strange[0])} is no text")
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        hint = hints.get(key, Any)
+        if isinstance(hint, Mapping):
+            found[key] = as_record(value, hint, name, error=error, within=f"{within}{key}.")
+            continue
+        try:
+            changed = value if hint is Any else typed(f"{within}{key}", value, hint, texts=False)
+        except UserError as wrong:
+            raise _fault(error, name, f"{wrong}") from wrong
+        found[key] = value if isinstance(value, list) else changed
+    return Record(found, name, error=error, within=within)
 
 
-def _content(path: Path | str, *, error: type[Exception], most_bytes: int) -> bytes:
+def _fault(error: type[Exception], name: Path | str, reason: str) -> Exception:
+    """An error in the words of who is to blame: the user, who named the file, or whatever damaged a run's."""
+    return error(f"cannot read {name}: {reason}" if issubclass(error, UserError) else f"{name} is damaged: {reason}")
+
+
+def read_content(path: Path | str, *, error: type[Exception] = UserError, most_bytes: int = MOST_JSON) -> bytes:
+    """Read the bytes of a regular file; the arguments and errors are those of read_json."""
     try:
-        # Not blocking: to open a pipe waits for somebody who writes to it.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise error(f"cannot read {path}: it is no regular file")
-            if found.st_size > most_bytes:
-                raise error(f"cannot read {path}: it has {found.st_size:,} bytes, more than the {most_bytes:,} allowed")
+        with open_regular(path, error=error) as file:
+            if (size := os.fstat(file.fileno()).st_size) > most_bytes:
+                raise error(f"cannot read {path}: it has {size:,} bytes, more than the {most_bytes:,} allowed")
             return file.read(most_bytes)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as failed:  # a name with a null byte
-        if isinstance(failed, error):
-            raise
-        raise error(f"cannot read {path}: {getattr(failed, 'strerror', None) or failed}") from failed
+    except OSError as failed:
+        raise error(f"cannot read {path}: {reason_of(failed)}") from failed
+
+
+def open_regular(path: Path | str, *, error: type[Exception] = UserError) -> BinaryIO:
+    """Open a file to read its bytes; a pipe or a device is refused with `error`: to open one may wait for ever."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(f"cannot read {path}: it is no regular file")
+    return open(descriptor, "rb")
 
 
 def _parsed(
@@ -111,16 +151,20 @@ def _parsed(
 ) -> Any:
     try:
         content = parse(data)
-    except _NOT_AS_WANTED as failed:
-        reason = "its parts lie too deep in one another" if isinstance(failed, RecursionError) else str(failed)
-        raise error(f"{name} is damaged: {' '.join(reason.split()) or type(failed).__name__}") from failed
+    except YAML_ERRORS as failed:
+        reason = (
+            f"its parts lie more than {DEEPEST} deep in one another"
+            if isinstance(failed, RecursionError)
+            else str(failed)
+        )
+        raise _fault(error, name, f"{' '.join(reason.split()) or type(failed).__name__}") from failed
     level, depth, count = [content] if isinstance(content, dict | list | tuple) else [], 0, 0
     while level:
         depth, count = depth + 1, count + sum(map(len, level))
         if depth > DEEPEST:
-            raise error(f"{name} is damaged: its parts lie more than {DEEPEST} deep in one another")
+            raise _fault(error, name, f"its parts lie more than {DEEPEST} deep in one another")
         if most_values is not None and count > most_values:
-            raise error(f"{name} is damaged: written out, it has more than {most_values:,} values")
+            raise _fault(error, name, f"written out, it has more than {most_values:,} values")
         level = [
             inner
             for part in level

@@ -34,9 +34,14 @@ def disk_errors(what: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        reason = reason_of(error)
         where = f" ({error.filename})" if error.filename else ""
         raise RunError(f"cannot {what}: {reason}{where}.{' ' if hint else ''}{hint}") from error
+
+
+def reason_of(error: OSError) -> str:
+    """Say in words why the disk refuses."""
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 def pass_point(point: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from acto.core.documents import open_regular
 from acto.core.errors import RunError, UserError
 
 Column = Sequence[Any] | np.ndarray[Any, Any]
@@ -51,7 +52,8 @@ def read_sample_csv(path: Path, types: Mapping[str, str]) -> dict[str, np.ndarra
         RunError: the file does not have these columns or values.
     """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open_regular(path, error=RunError) as data:
+            file = io.TextIOWrapper(data, encoding="utf-8", errors="surrogateescape", newline="")
             rows = csv.reader(file, strict=True)
             header = next(rows, [])
             if [_rearm(name) for name in header] != list(types):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
@@ -159,8 +160,8 @@ def read_report(folder: Path | str) -> LabelReport:
     if not path.is_file():
         raise UserError(f"{folder} has no label report: `acto audit {folder}` makes one of a run")
     with disk_errors(f"read {path}"):
+        described = read_json(path, error=RunError)
         try:
-            described = json.loads(path.read_bytes())
             noise: dict[str, Any] = {
                 k: np.array(v) if isinstance(v, list) else v for k, v in described["noise"].items()
             }

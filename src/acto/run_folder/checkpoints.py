@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from acto.core.errors import RunError
+from acto.core.documents import read_json
+from acto.core.errors import RunError, UserError
 from acto.core.files import OnPoint, disk_errors, pass_point, sha256_of, sync_folder, write_new
 
 
@@ -193,7 +194,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 def _examine(checkpoint: Path) -> tuple[dict[str, Any] | None, str]:
     """A checkpoint's manifest and "", or None and what is wrong."""
     try:
-        content = json.loads((checkpoint / MANIFEST).read_bytes())
+        content = read_json(checkpoint / MANIFEST)
         claimed = content.pop("sha256")
         if claimed != _digest(content):
             return None, "its manifest differs from its checksum"
@@ -207,6 +208,8 @@ def _examine(checkpoint: Path) -> tuple[dict[str, Any] | None, str]:
                 return None, f"{name} differs from its checksum"
     except FileNotFoundError:
         return None, "its manifest is missing"
+    except UserError:
+        return None, "its manifest is damaged"
     except OSError as error:
         return None, f"cannot be read ({error.strerror})"
     except (ValueError, KeyError, AttributeError, TypeError):

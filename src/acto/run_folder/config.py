@@ -8,8 +8,18 @@ from typing import Any
 
 import yaml
 
+from acto.core.documents import as_record, read_yaml
 from acto.core.errors import UserError
 from acto.run_folder.encoding import plain_values
+
+CONFIG = {
+    "method": str,
+    "net": str,
+    "seed": int,
+    "data": {"source": str, "root": str | None, "subset": int | None, "noise": dict | None},
+    "protocol": {"epochs": int},
+}
+"""Types of the settings in config.yaml that are looked at without building the run."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -18,15 +28,11 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it holds no settings.
     """
+    file = path / "config.yaml"
     try:
-        config = yaml.safe_load((path / "config.yaml").read_bytes())
+        return as_record(read_yaml(file), CONFIG, str(file))
     except FileNotFoundError as error:
         raise UserError(f"{path} has no config.yaml: the run ended before it began; use --overwrite") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path / 'config.yaml'}: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path / 'config.yaml'} holds no mapping of settings")
-    return config
 
 
 def as_reloaded(config: object) -> dict[str, Any]:

@@ -49,9 +49,11 @@ from acto.run_folder.encoding import array_bytes, json_bytes, plain_values
 from acto.run_folder.epoch_table import Cell, EpochTable
 from acto.run_folder.git_commit import git_commit
 from acto.run_folder.reading import (
+    ENV,
     MARK,
     RunState,
     load_array,
+    read_checksums,
     read_json,
     require_run,
 )
@@ -201,7 +203,7 @@ class RunFolder:
             "versions": dict(versions),
             "git": git_commit(),
         }
-        sessions = (read_json(self.path / "env.json") or {}).get("sessions", [])
+        sessions = (read_json(self.path / "env.json", ENV) or {}).get("sessions", [])
         self._save("env.json", json_bytes({"sessions": [*sessions, session]}))
 
     def set_status(self, state: RunState, *, epoch: int | None = None, message: str = "") -> None:
@@ -346,7 +348,7 @@ class RunFolder:
 
     def _save(self, name: str, data: bytes) -> None:
         """Replace a file atomically. Its new checksum is written first, beside the old one: both hold in between."""
-        checksums = read_json(self.path / "checksums.json") or {}
+        checksums = read_checksums(self.path)
         entry = {"sha256": hashlib.sha256(data).hexdigest()}
         if name in checksums and checksums[name]["sha256"] != entry["sha256"]:
             entry["before"] = checksums[name]["sha256"]
@@ -355,7 +357,7 @@ class RunFolder:
             write_atomically(self.path / name, data)
 
     def _delete(self, name: str) -> None:
-        checksums = read_json(self.path / "checksums.json") or {}
+        checksums = read_checksums(self.path)
         if checksums.pop(name, None) is not None:
             with disk_errors(f"delete {self.path / name}"):
                 (self.path / name).unlink(missing_ok=True)

@@ -33,6 +33,7 @@ import numpy.typing as npt
 import PIL
 from PIL import features
 
+from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, sha256_of, write_atomically
 from acto.core.locks import FolderLock
@@ -264,7 +265,7 @@ class _Found:
 
 def _read_index(path: Path) -> tuple[str, list[tuple[_Stamp, int, int]]]:
     """The checksum of the pixels, and whose they are: stamp, height, width."""
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
     if content.pop("sha256") != _digest(content):
         raise ValueError("differs from its checksum")
     return content["pixels"], [((name, size, time), h, w) for name, size, time, h, w in content["pictures"]]
