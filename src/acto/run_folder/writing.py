@@ -107,7 +107,7 @@ class RunFolder:
             if entries:
                 _empty(path)
             folder = cls(path, lock)
-            folder._write_config(config)
+            folder.write_config(config)
             folder.set_status("running")
         except BaseException:
             lock.release()
@@ -137,7 +137,7 @@ class RunFolder:
                 asked = as_reloaded(config)
                 refuse_other_config(path, saved, asked, may_differ)
                 if asked != saved:
-                    folder._write_config(config)
+                    folder.write_config(config)
         except BaseException:
             lock.release()
             raise
@@ -169,7 +169,8 @@ class RunFolder:
         """status.json, or an empty dict before there is one."""
         return read_json(self.path / "status.json") or {}
 
-    def _write_config(self, config: object) -> None:
+    def write_config(self, config: object) -> None:
+        """Replace config.yaml."""
         self._save("config.yaml", yaml.safe_dump(plain_values(config), sort_keys=False).encode())
 
     def add_session(
@@ -314,7 +315,7 @@ class RunFolder:
         """Keep the model's probabilities of the training samples, (N, K), as float32."""
         self._save("pred_probs.npy", array_bytes(probs.astype(np.float32)))
 
-    def save_checkpoint(self, epoch: int, files: Mapping[str, bytes]) -> None:
+    def save_checkpoint(self, epoch: int, files: Mapping[str, bytes], *, run: Mapping[str, Any] | None = None) -> None:
         """Keep what a resumed run needs after `epoch`; this checkpoint and the last good one before it stay.
 
         Killed at any moment, the folder holds the older checkpoint or the new one, never half of one.
@@ -323,7 +324,7 @@ class RunFolder:
             RunError: less than twice the size is free, or the disk refuses; the older checkpoint is untouched.
         """
         self._good = save_checkpoint(
-            self.path / "checkpoints", epoch=epoch, files=files, keep=self._good, on_point=self.on_point
+            self.path / "checkpoints", epoch=epoch, files=files, run=run, keep=self._good, on_point=self.on_point
         )
 
     def last_checkpoint(self) -> Checkpoint | None:
@@ -339,7 +340,7 @@ class RunFolder:
 
     def save_model(self, name: str, data: bytes) -> None:
         """Keep weights under a file name such as "model.safetensors"."""
-        assert PurePath(name).name == name and PurePath(name).suffix in (".safetensors", ".pt", ".json"), name
+        assert PurePath(name).name == name and PurePath(name).suffix in (".safetensors", ".pt", ".json", ".npy"), name
         self._save(name, data)
 
     def save_summary(self, results: Mapping[str, Any]) -> None:
@@ -392,6 +393,3 @@ def _empty(path: Path) -> None:
                 shutil.rmtree(entry)
             elif entry.name not in _LOCK_FILES:
                 entry.unlink()
-
-
-# The configuration.
