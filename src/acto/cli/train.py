@@ -246,6 +246,12 @@ def train(tokens: Sequence[str]) -> int:
     launch = Launch(**how, report="no_report" not in asked.actions)
     dataset = None
     if asked.saved:
+        before = asked.saved.get("method")
+        if (method := asked.settings.get("method", before)) != before:
+            raise UserError(
+                f"the run in {asked.actions['resume']} was begun with method {before!r}, not {method!r}: resume it "
+                "with its own, or start a new run with another --out"
+            )
         settings = merged(asked.saved, with_whole_paths(asked.settings))
         run = Run.from_dict(settings, trust_net=asked.net_was_typed)
     else:

@@ -15,8 +15,8 @@ from acto.compare.published import methods, passes
 from acto.core.errors import RunError, UserError
 from acto.core.settings import flatten, plain
 from acto.run_folder.config import read_config
-from acto.run_folder.epoch_table import Cell, EpochTable
-from acto.run_folder.reading import STATUS, SUMMARY, read_json
+from acto.run_folder.epoch_table import Cell
+from acto.run_folder.reading import METRICS, STATUS, SUMMARY, TIMING, read_json, rows_of
 
 PLACES = ("device", "workers")
 """With data.root: settings that say where a run runs, not what it computes."""
@@ -200,12 +200,12 @@ def _read(path: Path) -> Record | None:
     status = read_json(path / "status.json", STATUS)
     if summary is None or (status is not None and status["state"] != "finished"):
         return None
-    timing = EpochTable(path / "timing.csv").rows()
+    timing = rows_of(path / "timing.csv", TIMING)
     record = Record(
         path=path,
         config=config,
         summary=summary,
-        metrics=EpochTable(path / "metrics.csv").rows(),
+        metrics=rows_of(path / "metrics.csv", METRICS),
         seconds=math.fsum(float(row["train_seconds"] or 0) + float(row["eval_seconds"] or 0) for row in timing)
         if timing
         else None,

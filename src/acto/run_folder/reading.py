@@ -24,6 +24,8 @@ MARK = ".acto-run"
 """The lock's file. A folder that has it is a run's."""
 NO_HINTS: Mapping[str, Any] = {}
 STATUS = {"state": RunState, "epoch": int | None, "message": str}
+METRICS = {"epoch": int, "test_accuracy": float}
+TIMING = {"train_seconds": float | None, "eval_seconds": float | None}
 SAMPLES = {"columns": dict}
 ENV = {"sessions": list}
 SESSION = {"versions": dict, "argv": list}
@@ -43,7 +45,7 @@ LABELS = {
     "noise": SUMMARY["noise"],
     "notes": tuple[str, ...],
 }
-"""Types of what others rely on in status.json, env.json, summary.json and labels.json."""
+"""Types of what others rely on in a run's files."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,11 +116,17 @@ def read_run(path: Path | str) -> RunRecord:
         config=read_config(path),
         status=status,
         sessions=tuple(as_record(session, SESSION, f"{path / 'env.json'}", error=RunError) for session in sessions),
-        metrics=EpochTable(path / "metrics.csv").rows(),
-        timing=EpochTable(path / "timing.csv").rows(),
+        metrics=rows_of(path / "metrics.csv", METRICS),
+        timing=rows_of(path / "timing.csv", TIMING),
         summary=read_json(path / "summary.json", SUMMARY),
         labels=read_json(path / "labels.json", LABELS),
     )
+
+
+def rows_of(path: Path, hints: Mapping[str, Any]) -> list[dict[str, Cell]]:
+    """Read a table with a row an epoch; RunError if it is damaged, or a value is not of the type in `hints`."""
+    rows = EpochTable(path).rows()
+    return [as_record(row, hints, f"{path}, line {line},", error=RunError) for line, row in enumerate(rows, 2)]
 
 
 def last_checkpoint(path: Path | str) -> Checkpoint | None:
