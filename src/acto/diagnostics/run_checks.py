@@ -161,6 +161,9 @@ class _Folder:
         if not epochs and not self.epochs_done:
             return
         least = self.epochs if self.phase == "finished" and self.epochs else self.epochs_done
+        if self.phase != "finished" and self.checkpoint is not None:
+            # A signal between an epoch's last step and its row leaves a status that is one ahead: the epoch is repeated.
+            least = min(least, self.checkpoint.epoch + 1)
         there = {epoch for epoch in epochs if isinstance(epoch, int) and 0 <= epoch < least}
         if gaps := least - len(there):  # counted, not listed: the number may be anything
             first = next(epoch for epoch in range(least) if epoch not in there)

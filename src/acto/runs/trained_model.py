@@ -240,7 +240,7 @@ def load_model(run: Path | str, *, trust: bool = False) -> TrainedModel:
             f"go on with `acto train --resume {folder}`"
         )
     with disk_errors(f"read the model in {folder}"):
-        count = len(_facts(first.read_bytes(), name=str(first))["headline"])
+        count = max(1, len(_facts(first.read_bytes(), name=str(first))["headline"]))
         files = [(folder / f"net{k}.safetensors").read_bytes() for k in range(count)]
     temperature = read_calibration(folder).temperature
     max_pixels = record.config.get("data", {}).get("max_image_pixels", MAX_PIXELS)
