@@ -33,7 +33,7 @@ class _Shallow(yaml.SafeLoader):
         if self.depth > DEEPEST:
             raise RecursionError
         try:
-            return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+            return super().compose_node(parent, index)
         finally:
             self.depth -= 1
 

@@ -162,7 +162,7 @@ class _Folder:
             return
         least = self.epochs if self.phase == "finished" and self.epochs else self.epochs_done
         if self.phase != "finished" and self.checkpoint is not None:
-            # A signal between an epoch's last step and its row leaves a status that is one ahead: the epoch is repeated.
+            # A signal between the last step of an epoch and its row leaves a status that is one ahead.
             least = min(least, self.checkpoint.epoch + 1)
         there = {epoch for epoch in epochs if isinstance(epoch, int) and 0 <= epoch < least}
         if gaps := least - len(there):  # counted, not listed: the number may be anything
