@@ -115,7 +115,8 @@ def resume(path: str, run: Run, launch: Launch) -> int:
         _first_only(lambda: RunFolder.open(path, config=as_begun.to_dict(), may_differ=MAY_DIFFER)) as folder,
         Reporter(silent=distributed.rank() > 0) as reporter,
     ):
-        if record.status["state"] == "finished" and record.summary is not None:
+        summary = record.summary
+        if record.status["state"] == "finished" and summary is not None:
             if folder is not None:
                 folder.set_status("finished", epoch=record.status["epoch"])
             if folder is not None and run != as_begun:
@@ -123,7 +124,7 @@ def resume(path: str, run: Run, launch: Launch) -> int:
                 training_data(record, data_root=run.data.root)
                 folder.write_config(record.config)
             reporter.say(f"the run in {path} is finished: there is nothing to go on with")
-            _show(record.summary, path, launch)
+            _show(summary, path, launch)
             if launch.report and folder is not None and not (Path(path) / "report.html").exists():
                 _look_through_labels(path, training_data(record, data_root=run.data.root), reporter, launch)
             return 0

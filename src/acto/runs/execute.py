@@ -147,8 +147,9 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
     device = device_in_words(training.device)
     start = folder.last_checkpoint()
     config = as_reloaded(run.to_dict())
-    made_by = {"config": config, "data": digest_of(prepared.checks, dataset.class_names)}
-    refuse_foreign_checkpoint(start, config=config, digest=made_by["data"], folder=folder.path)
+    digest = digest_of(prepared.checks, dataset.class_names)
+    made_by = {"config": config, "data": digest}
+    refuse_foreign_checkpoint(start, config=config, digest=digest, folder=folder.path)
     if start is None and prepared.warm_start is not None:
         prepared.warm_start.begin(folder)
         # Saved, so that a resumed run needs nothing of the run before.
