@@ -30,7 +30,7 @@ from acto.run_folder import checkpoints
 from acto.run_folder.reading import checksum_report, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder, default_run_name
 
-CONFIG = {"method": {"name": "acto", "tau": 0.025}, "epochs": 3, "device": "cpu"}
+CONFIG = {"acto": {"name": "acto", "tau": 0.025}, "epochs": 3, "device": "cpu"}
 
 
 @pytest.fixture
@@ -135,12 +135,12 @@ def test_overwrite_refuses_a_folder_with_another_run_inside(run: RunFolder) -> N
 
 def test_open_lists_every_setting_that_differs(run: RunFolder) -> None:
     run.close()
-    asked = {"method": {"name": "acto", "tau": 0.03}, "epochs": 3, "seed": 1}
+    asked = {"acto": {"name": "acto", "tau": 0.03}, "epochs": 3, "seed": 1}
     with pytest.raises(UserError) as error:
         RunFolder.open(run.path, config=asked)
-    assert (
-        "device: 'cpu' there, 'not set' now; method.tau: 0.025 there, 0.03 now; seed: 'not set' there, 1 now"
-    ) in str(error.value)
+    assert ("acto.tau: 0.025 there, 0.03 now; device: 'cpu' there, 'not set' now; seed: 'not set' there, 1 now") in str(
+        error.value
+    )
     RunFolder.open(run.path, config=CONFIG).close()  # the refusal has unlocked the folder
     RunFolder.open(run.path).close()
 
@@ -155,10 +155,10 @@ def test_a_setting_that_an_older_version_lacked_is_null(run: RunFolder) -> None:
 
 def test_open_takes_over_what_may_differ(run: RunFolder) -> None:
     run.close()
-    asked = {**CONFIG, "device": "cuda", "method": {"name": "acto", "tau": 0.03}}
-    with pytest.raises(UserError, match=r"method\.tau"):
+    asked = {**CONFIG, "device": "cuda", "acto": {"name": "acto", "tau": 0.03}}
+    with pytest.raises(UserError, match=r"acto\.tau"):
         RunFolder.open(run.path, config=asked, may_differ=("device",))
-    with RunFolder.open(run.path, config=asked, may_differ=("device", "method")) as folder:
+    with RunFolder.open(run.path, config=asked, may_differ=("device", "acto")) as folder:
         assert folder.config == asked
 
 

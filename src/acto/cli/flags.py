@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from acto.cli.parser import Parser
 from acto.cli.train_parser import train_parser
+from acto.core.documents import read_yaml
 from acto.core.errors import UserError, choose
 from acto.core.settings import Field, flatten, merged, plain, type_name
 from acto.data.samples import DataSpec
@@ -95,8 +93,8 @@ def help_table() -> dict[str, Any]:
 
 def _read_file(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_yaml(path)
+    except (FileNotFoundError, UserError) as error:
         raise UserError(f"cannot read the settings in {path}: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings: it must be YAML of the form `key: value`")

@@ -7,7 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,19 +109,28 @@ def resume(path: str, run: Run, launch: Launch) -> int:
         raise UserError("--resume goes on with a run in its own folder: leave --out, --overwrite and --dry-run away")
     distributed.start(resolve_device(run.device))
     record = read_run(path)
+    # Data that moved are looked at before their place is written down.
+    as_begun = replace(run, data=replace(run.data, source=record.config["data"]["source"]))
     with (
-        _first_only(lambda: RunFolder.open(path, config=run.to_dict(), may_differ=MAY_DIFFER)) as folder,
+        _first_only(lambda: RunFolder.open(path, config=as_begun.to_dict(), may_differ=MAY_DIFFER)) as folder,
         Reporter(silent=distributed.rank() > 0) as reporter,
     ):
-        if record.status["state"] == "finished" and record.summary is not None:
+        summary = record.summary
+        if record.status["state"] == "finished" and summary is not None:
             if folder is not None:
                 folder.set_status("finished", epoch=record.status["epoch"])
+            if folder is not None and run != as_begun:
+                record = replace(record, config=plain(run.to_dict()))
+                training_data(record, data_root=run.data.root)
+                folder.write_config(record.config)
             reporter.say(f"the run in {path} is finished: there is nothing to go on with")
-            _show(record.summary, path, launch)
+            _show(summary, path, launch)
             if launch.report and folder is not None and not (Path(path) / "report.html").exists():
                 _look_through_labels(path, training_data(record, data_root=run.data.root), reporter, launch)
             return 0
         prepared = _prepare(run, launch, reporter, folder=Path(path))
+        if folder is not None and run != as_begun:
+            folder.write_config(run.to_dict())
         return _execute(prepared, folder or Path(path), reporter, launch)
 
 
@@ -238,6 +247,12 @@ def train(tokens: Sequence[str]) -> int:
     launch = Launch(**how, report="no_report" not in asked.actions)
     dataset = None
     if asked.saved:
+        before = asked.saved.get("method")
+        if (method := asked.settings.get("method", before)) != before:
+            raise UserError(
+                f"the run in {asked.actions['resume']} was begun with method {before!r}, not {method!r}: resume it "
+                "with its own, or start a new run with another --out"
+            )
         settings = merged(asked.saved, with_whole_paths(asked.settings))
         run = Run.from_dict(settings, trust_net=asked.net_was_typed)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,9 @@ def collect(runs: Path, target: Path) -> list[str]:
             write_atomically(place / "config.yaml", text.encode())
             sessions = [_impersonal(session) for session in record.sessions]
             write_atomically(place / "env.json", json_bytes({"sessions": sessions}))
-            if (folder / "labels.json").is_file():
-                labels = json.loads((folder / "labels.json").read_bytes())
-                write_atomically(place / "labels.json", json_bytes({k: v for k, v in labels.items() if k != "notes"}))
+            if record.labels is not None:
+                kept = {k: v for k, v in record.labels.items() if k != "notes"}
+                write_atomically(place / "labels.json", json_bytes(kept))
         names.append(folder.name)
     return names
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
 from acto.compare.published import methods, passes
 from acto.core.errors import RunError, UserError
-from acto.core.files import read_file
 from acto.core.settings import flatten, plain
-from acto.run_folder.epoch_table import Cell, EpochTable
+from acto.run_folder.config import read_config
+from acto.run_folder.epoch_table import Cell
+from acto.run_folder.reading import METRICS, STATUS, SUMMARY, TIMING, read_json, rows_of
 
 PLACES = ("device", "workers")
 """With data.root: settings that say where a run runs, not what it computes."""
@@ -174,7 +173,7 @@ def read_records(folders: Sequence[Path | str]) -> Found:
         for path in _run_folders(top):
             try:
                 record = _read(path)
-            except (RunError, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            except (RunError, OSError, ValueError, KeyError, TypeError) as error:
                 damaged.append(f"{path}: {error}")
                 continue
             if record is None:
@@ -196,17 +195,17 @@ def _run_folders(top: Path) -> list[Path]:
 
 def _read(path: Path) -> Record | None:
     """None if the run is not finished."""
-    config = yaml.safe_load(read_file(path / "config.yaml"))
-    summary = json.loads((path / "summary.json").read_bytes()) if (path / "summary.json").is_file() else None
-    status = json.loads((path / "status.json").read_bytes()) if (path / "status.json").is_file() else None
+    config = read_config(path)
+    summary = read_json(path / "summary.json", SUMMARY)
+    status = read_json(path / "status.json", STATUS)
     if summary is None or (status is not None and status["state"] != "finished"):
         return None
-    timing = EpochTable(path / "timing.csv").rows()
+    timing = rows_of(path / "timing.csv", TIMING)
     record = Record(
         path=path,
         config=config,
         summary=summary,
-        metrics=EpochTable(path / "metrics.csv").rows(),
+        metrics=rows_of(path / "metrics.csv", METRICS),
         seconds=math.fsum(float(row["train_seconds"] or 0) + float(row["eval_seconds"] or 0) for row in timing)
         if timing
         else None,

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from acto.compare.ablation import ABLATION
 from acto.compare.finished_runs import config_hash
+from acto.core.documents import read_yaml
 from acto.core.errors import UserError, choose, closest
 from acto.core.settings import flatten, from_values, merged
 from acto.data.samples import DataSpec
@@ -118,8 +117,8 @@ def read_study(path: str) -> list[Block]:
         UserError: the file cannot be read, or a part of it cannot be used.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_yaml(path)
+    except (FileNotFoundError, UserError) as error:
         raise UserError(f"cannot read the study in {path}: {error}") from error
     if not isinstance(content, list) or not content or not all(isinstance(block, dict) for block in content):
         raise UserError(f"{path} holds no study: it must be a YAML list of blocks with the keys {', '.join(KEYS)}")

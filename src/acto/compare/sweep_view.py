@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from acto.compare.sweep_launchers import Item, Outcome, state_of
+from acto.core.errors import RunError
 from acto.core.terminal import behind_screens, for_drawing
 from acto.core.text import aligned, counted, duration, percent, visible
+from acto.run_folder.reading import STATUS, read_json
 
 
 class View:
@@ -127,9 +128,9 @@ class View:
 def _epoch(item: Item) -> str:
     epochs = item.job.run.protocol.epochs
     try:
-        done = json.loads((item.place.folder / "status.json").read_bytes())["epoch"]
+        done = (read_json(item.place.folder / "status.json", STATUS) or {}).get("epoch")
         return f"{0 if done is None else done + 1}/{epochs}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except RunError:
         return f"-/{epochs}"
 
 

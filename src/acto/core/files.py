@@ -42,7 +42,7 @@ def disk_errors(what: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        reason = reason_of(error)
         where = f" ({error.filename})" if error.filename else ""
         raise RunError(f"cannot {what}: {reason}{where}.{' ' if hint else ''}{hint}") from error
 
@@ -69,6 +69,11 @@ def _in_utf8(name: str) -> str:
         return os.fsencode(name).decode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # it comes from a table, and is no name that a file could have here
         return ascii(name)[1:-1]
+
+
+def reason_of(error: OSError) -> str:
+    """Say in words why the disk refuses."""
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 def pass_point(point: str) -> None:

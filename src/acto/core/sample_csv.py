@@ -78,7 +78,7 @@ def read_sample_csv(path: Path, types: Mapping[str, str]) -> dict[str, np.ndarra
             name: list(map(rearmed, texts)) if kind == "str" else _array(texts, kind)
             for (name, kind), texts in zip(types.items(), columns, strict=True)
         }
-    except (ValueError, OverflowError, csv.Error) as error:
+    except (ValueError, TypeError, OverflowError, csv.Error) as error:
         raise RunError(f"{path} is damaged: {error}") from error
 
 

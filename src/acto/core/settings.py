@@ -151,18 +151,40 @@ def fields_of(cls: type, prefix: str = "") -> Iterator[Field]:
             yield Field(key, hint, made, texts.get(field.name, ""))
 
 
-def from_values(cls: type[T], values: Mapping[str, Any]) -> T:
-    """An object of the dataclass `cls` from nested plain values, the inverse of dataclasses.asdict."""
-    hints = typing.get_type_hints(cls)
-    return cls(**{name: _built(hints[name], value) for name, value in values.items()})
+def from_values(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
+    """An object of the dataclass `cls` from nested plain values, the inverse of dataclasses.asdict.
+
+    Args:
+        cls: with defaults or without.
+        values: by the names of its fields.
+        where: what comes before the names in errors, say "data.".
+
+    Raises:
+        UserError: no mapping, an unknown name, one that is missing, or a value of the wrong type or out of its range.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where.rstrip('.') or cls.__name__} is a section of settings, but got {shown(values)}")
+    hints, known = (
+        typing.get_type_hints(cls),
+        {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))},
+    )
+    for name in values:
+        if name not in known:
+            raise UserError(f"unknown setting {f'{where}{name}'!r}.{closest(str(name), known)}")
+    for name, field in known.items():
+        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise UserError(f"{where}{name} is missing")
+    return cls(**{name: _built(hints[name], value, f"{where}{name}") for name, value in values.items()})
 
 
-def _built(hint: Any, value: Any) -> Any:
+def _built(hint: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return from_values(typing.cast(type, hint), value)
+        return from_values(typing.cast(type, hint), value, where=f"{key}.")
     if (section := _section_type(hint)) is not None:
-        return {name: from_values(section, values) for name, values in value.items()}
-    return tuple(value) if isinstance(value, list) and typing.get_origin(hint) is tuple else value
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} is a section of settings, but got {shown(value)}")
+        return {name: from_values(section, values, where=f"{key}.{name}.") for name, values in value.items()}
+    return value if hint is Any else typed(key, value, hint)
 
 
 def _section_type(hint: Any) -> type | None:
@@ -219,7 +241,19 @@ def documentation(cls: type) -> Mapping[str, str]:
 # Values from outside --------------------------------------------------------------------------------------------
 
 _NULLS = ("null", "Null", "NULL", "~")
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""Errors of PyYAML: a false tag, or a day that no calendar has, ends in others than its own."""
+_LONGEST = 200
+"""Letters of a value in an error."""
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+    dict: "a mapping",
+    list: "a list",
+}
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,36 +268,48 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def typed(key: str, value: Any, hint: Any) -> Any:
+def typed(key: str, value: Any, hint: Any, *, texts: bool = True) -> Any:
     """Bring `value` to the type `hint`; where no text is wanted, a text means what YAML takes it for.
+
+    Without `texts` it is no more than a text.
 
     Raises:
         UserError: it cannot be done; with the setting's `key`.
     """
     with suppress(ValueError, OverflowError):
-        return _typed(value, hint)
+        return _typed(value, hint, texts)
     choices = [choice for part in (hint, *typing.get_args(hint)) for choice in typing.get_args(part)]
-    near = closest(str(value), [choice for choice in choices if isinstance(choice, str)])
-    raise UserError(f"{key} must be {type_name(hint)}, but got {value!r}{near and f'.{near}'}")
+    text = value[:_LONGEST] if isinstance(value, str) else ""
+    near = closest(text, [choice for choice in choices if isinstance(choice, str)])
+    raise UserError(f"{key} must be {type_name(hint)}, but got {shown(value)}{near and f'.{near}'}")
 
 
-def _typed(value: Any, hint: Any) -> Any:
+def shown(value: Any) -> str:
+    """A value as it stands in an error: the beginning of a long one."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return f"a {type(value).__name__} that is too long to be shown"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _typed(value: Any, hint: Any, texts: bool) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         for part in sorted(args, key=lambda part: part is str):  # every text is a text: that comes last
             with suppress(ValueError):
-                return _typed(value, part)
+                return _typed(value, part, texts)
     elif hint is str or origin is typing.Literal:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if isinstance(value, str) and (hint is str or value in args):
             return value
     elif hint is type(None):
-        if value is None or value in _NULLS:
+        if value is None or (texts and value in _NULLS):
             return None
     else:
-        read = _read(value) if isinstance(value, str) else value
+        read = _read(value) if texts and isinstance(value, str) else value
         if origin is tuple and isinstance(read, list | tuple):
-            return tuple(_typed(item, args[0]) for item in read)
+            return tuple(_typed(item, args[0], texts) for item in read)
         if hint in (int, float) and _is_number(read, hint):
             return hint(read)  # numpy's numbers become Python's, which files can hold
         if type(read) is hint:
@@ -283,7 +329,7 @@ def _read(text: str) -> Any:
                 return number(text)
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # no YAML, or a day that no calendar has
+    except YAML_ERRORS:
         return text
 
 

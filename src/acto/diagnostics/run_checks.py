@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from acto.core.documents import read_json, read_yaml
 from acto.core.errors import RunError, UserError
-from acto.core.files import read_file
 from acto.core.locks import is_locked
 from acto.core.text import bytes_in_words, counted
 from acto.data.noise import sha256_of_labels
@@ -84,7 +82,8 @@ class _Folder:
     def epochs(self) -> int | None:
         """Return the epochs of the whole run, as far as its configuration can be read."""
         protocol = self.config.get("protocol")
-        return protocol.get("epochs") if isinstance(protocol, Mapping) else None
+        epochs = protocol.get("epochs") if isinstance(protocol, Mapping) else None
+        return epochs if type(epochs) is int else None
 
     @property
     def resume(self) -> str:
@@ -162,11 +161,16 @@ class _Folder:
         if not epochs and not self.epochs_done:
             return
         least = self.epochs if self.phase == "finished" and self.epochs else self.epochs_done
-        gaps = sorted(set(range(least)) - set(epochs))
-        if gaps or epochs != list(range(len(epochs))):
-            which = (
-                f"lacks the rows of {counted(len(gaps), 'epoch')}, the first {gaps[0]}" if gaps else "is out of order"
-            )
+        if self.phase != "finished" and self.checkpoint is not None:
+            # A signal between the last step of an epoch and its row leaves a status that is one ahead.
+            least = min(least, self.checkpoint.epoch + 1)
+        there = {epoch for epoch in epochs if isinstance(epoch, int) and 0 <= epoch < least}
+        if gaps := least - len(there):  # counted, not listed: the number may be anything
+            first = next(epoch for epoch in range(least) if epoch not in there)
+            which = f"lacks the rows of {counted(gaps, 'epoch')}, the first {first}"
+        else:
+            which = "" if epochs == list(range(len(epochs))) else "is out of order"
+        if which:
             yield Finding("BAD", "metrics.csv", which, f"put a copy back. {start_over(self.path)}")
         else:
             yield Finding("ok", "metrics.csv", f"a row for each of {counted(len(epochs), 'epoch')}")
@@ -295,8 +299,7 @@ def _nets(name: str) -> tuple[str, ...]:
 def _mapping(path: Path) -> dict[str, Any]:
     """A JSON or YAML file's mapping; empty where there is none: the checksums have their own word on that."""
     try:
-        content = read_file(path)
-        found = yaml.safe_load(content) if path.suffix == ".yaml" else json.loads(content)
-    except (OSError, ValueError, yaml.YAMLError):
+        found = read_yaml(path) if path.suffix == ".yaml" else read_json(path)
+    except (FileNotFoundError, UserError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from acto.core.documents import as_record, parse_json
 from acto.core.errors import UserError
 from acto.core.files import sha256_of
 from acto.core.settings import from_values
@@ -132,9 +132,10 @@ def _facts_of_a_run(weights: str) -> dict[str, Any]:
         return {}
     try:
         with safe_open(path, "pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {}).get("acto", "{}"))
-    except (OSError, ValueError, SafetensorError) as error:
+            facts = parse_json((file.metadata() or {}).get("acto", "{}"), weights)
+    except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read weights {weights!r}: {error}") from error
+    facts = as_record(facts, {"input_shape": tuple[int, ...], "views": dict}, weights)
     if facts and len(facts["input_shape"]) != 3:
         raise UserError(f"weights {weights!r} are of a network for feature vectors, not for pictures")
     return facts

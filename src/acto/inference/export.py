@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError, choose
 from acto.core.files import disk_errors, write_atomically
 from acto.data.for_prediction import read_new
@@ -248,8 +249,7 @@ def _refuse_foreign(folder: Path, model: TrainedModel) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     try:
-        facts = json.loads((folder / FACTS).read_bytes())
-        same = facts["weights_sha256"] == _sha256_of_weights(model)
+        same = read_json(folder / FACTS)["weights_sha256"] == _sha256_of_weights(model)
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder} holds other files; choose a new folder for the export") from None
     if not same:

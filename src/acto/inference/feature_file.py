@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError
 from acto.core.files import (
     OnPoint,
@@ -29,7 +30,6 @@ from acto.core.files import (
     disk_errors,
     open_own,
     pass_point,
-    read_file,
     sha256_of,
     sync_folder,
     write_atomically,
@@ -223,7 +223,7 @@ class FeatureFile:
         if not path.exists():
             return None
         try:
-            content = json.loads(read_file(path))
+            content = read_json(path)
             marks = {name: [(int(rows), int(check)) for rows, check in content["marks"][name]] for name in self._shapes}
             config = dict(content["config"])
         except (ValueError, KeyError, TypeError):

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, read_file, write_atomically
+from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_columns import of_report
 from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
 
@@ -160,8 +161,8 @@ def read_report(folder: Path | str) -> LabelReport:
     if not path.is_file():
         raise UserError(f"{folder} has no label report: `acto audit {folder}` makes one of a run")
     with disk_errors(f"read {path}"):
+        described = read_json(path, error=RunError)
         try:
-            described = json.loads(read_file(path))
             noise: dict[str, Any] = {
                 k: np.array(v) if isinstance(v, list) else v for k, v in described["noise"].items()
             }

@@ -26,6 +26,7 @@ from acto.nets.weights import read_state
 from acto.run_folder.reading import RunRecord, last_checkpoint, read_run
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
+from acto.runs.same_data import refuse_other_data
 from acto.runs.sample_table import sample_table
 from acto.runs.trained_model import load_model as load_model
 from acto.runs.warm_start import as_begun
@@ -56,6 +57,8 @@ def audit_run(
     record = read_run(path)
     if dataset is None:
         dataset = training_data(record, data_root=data_root)
+    else:
+        refuse_other_data(record.path, dataset)
     samples = dataset.train
     if record.summary is not None:
         columns, probs = record.samples(), record.pred_probs()
@@ -116,10 +119,7 @@ def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset
             "(its .report), or acto.audit_run with dataset="
         )
     dataset = as_begun(record.path, load_data(spec, data_root=data_root or spec.root))
-    before, now = record.noisy_labels(), dataset.train.labels
-    if not np.array_equal(before, now):
-        count = f"{len(before)} samples then, {len(now)} now" if len(before) != len(now) else "other labels"
-        raise UserError(f"the data of {spec.source} have changed since the run in {record.path}: {count}")
+    refuse_other_data(record.path, dataset)
     return dataset
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from acto.core.documents import as_record, read_json
 from acto.core.errors import RunError, UserError
 from acto.core.files import OnPoint, disk_errors, pass_point, read_file, remove, sha256_of, sync_folder, write_new
 
@@ -45,6 +46,8 @@ class Checkpoint:
     """The last epoch that it contains."""
     folder: Path
     files: tuple[str, ...]
+    run: dict[str, Any] | None
+    """Facts of the run that made it: its settings, and a checksum of its data. None in those of older versions."""
     note: str | None
     """For the user: which newer checkpoint was damaged and passed over; None if this is the newest."""
 
@@ -61,7 +64,13 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, *, epoch: int, files: Mapping[str, bytes], keep: str | None = None, on_point: OnPoint = pass_point
+    folder: Path,
+    *,
+    epoch: int,
+    files: Mapping[str, bytes],
+    run: Mapping[str, Any] | None = None,
+    keep: str | None = None,
+    on_point: OnPoint = pass_point,
 ) -> str:
     """Add a checkpoint to `folder` and delete all but it and one before it.
 
@@ -69,6 +78,7 @@ def save_checkpoint(
         folder: made if it is missing.
         epoch: the last epoch done, from 0.
         files: their names and bytes.
+        run: see Checkpoint.
         keep: name of the checkpoint before it that is known to be good; None: the newest one there.
         on_point: called at "start"; for each file at "half NAME" and "written NAME"; at "manifest written", "renamed"
             and "older deleted".
@@ -98,7 +108,7 @@ def save_checkpoint(
             content = {
                 file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for file, data in files.items()
             }
-            write_new(draft / MANIFEST, _manifest(epoch, content))
+            write_new(draft / MANIFEST, _manifest(epoch, content, run))
             sync_folder(draft)
             on_point("manifest written")
             os.rename(draft, folder / name)
@@ -137,7 +147,13 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
             faults.append(f"{name}: {fault}")
             continue
         note = f"checkpoint {'; '.join(faults)}. Going on from {name} instead." if faults else None
-        return Checkpoint(epoch=content["epoch"], folder=folder / name, files=tuple(content["files"]), note=note)
+        return Checkpoint(
+            epoch=content["epoch"],
+            folder=folder / name,
+            files=tuple(content["files"]),
+            run=content.get("run"),
+            note=note,
+        )
     if faults:
         raise RunError(f"no checkpoint in {folder} is usable ({'; '.join(faults)}). {start_over(folder.parent)}")
     return None
@@ -190,9 +206,9 @@ def _require_space(folder: Path, epoch: int, needed: int) -> None:
         )
 
 
-def _manifest(epoch: int, files: Mapping[str, Any]) -> bytes:
+def _manifest(epoch: int, files: Mapping[str, Any], run: Mapping[str, Any] | None) -> bytes:
     """The manifest guards the files, and its own checksum guards the manifest."""
-    content = {"epoch": epoch, "files": files}
+    content = {"epoch": epoch, "files": files, **({} if run is None else {"run": run})}
     return json.dumps({**content, "sha256": _digest(content)}, indent=1).encode()
 
 
@@ -203,10 +219,11 @@ def _digest(content: Mapping[str, Any]) -> str:
 def _examine(checkpoint: Path) -> tuple[dict[str, Any] | None, str]:
     """A checkpoint's manifest and "", or None and what is wrong."""
     try:
-        content = json.loads(read_file(checkpoint / MANIFEST))
+        content = read_json(checkpoint / MANIFEST)
         claimed = content.pop("sha256")
         if claimed != _digest(content):
             return None, "its manifest differs from its checksum"
+        as_record(content, {"epoch": int, "files": dict, "run": dict | None}, MANIFEST)
         for name, facts in content["files"].items():
             path = checkpoint / name
             if not path.is_file():
@@ -217,6 +234,8 @@ def _examine(checkpoint: Path) -> tuple[dict[str, Any] | None, str]:
                 return None, f"{name} differs from its checksum"
     except FileNotFoundError:
         return None, "its manifest is missing"
+    except UserError:
+        return None, "its manifest is damaged"
     except OSError as error:
         return None, f"cannot be read ({error.strerror})"
     except (ValueError, KeyError, AttributeError, TypeError):

@@ -8,9 +8,18 @@ from typing import Any
 
 import yaml
 
+from acto.core.documents import as_record, read_yaml
 from acto.core.errors import UserError
-from acto.core.files import read_file
 from acto.run_folder.encoding import plain_values
+
+CONFIG = {
+    "method": str,
+    "net": str,
+    "seed": int,
+    "data": {"source": str, "root": str | None, "subset": int | None, "noise": dict | None},
+    "protocol": {"epochs": int},
+}
+"""Types of the settings in config.yaml that are looked at without building the run."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -19,15 +28,11 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it holds no settings.
     """
+    file = path / "config.yaml"
     try:
-        config = yaml.safe_load(read_file(path / "config.yaml"))
+        return as_record(read_yaml(file), CONFIG, str(file))
     except FileNotFoundError as error:
         raise UserError(f"{path} has no config.yaml: the run ended before it began; use --overwrite") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path / 'config.yaml'}: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path / 'config.yaml'} holds no mapping of settings")
-    return config
 
 
 def as_reloaded(config: object) -> dict[str, Any]:
@@ -44,19 +49,25 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+def differing(
+    saved: Mapping[str, Any], asked: Mapping[str, Any], may_differ: Collection[str], there: str, here: str
+) -> list[str]:
+    """The settings that differ in two configurations, each with the value `there` and the one `here`."""
+    # A setting that an older version did not have is null in a newer one: that is no difference.
+    before, now = dict(_flat(saved)), dict(_flat(asked))
+    return [
+        f"{key}: {before.get(key, 'not set')!r} {there}, {now.get(key, 'not set')!r} {here}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in may_differ)
+    ]
+
+
 def refuse_other_config(
     path: Path, saved: Mapping[str, Any], asked: Mapping[str, Any], may_differ: Collection[str]
 ) -> None:
     """Raise UserError if `asked` differs from `saved` in more than the dotted keys `may_differ`; name what differs."""
-    # A setting that an older version did not have is null in a newer one: that is no difference.
-    before, now = dict(_flat(saved)), dict(_flat(asked))
-    differing = [
-        f"{key}: {before.get(key, 'not set')!r} there, {now.get(key, 'not set')!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in may_differ)
-    ]
-    if differing:
+    if other := differing(saved, asked, may_differ, "there", "now"):
         raise UserError(
-            f"the run in {path} was begun with other settings: {'; '.join(differing)}. Resume it with its own, or "
+            f"the run in {path} was begun with other settings: {'; '.join(other)}. Resume it with its own, or "
             "start over with --overwrite"
         )

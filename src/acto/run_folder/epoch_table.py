@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from acto.core.documents import read_content
 from acto.core.errors import RunError
-from acto.core.files import append, disk_errors, read_file, write_atomically
+from acto.core.files import append, disk_errors, write_atomically
 
 Cell = float | int | bool | str | None
 
@@ -80,12 +81,13 @@ class EpochTable:
     def _read(self) -> tuple[list[str], list[_Row], str]:
         """Columns, whole rows, and the half row that an interrupted write left at the end."""
         try:
-            with disk_errors(f"read {self.path}"):
-                *lines, tail = read_file(self.path).decode().split("\n") if self.path.exists() else [""]
+            *lines, tail = read_content(self.path, error=RunError).decode().split("\n")
             if not lines:
                 return [], [], tail
             columns, *rows = csv.reader(lines, strict=True)
             parsed = [_Row(int(cells[0]), cells, f"{line}\n") for cells, line in zip(rows, lines[1:], strict=True)]
+        except FileNotFoundError:
+            return [], [], ""
         except (ValueError, IndexError, csv.Error) as error:
             raise RunError(f"{self.path} is damaged: {error}") from error
         for number, row in enumerate(parsed, 2):

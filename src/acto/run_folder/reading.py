@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from acto.core import documents
+from acto.core.documents import as_record
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, open_regular, read_file, sha256_of
+from acto.core.files import disk_errors, open_regular, sha256_of
 from acto.core.locks import is_locked
 from acto.core.sample_csv import read_sample_csv
 from acto.run_folder.checkpoints import Checkpoint, FileCheck, check_checkpoints, newest_checkpoint
@@ -21,6 +22,30 @@ from acto.run_folder.epoch_table import Cell, EpochTable
 RunState = Literal["running", "finished", "interrupted", "failed"]
 MARK = ".acto-run"
 """The lock's file. A folder that has it is a run's."""
+NO_HINTS: Mapping[str, Any] = {}
+STATUS = {"state": RunState, "epoch": int | None, "message": str}
+METRICS = {"epoch": int, "test_accuracy": float}
+TIMING = {"train_seconds": float | None, "eval_seconds": float | None}
+SAMPLES = {"columns": dict}
+ENV = {"sessions": list}
+SESSION = {"versions": dict, "argv": list}
+SUMMARY = {
+    **dict.fromkeys(("method", "data", "labels_sha256"), str),
+    **dict.fromkeys(("seed", "epochs", "num_train", "num_test"), int),
+    **{f"test_accuracy_{name}": float | None for name in ("last10", "last", "best_oracle")},
+    "test_labels_are_given": bool,
+    "mining_open": float | None,
+    "noise": {"kind": str, "rate": float | None, "rate_realised": float | None, "sha256": str},
+}
+LABELS = {
+    "file": str,
+    "sha256": str,
+    "num_labels": int,
+    "class_names": tuple[str, ...],
+    "noise": SUMMARY["noise"],
+    "notes": tuple[str, ...],
+}
+"""Types of what others rely on in a run's files."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +87,7 @@ class RunRecord:
         Raises:
             RunError: there is none, or it is damaged.
         """
-        types = read_json(self.path / "samples.json")
+        types = read_json(self.path / "samples.json", SAMPLES)
         if types is None:
             raise RunError(f"{self.path} has no per-sample table")
         with disk_errors(f"read {self.path / 'samples.csv'}"):
@@ -78,19 +103,30 @@ def read_run(path: Path | str) -> RunRecord:
     """
     path = Path(path)
     require_run(path)
-    status = read_json(path / "status.json") or {"state": "failed", "epoch": None, "message": "status.json is missing"}
+    status = read_json(path / "status.json", STATUS) or {
+        "state": "failed",
+        "epoch": None,
+        "message": "status.json is missing",
+    }
+    sessions = (read_json(path / "env.json", ENV) or {"sessions": []})["sessions"]
     if status["state"] == "running" and not is_locked(path / MARK):
         status["state"] = "died"
     return RunRecord(
         path=path,
         config=read_config(path),
         status=status,
-        sessions=tuple((read_json(path / "env.json") or {}).get("sessions", [])),
-        metrics=EpochTable(path / "metrics.csv").rows(),
-        timing=EpochTable(path / "timing.csv").rows(),
-        summary=read_json(path / "summary.json"),
-        labels=read_json(path / "labels.json"),
+        sessions=tuple(as_record(session, SESSION, f"{path / 'env.json'}", error=RunError) for session in sessions),
+        metrics=rows_of(path / "metrics.csv", METRICS),
+        timing=rows_of(path / "timing.csv", TIMING),
+        summary=read_json(path / "summary.json", SUMMARY),
+        labels=read_json(path / "labels.json", LABELS),
     )
+
+
+def rows_of(path: Path, hints: Mapping[str, Any]) -> list[dict[str, Cell]]:
+    """Read a table with a row an epoch; RunError if it is damaged, or a value is not of the type in `hints`."""
+    rows = EpochTable(path).rows()
+    return [as_record(row, hints, f"{path}, line {line},", error=RunError) for line, row in enumerate(rows, 2)]
 
 
 def last_checkpoint(path: Path | str) -> Checkpoint | None:
@@ -107,9 +143,9 @@ def checksum_report(path: Path | str) -> list[FileCheck]:
     path = Path(path)
     require_run(path)
     try:
-        checksums = read_json(path / "checksums.json") or {}
+        checksums = read_checksums(path)
         checks = [_check_file(path / name, entry) for name, entry in sorted(checksums.items())]
-    except (RunError, TypeError, KeyError):
+    except RunError:
         checksums, checks = {}, [FileCheck(name="checksums.json", state="damaged", detail="cannot be read")]
     needed = {"config.yaml", "env.json", "status.json"} - checksums.keys()
     checks += [FileCheck(name=name, state="missing") for name in sorted(needed) if not (path / name).is_file()]
@@ -121,15 +157,19 @@ def checksum_report(path: Path | str) -> list[FileCheck]:
     return checks + check_checkpoints(path / "checkpoints")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """None if there is no such file."""
-    with disk_errors(f"read {path}"):
-        try:
-            return json.loads(read_file(path))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}") from error
+def read_json(path: Path, hints: Mapping[str, Any] = NO_HINTS) -> dict[str, Any] | None:
+    """Read a mapping whose values are of the types in `hints`, see as_record; None if there is no such file."""
+    try:
+        return as_record(documents.read_json(path, error=RunError), hints, str(path), error=RunError)
+    except FileNotFoundError:
+        return None
+
+
+def read_checksums(path: Path) -> dict[str, dict[str, Any]]:
+    """checksums.json of the run's folder `path`: for each file sha256, and before; RunError if it is damaged."""
+    checksums = read_json(path / "checksums.json") or {}
+    hints = {key: {"sha256": str, "before": str} for key in checksums}
+    return as_record(checksums, hints, str(path / "checksums.json"), error=RunError)
 
 
 def load_array(path: Path) -> np.ndarray[Any, Any]:

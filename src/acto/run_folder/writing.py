@@ -48,9 +48,11 @@ from acto.run_folder.encoding import array_bytes, json_bytes, plain_values
 from acto.run_folder.epoch_table import Cell, EpochTable
 from acto.run_folder.git_commit import git_commit
 from acto.run_folder.reading import (
+    ENV,
     MARK,
     RunState,
     load_array,
+    read_checksums,
     read_json,
     require_run,
 )
@@ -104,7 +106,7 @@ class RunFolder:
             if entries:
                 _empty(path)
             folder = cls(path, lock)
-            folder._write_config(config)
+            folder.write_config(config)
             folder.set_status("running")
         except BaseException:
             lock.release()
@@ -136,7 +138,7 @@ class RunFolder:
                 asked = as_reloaded(config)
                 refuse_other_config(path, saved, asked, may_differ)
                 if asked != saved:
-                    folder._write_config(config)
+                    folder.write_config(config)
         except BaseException:
             lock.release()
             raise
@@ -166,7 +168,8 @@ class RunFolder:
         """status.json, or an empty dict before there is one."""
         return read_json(self.path / "status.json") or {}
 
-    def _write_config(self, config: object) -> None:
+    def write_config(self, config: object) -> None:
+        """Replace config.yaml."""
         self._save("config.yaml", yaml.safe_dump(plain_values(config), sort_keys=False).encode())
 
     def add_session(
@@ -200,7 +203,7 @@ class RunFolder:
             "versions": dict(versions),
             "git": git_commit(),
         }
-        sessions = (read_json(self.path / "env.json") or {}).get("sessions", [])
+        sessions = (read_json(self.path / "env.json", ENV) or {}).get("sessions", [])
         self._save("env.json", json_bytes({"sessions": [*sessions, session]}))
 
     def set_status(self, state: RunState, *, epoch: int | None = None, message: str = "") -> None:
@@ -311,7 +314,7 @@ class RunFolder:
         """Keep the model's probabilities of the training samples, (N, K), as float32."""
         self._save("pred_probs.npy", array_bytes(probs.astype(np.float32)))
 
-    def save_checkpoint(self, epoch: int, files: Mapping[str, bytes]) -> None:
+    def save_checkpoint(self, epoch: int, files: Mapping[str, bytes], *, run: Mapping[str, Any] | None = None) -> None:
         """Keep what a resumed run needs after `epoch`; this checkpoint and the last good one before it stay.
 
         Killed at any moment, the folder holds the older checkpoint or the new one, never half of one.
@@ -320,7 +323,7 @@ class RunFolder:
             RunError: less than twice the size is free, or the disk refuses; the older checkpoint is untouched.
         """
         self._good = save_checkpoint(
-            self.path / "checkpoints", epoch=epoch, files=files, keep=self._good, on_point=self.on_point
+            self.path / "checkpoints", epoch=epoch, files=files, run=run, keep=self._good, on_point=self.on_point
         )
 
     def last_checkpoint(self) -> Checkpoint | None:
@@ -336,7 +339,7 @@ class RunFolder:
 
     def save_model(self, name: str, data: bytes) -> None:
         """Keep weights under a file name such as "model.safetensors"."""
-        assert PurePath(name).name == name and PurePath(name).suffix in (".safetensors", ".pt", ".json"), name
+        assert PurePath(name).name == name and PurePath(name).suffix in (".safetensors", ".pt", ".json", ".npy"), name
         self._save(name, data)
 
     def save_summary(self, results: Mapping[str, Any]) -> None:
@@ -345,7 +348,7 @@ class RunFolder:
 
     def _save(self, name: str, data: bytes) -> None:
         """Replace a file atomically. Its new checksum is written first, beside the old one: both hold in between."""
-        checksums = read_json(self.path / "checksums.json") or {}
+        checksums = read_checksums(self.path)
         entry = {"sha256": hashlib.sha256(data).hexdigest()}
         if name in checksums and checksums[name]["sha256"] != entry["sha256"]:
             entry["before"] = checksums[name]["sha256"]
@@ -354,7 +357,7 @@ class RunFolder:
             write_atomically(self.path / name, data)
 
     def _delete(self, name: str) -> None:
-        checksums = read_json(self.path / "checksums.json") or {}
+        checksums = read_checksums(self.path)
         if checksums.pop(name, None) is not None:
             with disk_errors(f"delete {self.path / name}"):
                 (self.path / name).unlink(missing_ok=True)
@@ -389,6 +392,3 @@ def _empty(path: Path) -> None:
                 shutil.rmtree(entry)
             elif entry.name not in _LOCK_FILES:
                 entry.unlink()
-
-
-# The configuration.

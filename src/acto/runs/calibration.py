@@ -22,8 +22,9 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from acto.core.errors import RunError
-from acto.core.files import disk_errors, read_file
+from acto.core.documents import read_json
+from acto.core.errors import RunError, UserError
+from acto.core.settings import Settings, from_values, setting
 
 CALIBRATION_FILE = "calibration.json"
 """Its name in a run's folder."""
@@ -40,14 +41,14 @@ _STARTS = ((0.0, 0.05), (0.0, 0.4), (-1.0, 0.2))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
+class Calibration(Settings):
     """Calibration of a model's probabilities."""
 
-    temperature: float = 1.0
+    temperature: float = setting(1.0, low=LOWEST, high=HIGHEST)
     """By which logits are divided; 1 leaves the probabilities as they are."""
-    noise_rate_holdout: float | None = None
+    noise_rate_holdout: float | None = setting(None, low=0, high=1)
     """Share of wrong labels among the held-out ones, in [0, 1], as fitted with the temperature; None: not fitted."""
-    num_holdout: int = 0
+    num_holdout: int = setting(0, low=0)
     """Held-out samples that the temperature was fitted on."""
     reason: str = "the run has no calibration.json"
     """Origin of the temperature, in words."""
@@ -65,15 +66,11 @@ def read_calibration(folder: Path) -> Calibration:
     """
     path = folder / CALIBRATION_FILE
     try:
-        with disk_errors(f"read {path}"):
-            if not path.exists():
-                return Calibration()
-            found = Calibration(**json.loads(read_file(path)))
-        if not LOWEST <= found.temperature <= HIGHEST:
-            raise ValueError(f"the temperature is {found.temperature}")
-    except (ValueError, TypeError) as error:
+        return from_values(Calibration, read_json(path))
+    except FileNotFoundError:
+        return Calibration()
+    except UserError as error:
         raise RunError(f"{path} is damaged: {error}") from error
-    return found
 
 
 def calibrate(held_out: tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.integer[Any]]] | None) -> Calibration:

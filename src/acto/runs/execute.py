@@ -25,6 +25,8 @@ from acto.data.noise import sha256_of_labels
 from acto.data.samples import Dataset
 from acto.nets.weights import read_state
 from acto.run_folder.checkpoints import Checkpoint
+from acto.run_folder.config import as_reloaded
+from acto.run_folder.encoding import array_bytes
 from acto.run_folder.reading import RunState, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder
 from acto.runs import calibration
@@ -32,6 +34,7 @@ from acto.runs.events import EpochDone, Listener, Listeners, Note, RunFinished, 
 from acto.runs.failures import Interrupted, Stop, signals_raise
 from acto.runs.prepare import Prepared, explained, prepare
 from acto.runs.run import Run
+from acto.runs.same_data import CHECKS_FILE, digest_of, refuse_foreign_checkpoint
 from acto.runs.sample_table import label_quality, sample_table
 from acto.training import evaluation
 from acto.training.loop import EpochLog, Training, run_epochs
@@ -143,13 +146,19 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
     run, dataset, training = prepared.run, prepared.dataset, prepared.training
     device = device_in_words(training.device)
     start = folder.last_checkpoint()
+    config = as_reloaded(run.to_dict())
+    digest = digest_of(prepared.checks, dataset.class_names)
+    made_by = {"config": config, "data": digest}
+    refuse_foreign_checkpoint(start, config=config, digest=digest, folder=folder.path)
     if start is None and prepared.warm_start is not None:
         prepared.warm_start.begin(folder)
         # Saved, so that a resumed run needs nothing of the run before.
-        folder.save_checkpoint(training.epochs_done - 1, {"training.pt": checkpoint(training)})
+        folder.save_checkpoint(training.epochs_done - 1, {"training.pt": checkpoint(training)}, run=made_by)
     _restore(training, start)
     lost = folder.truncate_after(training.epochs_done - 1)
     folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names, notes=dataset.notes)
+    if not (folder.path / CHECKS_FILE).exists():
+        folder.save_model(CHECKS_FILE, array_bytes(prepared.checks))
     versions = {package: version(package) for package in PACKAGES}
     folder.add_session(
         versions=versions,
@@ -195,7 +204,7 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
         }
         folder.add_metrics(log.epoch, row)
         folder.add_timing(log.epoch, timing)
-        folder.save_checkpoint(log.epoch, {"training.pt": checkpoint(training)})
+        folder.save_checkpoint(log.epoch, {"training.pt": checkpoint(training)}, run=made_by)
         folder.set_status("running", epoch=log.epoch)
         for text in _starving(prepared, starved):
             tell(Note(text=text))

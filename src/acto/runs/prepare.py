@@ -23,6 +23,7 @@ from acto.methods import METHODS
 from acto.nets import build as nets
 from acto.runs.failures import in_words
 from acto.runs.run import Run
+from acto.runs.same_data import Checks, checks_of, refuse_other_data
 from acto.runs.warm_start import WarmStart, plan
 from acto.training.loop import Training
 from acto.training.step_modes import prepare_steps
@@ -37,6 +38,8 @@ class Prepared:
     training: Training
     train_data: Loader
     test_data: Loader
+    checks: Checks
+    """Checksums of the data."""
     warm_start: WarmStart | None = None
 
     def close(self) -> None:
@@ -93,6 +96,10 @@ def _prepare(
             trust=run.trust_net,
         )  # fmt: skip
         dataset = begun.dataset
+    checks = checks_of(dataset)
+    if folder is not None:
+        for text in refuse_other_data(folder, dataset, checks):
+            say(text)
     if run.data.cache is not None and dataset.train.paths is None:
         say("the samples are in memory as they are: the cache of pictures is not used")
     opened = partial(
@@ -132,7 +139,13 @@ def _prepare(
     if begun is not None:
         begun.hand_over(training)
     return Prepared(
-        run=run, dataset=dataset, training=training, train_data=train_data, test_data=test_data, warm_start=begun
+        run=run,
+        dataset=dataset,
+        training=training,
+        train_data=train_data,
+        test_data=test_data,
+        checks=checks,
+        warm_start=begun,
     )
 
 

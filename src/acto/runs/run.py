@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from acto.core.errors import UserError, choose
-from acto.core.settings import Settings, from_values, setting
+from acto.core.settings import Settings, from_values, setting, typed
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
 from acto.nets import build as nets
@@ -91,8 +91,9 @@ class Run(Settings):
             UserError: for a value that cannot be used.
         """
         values = dict(values)
-        method = METHODS[choose("method", values["method"], METHODS)]
-        config = from_values(method.Config, values.pop(method.name.replace("-", "_"), {}))
+        method = METHODS[choose("method", typed("method", values.get("method", "acto"), str), METHODS)]
+        section = method.name.replace("-", "_")
+        config = from_values(method.Config, values.pop(section, {}), where=f"{section}.")
         return from_values(cls, {**values, "config": config, "trust_net": trust_net})
 
     def without_cache(self) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from acto.core.device import resolve_device
+from acto.core.documents import as_record, parse_json
 from acto.core.errors import RunError, UserError, check_range, choose
 from acto.core.files import disk_errors, read_file
 from acto.core.settings import from_values
@@ -30,6 +31,18 @@ from acto.nets.base import Net, Shape
 from acto.run_folder.reading import read_run
 from acto.runs.calibration import read_calibration
 from acto.runs.usable_samples import Usable, usable_samples
+
+_MOST_SIDE = 1 << 24
+"""Numbers of a sample, or pixels of its side: more is no sample."""
+_FACTS = {
+    "net": str,
+    "method": str,
+    "headline": tuple[float, ...],
+    "input_shape": tuple[int, ...],
+    "class_names": tuple[str, ...],
+    "views": dict,
+}
+"""Facts beside the weights, and their types."""
 
 
 class Headline(nn.Module):
@@ -197,7 +210,7 @@ def load_model(run: Path | str, *, trust: bool = False) -> TrainedModel:
             f"go on with `acto train --resume {folder}`"
         )
     with disk_errors(f"read the model in {folder}"):
-        count = len(_facts(first.read_bytes(), name=str(first)).get("headline", (1,)))
+        count = max(1, len(_facts(read_file(first), name=str(first))["headline"]))
         files = [read_file(folder / f"net{k}.safetensors") for k in range(count)]
     temperature = read_calibration(folder).temperature
     max_pixels = record.config.get("data", {}).get("max_image_pixels", MAX_PIXELS)
@@ -226,22 +239,23 @@ def from_bytes(
         RunError: the files are damaged.
     """
     facts = _facts(files[0], name=name)
+    shape, names = tuple(facts["input_shape"]), tuple(facts["class_names"])
+    weights, net_name, method = facts["headline"], facts["net"], facts["method"]
     try:
-        shape, names = tuple(facts["input_shape"]), tuple(facts["class_names"])
-        views, weights = from_values(ViewSpec, facts["views"]), facts["headline"]
-        net_name, method = facts["net"], facts["method"]
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{name}: its safetensors file does not say what is needed to use it ({error}); "
-            "train again with this version"
-        ) from error
+        views = from_values(ViewSpec, facts["views"], where="views.")
+        if len(shape) not in (1, 3) or not all(0 < side < _MOST_SIDE for side in shape) or len(names) < 2:
+            raise UserError(f"samples of shape {shape} in {len(names)} classes")
+        if len(weights) != len(files) or not any(weights) or not all(map(math.isfinite, weights)):
+            raise UserError(f"headline must be {len(files)} finite numbers that are not all 0, but got {weights}")
+    except UserError as error:
+        raise RunError(f"{name} is damaged, or was made by another version: {error}") from error
     members, shares = [], []
     for file, weight in zip(files, weights, strict=True):
         if weight:  # ACTO's NTM has no say
             net = nets.build_net(net_name, input_shape=shape, num_classes=len(names), trust=trust)
             try:
                 net.load_state_dict(safetensors.torch.load(file))
-            except (SafetensorError, RuntimeError) as error:
+            except (SafetensorError, RuntimeError, ValueError) as error:
                 raise RunError(f"{name}: the weights do not fit net {net_name!r}: {error}") from error
             members.append(net.requires_grad_(False))
             shares.append(weight)
@@ -260,9 +274,13 @@ def _facts(file: bytes, *, name: str) -> dict[str, Any]:
     """Read the facts that a run wrote beside the weights."""
     try:
         length = int.from_bytes(file[:8], "little")  # the format: length of the header, header as JSON, tensors
-        facts = json.loads(json.loads(file[8 : 8 + length])["__metadata__"]["acto"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        facts = parse_json(parse_json(file[8 : 8 + length], name)["__metadata__"]["acto"], name)
+    except (UserError, KeyError, TypeError) as error:
         raise RunError(f"{name} is damaged, or no model of ours: {error}") from error
-    if not isinstance(facts, dict):
-        raise RunError(f"{name} is no model of ours")
+    facts = as_record(facts, _FACTS, name, error=RunError)
+    if missing := [key for key in _FACTS if key not in facts]:
+        raise RunError(
+            f"{name}: its safetensors file does not say what is needed to use it ({', '.join(missing)}); "
+            "train again with this version"
+        )
     return facts

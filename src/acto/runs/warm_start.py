@@ -22,14 +22,13 @@ import numpy.typing as npt
 import torch
 
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors
 from acto.core.settings import from_values, merged, plain
 from acto.data.noise import sha256_of_labels
 from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import Dataset, join
 from acto.data.views.spec import ViewSpec
 from acto.nets.weights import read_state
-from acto.run_folder.reading import RunRecord, last_checkpoint, read_run
+from acto.run_folder.reading import RunRecord, last_checkpoint, read_json, read_run
 from acto.run_folder.writing import RunFolder
 from acto.runs.trained_model import TrainedModel, load_model
 from acto.training.loop import Training
@@ -42,6 +41,13 @@ KEPT_DATA = ("holdout_share", "holdout_seed", "size", "resize", "on_bad_image", 
 """Settings of the data that stay where the data themselves are others."""
 COUNTS = ("kept", "relabelled", "new", "gone")
 """Samples with id and label as they were, with another label, that were not there, that no longer are."""
+_FACTS = {
+    "run": str,
+    "epochs": int,
+    **dict.fromkeys(COUNTS, int),
+    "held_out": tuple[str, ...] | None,
+    "views": dict,
+}
 _SHOWN = 5
 
 Rows = npt.NDArray[np.int64]
@@ -231,15 +237,8 @@ def as_begun(folder: Path, dataset: Dataset) -> Dataset:
 
 def _begun(folder: Path) -> dict[str, Any] | None:
     """Read FILE; None without one."""
-    path = folder / INIT_FROM_FILE
-    if not path.is_file():
-        return None
-    with disk_errors(f"read {path}"):
-        try:
-            facts = json.loads(path.read_bytes())
-            return {name: facts[name] for name in ("run", "epochs", *COUNTS, "held_out", "views")}
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is damaged: {error}") from error
+    facts = read_json(folder / INIT_FROM_FILE, _FACTS)
+    return None if facts is None else {name: facts[name] for name in _FACTS}
 
 
 def unchanged(dataset: Dataset, origin: Origin) -> tuple[Rows, Rows]:

@@ -32,8 +32,9 @@ import numpy.typing as npt
 import PIL
 from PIL import features
 
+from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, read_file, remove, sha256_of, write_atomically
+from acto.core.files import disk_errors, remove, sha256_of, write_atomically
 from acto.core.locks import FolderLock
 from acto.core.resources import usable_cores
 from acto.core.waiting import in_threads
@@ -266,7 +267,7 @@ def _read_index(path: Path) -> tuple[str, list[tuple[_Stamp, int, int]]]:
     """The checksum of the pixels, and whose they are: stamp, height, width."""
     if path.is_symlink():
         raise ValueError("a link")
-    content = json.loads(read_file(path))
+    content = read_json(path, error=ValueError)
     if content.pop("sha256") != _digest(content):
         raise ValueError("differs from its checksum")
     return content["pixels"], [((name, size, time), h, w) for name, size, time, h, w in content["pictures"]]
