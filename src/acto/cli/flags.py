@@ -12,6 +12,7 @@ import yaml
 from acto.cli.parser import Parser
 from acto.cli.train_parser import train_parser
 from acto.core.errors import UserError, choose
+from acto.core.files import require_regular
 from acto.core.settings import Field, flatten, merged, plain, type_name
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
@@ -94,6 +95,7 @@ def help_table() -> dict[str, Any]:
 
 
 def _read_file(path: str) -> dict[str, Any]:
+    require_regular(path)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -15,6 +15,7 @@ import yaml
 
 from acto.compare.published import methods, passes
 from acto.core.errors import RunError, UserError
+from acto.core.files import require_regular
 from acto.core.settings import flatten, plain
 from acto.run_folder.epoch_table import Cell, EpochTable
 
@@ -195,6 +196,9 @@ def _run_folders(top: Path) -> list[Path]:
 
 def _read(path: Path) -> Record | None:
     """None if the run is not finished."""
+    for entry in path.iterdir():
+        if not entry.is_dir():
+            require_regular(entry)
     config = yaml.safe_load((path / "config.yaml").read_bytes())
     summary = json.loads((path / "summary.json").read_bytes()) if (path / "summary.json").is_file() else None
     status = json.loads((path / "status.json").read_bytes()) if (path / "status.json").is_file() else None

@@ -13,6 +13,7 @@ import yaml
 from acto.compare.ablation import ABLATION
 from acto.compare.finished_runs import config_hash
 from acto.core.errors import UserError, choose, closest
+from acto.core.files import require_regular
 from acto.core.settings import flatten, from_values, merged
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
@@ -117,6 +118,7 @@ def read_study(path: str) -> list[Block]:
     Raises:
         UserError: the file cannot be read, or a part of it cannot be used.
     """
+    require_regular(path)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

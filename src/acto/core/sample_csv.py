@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from acto.core.errors import RunError, UserError
+from acto.core.files import require_regular
 
 Column = Sequence[Any] | np.ndarray[Any, Any]
 """(N,) numbers, booleans or strings."""
@@ -50,6 +51,7 @@ def read_sample_csv(path: Path, types: Mapping[str, str]) -> dict[str, np.ndarra
     Raises:
         RunError: the file does not have these columns or values.
     """
+    require_regular(path)
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file, strict=True)

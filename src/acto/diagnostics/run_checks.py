@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from acto.core.errors import RunError, UserError
+from acto.core.files import require_regular
 from acto.core.locks import is_locked
 from acto.core.text import bytes_in_words, counted
 from acto.data.noise import sha256_of_labels
@@ -294,6 +295,7 @@ def _nets(name: str) -> tuple[str, ...]:
 def _mapping(path: Path) -> dict[str, Any]:
     """A JSON or YAML file's mapping; empty where there is none: the checksums have their own word on that."""
     try:
+        require_regular(path)
         content = path.read_bytes()
         found = yaml.safe_load(content) if path.suffix == ".yaml" else json.loads(content)
     except (OSError, ValueError, yaml.YAMLError):

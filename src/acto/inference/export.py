@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from acto.core.errors import RunError, UserError, choose
-from acto.core.files import disk_errors, write_atomically
+from acto.core.files import disk_errors, require_regular, write_atomically
 from acto.data.for_prediction import read_new
 from acto.inference.model_card import model_card
 from acto.nets import build as nets
@@ -248,6 +248,7 @@ def _refuse_foreign(folder: Path, model: TrainedModel) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     try:
+        require_regular(folder / FACTS)
         facts = json.loads((folder / FACTS).read_bytes())
         same = facts["weights_sha256"] == _sha256_of_weights(model)
     except (OSError, ValueError, KeyError, TypeError):

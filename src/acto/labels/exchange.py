@@ -24,7 +24,7 @@ import numpy as np
 from markupsafe import escape
 
 from acto.core.errors import UserError, choose
-from acto.core.files import disk_errors, write_atomically
+from acto.core.files import disk_errors, require_regular, write_atomically
 from acto.core.sample_csv import sample_csv
 from acto.data.readers.text_files import check_titles, read_text, rows_of
 from acto.labels.decisions import Decision, decide, printable, row_of_id
@@ -82,8 +82,9 @@ def import_decisions(path: Path | str, report: LabelReport, *, format: str) -> l
     """
     choose("format", format, FORMATS)
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
+    require_regular(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
     content = read_text(path)
     readers: dict[str, Callable[[str, LabelReport], Iterator[Verdict]]] = {
         "label-studio": _from_label_studio,

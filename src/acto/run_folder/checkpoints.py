@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from acto.core.errors import RunError
-from acto.core.files import OnPoint, disk_errors, pass_point, sha256_of, sync_folder, write_new
+from acto.core.files import OnPoint, disk_errors, pass_point, require_regular, sha256_of, sync_folder, write_new
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,6 +193,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 def _examine(checkpoint: Path) -> tuple[dict[str, Any] | None, str]:
     """A checkpoint's manifest and "", or None and what is wrong."""
     try:
+        require_regular(checkpoint / MANIFEST)
         content = json.loads((checkpoint / MANIFEST).read_bytes())
         claimed = content.pop("sha256")
         if claimed != _digest(content):

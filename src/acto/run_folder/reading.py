@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, sha256_of
+from acto.core.files import disk_errors, require_regular, sha256_of
 from acto.core.locks import is_locked
 from acto.core.sample_csv import read_sample_csv
 from acto.run_folder.checkpoints import Checkpoint, FileCheck, check_checkpoints, newest_checkpoint
@@ -135,8 +136,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def load_array(path: Path) -> np.ndarray[Any, Any]:
     """Read an .npy file; RunError if it is damaged."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it is an archive, no array")
+        return array
+    except (ValueError, EOFError, MemoryError) as error:  # a header may claim what no memory can hold
         raise RunError(f"{path} is damaged: {error}") from error
 
 
@@ -144,6 +148,10 @@ def require_run(path: Path) -> None:
     """Raise UserError if `path` is no run's folder."""
     if not (path / MARK).is_file():
         raise UserError(f"{path} is no run's folder")
+    with disk_errors(f"read {path}"):
+        for entry in os.scandir(path):
+            if not entry.is_dir():  # a run writes no pipe: one that lies there would be waited for
+                require_regular(entry.path)
 
 
 def _check_file(path: Path, entry: Mapping[str, str]) -> FileCheck:

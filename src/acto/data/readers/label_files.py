@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
+from acto.core.files import require_regular
 from acto.data.readers.arrays import read_arrays
 from acto.data.readers.parquet import missing_column
 from acto.data.readers.safe_pickle import load_torch_arrays
@@ -61,6 +62,7 @@ def read_label_file(path: Path, *, name: str | None = None) -> LabelFile:
         UserError: the file cannot be read, or the labels in it not found.
     """
     choose("kind of label file", path.suffix, SUFFIXES)
+    require_regular(path)
     if not path.is_file():
         raise UserError(f"label file {path} does not exist")
     if path.suffix in (".npy", ".npz"):
@@ -102,6 +104,7 @@ def read_human_labels(
     Raises:
         UserError: no such labels, another number, a label out of range, or pictures in another order.
     """
+    require_regular(path)
     if not path.is_file():
         raise UserError(f"label file {path} does not exist")
     choose("kind of human label file", path.suffix, (".pt", ".npz", ".npy"))
@@ -138,6 +141,8 @@ def _pick(path: Path, name: str | None, choices: Sequence[str]) -> str:
 
 def _checked(values: Any, what: str, count: int, num_classes: int) -> npt.NDArray[np.int64]:
     try:
+        if isinstance(values, list | tuple) and not all(isinstance(v, int | float | np.generic) for v in values):
+            raise ValueError("texts, say, of which one long one may stand there many times over")
         labels = np.asarray(values)
     except (ValueError, OverflowError):
         raise UserError(f"{what} must hold {count} whole numbers, but it is no array") from None
