@@ -148,8 +148,8 @@ def require_run(path: Path) -> None:
     """Raise UserError if `path` is no run's folder."""
     if not (path / MARK).is_file():
         raise UserError(f"{path} is no run's folder")
-    with disk_errors(f"read {path}"):
-        for entry in os.scandir(path):
+    with disk_errors(f"read {path}"), os.scandir(path) as entries:
+        for entry in entries:
             if not entry.is_dir():  # a run writes no pipe: one that lies there would be waited for
                 require_regular(entry.path)
 

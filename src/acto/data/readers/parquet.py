@@ -44,9 +44,6 @@ def _check_sizes(file: Any, path: Path, columns: Sequence[str]) -> None:
     Raises:
         UserError: with both sizes.
     """
-    import pyarrow
-    import pyarrow.compute
-
     size, facts = path.stat().st_size, file.metadata
     chunks = [
         [chunk for chunk in map(group.column, range(group.num_columns)) if _is_of(chunk.path_in_schema, columns)]
@@ -67,13 +64,23 @@ def _check_sizes(file: Any, path: Path, columns: Sequence[str]) -> None:
         step = step or max(1, most_unpacked(size) // (8 * largest))
         with parquet_file(path, read_dictionary=texts) as again:
             for batch in again.iter_batches(step, columns=names) if names else ():
-                for column in batch.columns:
-                    if isinstance(column, pyarrow.DictionaryArray):
-                        lengths = pyarrow.compute.binary_length(column.dictionary)
-                        unpacked += pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0
-                    else:
-                        unpacked += column.nbytes
+                unpacked += sum(map(_unpacked, batch.columns))
                 check_bomb(str(path), unpacked=unpacked, packed=size)
+
+
+def _unpacked(column: Any) -> int:
+    """The bytes of a column's values, those of a dictionary as often as they stand there."""
+    import pyarrow.compute
+    from pyarrow import types
+
+    if isinstance(column, pyarrow.DictionaryArray) and _is_text(column.type.value_type):
+        lengths = pyarrow.compute.binary_length(column.dictionary)
+        return pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0
+    if types.is_struct(column.type):
+        return sum(map(_unpacked, column.flatten()))
+    if types.is_list(column.type) or types.is_large_list(column.type):
+        return column.nbytes + _unpacked(column.flatten())
+    return int(column.nbytes)
 
 
 def _is_of(leaf: str, columns: Sequence[str]) -> bool:
