@@ -339,8 +339,8 @@ def _pairs(report: LabelReport) -> list[dict[str, str]]:
 def _per_class(report: LabelReport) -> list[dict[str, str]]:
     suggested = np.asarray(report.columns["suggested_label"])
     rows_of: dict[str, list[int]] = {name: [] for name in report.class_names}
-    for row, name in enumerate(report.columns["given_label"]):
-        rows_of.get(name, []).append(row)
+    for i, name in enumerate(report.columns["given_label"]):
+        rows_of.get(name, []).append(i)
     rows: list[tuple[float, int, dict[str, str]]] = []
     for name, mine in rows_of.items():
         count, issues = len(mine), int(report.is_label_issue[mine].sum())

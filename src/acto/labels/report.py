@@ -74,7 +74,7 @@ class NoiseEstimate:
     ) -> NoiseEstimate:
         """The same from (K, K) tables of shares, as reports of earlier versions hold them; see `matrix`."""
         given, right = np.nonzero(((matrix != 0) | (low != 0) | (high != 0)) & (counts > 0)[:, None])
-        pairs = {name: table[given, right] for name, table in (("share", matrix), ("low", low), ("high", high))}
+        pairs: dict[str, Any] = {"share": matrix[given, right], "low": low[given, right], "high": high[given, right]}
         return cls(given=given, right=right, counts=counts, **pairs, **others)
 
     @property
@@ -241,7 +241,9 @@ def _noise(described: Mapping[str, Any], *, num_classes: int) -> NoiseEstimate:
         ValueError: it does not fit `num_classes`; KeyError and TypeError as well.
     """
     kinds = {"given": np.int64, "right": np.int64, "counts": np.int64}
-    noise = {k: np.array(v, kinds.get(k, np.float64)) if isinstance(v, list) else v for k, v in described.items()}
+    noise: dict[str, Any] = {
+        k: np.array(v, dtype=kinds.get(k, np.float64)) if isinstance(v, list) else v for k, v in described.items()
+    }
     tables = [noise.pop(name) for name in ("matrix", "matrix_low", "matrix_high") if name in noise]
     shapes = {np.shape(noise["counts"]): (num_classes,)} | {table.shape: (num_classes,) * 2 for table in tables}
     if any(shape != wanted for shape, wanted in shapes.items()):
