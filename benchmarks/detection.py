@@ -263,7 +263,7 @@ def held_out_probs(problem: Problem, data: Dataset) -> npt.NDArray[np.float64]:
         ready = prepared(problem, part, "standard")
         for _ in run_epochs(ready.training, ready.train_data, seed=problem.seed):
             pass
-        probs[held_out] = next(iter(evaluation.all_probs(ready.training, ready.test_data).values()))
+        probs[held_out], _ = evaluation.headline_probs(ready.training, ready.test_data, ready.dataset.test.labels)
     return probs / probs.sum(1, keepdims=True)
 
 
@@ -300,7 +300,7 @@ def plain_scores(problem: Problem, data: Dataset) -> Iterator[tuple[str, npt.NDA
     prob_given = np.zeros(len(given))
     for _ in run_epochs(ready.training, ready.train_data, seed=problem.seed):
         # Differences of log-probabilities are differences of logits.
-        log_probs = np.log(next(iter(evaluation.all_probs(ready.training, ready.train_data).values())) + 1e-12)
+        log_probs = np.log(evaluation.headline_probs(ready.training, ready.train_data, given)[0] + 1e-12)
         prob_given = np.exp(log_probs[rows, given])
         losses += -log_probs[rows, given]
         others = log_probs.copy()

@@ -51,7 +51,11 @@ def trained(data: Dataset, setting: Setting, *, seed: int) -> tuple[Training, di
     ready = prepare(run, dataset=data)
     for _ in run_epochs(ready.training, ready.train_data, seed=seed):
         pass
-    return ready.training, evaluation.all_probs(ready.training, ready.train_data)
+    parts: dict[str, list[npt.NDArray[np.float32]]] = {}
+    for _, probs_by_name in evaluation.predictions(ready.training, ready.train_data):
+        for name, probs in probs_by_name.items():
+            parts.setdefault(name, []).append(probs.float().cpu().numpy())
+    return ready.training, {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
 def candidates(training: Training, probs: dict[str, npt.NDArray[np.float32]], given: Values) -> dict[str, Values]:

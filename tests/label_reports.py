@@ -51,13 +51,13 @@ def report_of(
             "conflicting_duplicates": [""] * count,
             "reason": [f"The model sees {p!r}." if g != p else "" for g, p in zip(given, predicted, strict=True)],
         },
-        noise=NoiseEstimate(
+        noise=NoiseEstimate.of_matrices(
+            matrix,
+            np.maximum(matrix - 0.1, 0),
+            np.minimum(matrix + 0.1, 1),
             rate=float(issue.mean()),
             rate_low=max(0.0, float(issue.mean()) - 0.1),
             rate_high=min(1.0, float(issue.mean()) + 0.1),
-            matrix=matrix,
-            matrix_low=np.maximum(matrix - 0.1, 0),
-            matrix_high=np.minimum(matrix + 0.1, 1),
             counts=counts.astype(np.int64),
             resamples=100,
         ),

@@ -10,6 +10,7 @@ from acto.cli.parser import Parser
 from acto.cli.train_parser import train_parser
 from acto.core.documents import read_yaml
 from acto.core.errors import UserError, choose
+from acto.core.files import require_regular
 from acto.core.settings import Field, flatten, merged, plain, type_name
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
@@ -92,6 +93,7 @@ def help_table() -> dict[str, Any]:
 
 
 def _read_file(path: str) -> dict[str, Any]:
+    require_regular(path)
     try:
         content = read_yaml(path)
     except (FileNotFoundError, UserError) as error:

@@ -101,7 +101,7 @@ def train(dataset: Dataset, setting: Setting, *, method: str, seed: int) -> Outc
     for _ in run_epochs(prepared.training, prepared.train_data, seed=seed):
         for name, value in evaluation.accuracy(prepared.training, prepared.test_data).items():
             accuracies.setdefault(name, []).append(value)
-    probs = next(iter(evaluation.all_probs(prepared.training, prepared.train_data).values()))
+    probs, _ = evaluation.headline_probs(prepared.training, prepared.train_data, dataset.train.labels)
     seconds = time.monotonic() - started
     return _outcome(dataset, accuracies, label_quality(prepared.training), probs.argmax(1), seconds)
 

@@ -12,6 +12,7 @@ from acto.compare.ablation import ABLATION
 from acto.compare.finished_runs import config_hash
 from acto.core.documents import read_yaml
 from acto.core.errors import UserError, choose, closest
+from acto.core.files import require_regular
 from acto.core.settings import flatten, from_values, merged
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
@@ -116,6 +117,7 @@ def read_study(path: str) -> list[Block]:
     Raises:
         UserError: the file cannot be read, or a part of it cannot be used.
     """
+    require_regular(path)
     try:
         content = read_yaml(path)
     except (FileNotFoundError, UserError) as error:

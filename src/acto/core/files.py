@@ -1,4 +1,4 @@
-"""Writing that survives a killed process and a full disk: atomic files.
+"""Writing that survives a killed process and a full disk, and checks of foreign files before they are read.
 
 A file or folder appears under its name when all of it is on the disk, or not at all: it is written beside, flushed to
 the disk, and renamed. A folder may come from a stranger: nothing is written or deleted through a link that lies in it,
@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,10 @@ _REASONS = {
 }
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its other end
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_IRREGULAR = {stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+_UNSUSPECTED_BYTES = 2**30
+_MAX_RATIO = 100
+"""Limits of a decompression bomb: a file that unpacks to more than that many bytes and by more than that factor."""
 
 
 @contextlib.contextmanager
@@ -189,3 +194,46 @@ def sha256_of(path: Path) -> str:
     """The hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def irregular(path: Path | str) -> str:
+    """Name what is at `path` if it is there and no file ("a pipe, not a file"); else an empty string.
+
+    To read a pipe would wait for a writer, and some devices never end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return ""
+    return "" if stat.S_ISREG(mode) else f"a {_IRREGULAR.get(stat.S_IFMT(mode), 'socket')}, not a file"
+
+
+def require_regular(path: Path | str) -> None:
+    """Refuse what is at `path` if it is there and no file, before it is opened.
+
+    Raises:
+        UserError: a directory, pipe, device or socket.
+    """
+    if kind := irregular(path):
+        hint = "" if "directory" in kind else ": save what comes out of it in a file, and give that"
+        raise UserError(f"{path} is {kind}{hint}")
+
+
+def most_unpacked(packed: int) -> int:
+    """Most bytes that a file of `packed` bytes may unpack to."""
+    return max(_UNSUSPECTED_BYTES, _MAX_RATIO * packed)
+
+
+def check_bomb(name: str, *, unpacked: int, packed: int) -> None:
+    """Refuse a file before it is unpacked, if it would take far more memory than a file of its size should.
+
+    Raises:
+        UserError: with both sizes.
+    """
+    if unpacked > most_unpacked(packed):
+        raise UserError(f"{name} has {packed} bytes and would unpack to {unpacked}: it is damaged, or a bomb")
+
+
+def check_zip(archive: zipfile.ZipFile, name: str, *, packed: int) -> None:
+    """The same of all members of an archive together."""
+    check_bomb(name, unpacked=sum(member.file_size for member in archive.infolist()), packed=packed)

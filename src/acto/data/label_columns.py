@@ -19,7 +19,9 @@ Where = Callable[[int], str]
 
 _SHOWN = 5
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
-_LONGEST = 300
+_LONGEST = 1000
+"""Most characters of a label: arrays of texts give every row the room of the longest."""
+_MOST_DIGITS = 300
 """Digits of a whole number. Longer ones are infinite as float64, and Python refuses to convert very long ones."""
 
 
@@ -90,7 +92,7 @@ def read_column(values: Sequence[Any] | npt.NDArray[Any], *, where: Where, may_b
 
 def exact_column(texts: Sequence[str], *, where: Where) -> Column:
     """A column whose texts are class names as they stand: folder names are not read as numbers."""
-    distinct, codes = np.unique(np.array(texts, dtype=str), return_inverse=True)
+    distinct, codes = np.unique(np.array(_bounded(texts, where), dtype=str), return_inverse=True)
     return Column(tuple(distinct.tolist()), codes.reshape(-1), where)
 
 
@@ -147,7 +149,7 @@ def is_number(text: str) -> bool:
 
 def is_whole(text: str) -> bool:
     """Say whether a text writes a whole number in digits alone, with or without a minus."""
-    return text.isascii() and text.removeprefix("-").isdecimal() and len(text) <= _LONGEST
+    return text.isascii() and text.removeprefix("-").isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def _as_texts(values: Sequence[Any] | npt.NDArray[Any], where: Where) -> npt.NDArray[Any]:
@@ -159,7 +161,16 @@ def _as_texts(values: Sequence[Any] | npt.NDArray[Any], where: Where) -> npt.NDA
         if isinstance(value, str) and "\0" in value:  # numpy would cut it off
             raise UserError(f"a label holds a NUL character: {where(i)}: {value!r}")
     texts = ["" if value is None else value if isinstance(value, str) else _number_text(value) for value in values]
-    return np.array(texts, dtype=str) if texts else np.empty(0, dtype="U1")
+    return np.array(_bounded(texts, where), dtype=str) if texts else np.empty(0, dtype="U1")
+
+
+def _bounded(texts: Sequence[str], where: Where) -> Sequence[str]:
+    if len(longest := max(texts, key=len, default="")) > _LONGEST:
+        raise UserError(
+            f"a label has {len(longest):,} characters, and may have {_LONGEST:,}: {where(texts.index(longest))}: "
+            f"{longest[:20]!r}..."
+        )
+    return texts
 
 
 def _decoded(distinct: npt.NDArray[Any], codes: Labels, where: Where) -> npt.NDArray[Any]:

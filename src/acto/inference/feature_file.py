@@ -220,7 +220,7 @@ class FeatureFile:
     def _read_progress(self) -> dict[str, Any] | None:
         """Read progress.json; None if there is none. A damaged one counts as none, with a note."""
         path = self.folder / PROGRESS
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             content = read_json(path)

@@ -20,10 +20,12 @@ from acto.core.sample_columns import in_order, of_report
 from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
 from acto.data.label_columns import Labels, check_one_each, read_column
-from acto.labels.report import SEPARATOR, LabelReport, NoiseEstimate, Table
+from acto.labels.report import MOST_PAIRS, SEPARATOR, LabelReport, NoiseEstimate, Table
 
 Probs = npt.NDArray[np.floating[Any]]
 
+_BLOCK = 2**20
+"""Probabilities that are checked at a time."""
 SUM_TOLERANCE = 0.02
 """Rows of probabilities may miss 1 by this: half precision does."""
 RESAMPLES = 200
@@ -135,15 +137,15 @@ def report_on(
     ids = list(map(str, ids if ids is not None else range(num_samples)))
     quality = _checked_quality(label_quality) if label_quality is not None else probs[np.arange(num_samples), given]
 
-    is_issue, suggested = find_issues(given, probs, robust=robust)
+    is_issue, predicted = find_issues(given, probs, robust=robust)
     near, conflicting = _duplicate_columns(duplicates, given, ids)
     of_names = np.array(names)
     columns: Table = {
         "id": ids,
         "path": list(map(str, paths)) if paths is not None else [""] * num_samples,
         "given_label": of_names[given].tolist(),
-        "predicted_label": of_names[probs.argmax(1)].tolist(),
-        "suggested_label": np.where(is_issue, of_names[suggested], "").tolist(),
+        "predicted_label": of_names[predicted].tolist(),
+        "suggested_label": np.where(is_issue, of_names[predicted], "").tolist(),
         "is_label_issue": is_issue,
         "label_quality": quality.astype(np.float32),
         "confidence": probs.max(1).astype(np.float32),
@@ -151,7 +153,7 @@ def report_on(
     }
     if trained is not None:
         if trained.other_predictions:
-            agree = np.all([other == probs.argmax(1) for other in trained.other_predictions], axis=0)
+            agree = np.all([other == predicted for other in trained.other_predictions], axis=0)
             columns["networks_agree"] = agree
         columns |= {name: np.asarray(values) for name, values in trained.columns.items()}
     columns |= {"near_duplicates": near, "conflicting_duplicates": conflicting}
@@ -159,7 +161,7 @@ def report_on(
     return LabelReport(
         class_names=names,
         columns=in_order(columns, of_report()),
-        noise=estimate_noise(given, np.where(is_issue, suggested, given), num_classes=num_classes, seed=seed),
+        noise=estimate_noise(given, np.where(is_issue, predicted, given), num_classes=num_classes, seed=seed),
         facts={"source": "pred_probs", **(facts or {})},
     )
 
@@ -194,27 +196,29 @@ def estimate_noise(given: Labels, right: Labels, *, num_classes: int, seed: int 
         seed: of the bootstrap.
     """
     random = np.random.default_rng(seed)
-    table = np.bincount(given * num_classes + right, minlength=num_classes**2).reshape(num_classes, num_classes)
-    counts = table.sum(1)
-    matrix, low, high = np.eye(num_classes), np.eye(num_classes), np.eye(num_classes)
+    pairs, times = np.unique(given * num_classes + right, return_counts=True)
+    first, second = np.divmod(pairs, num_classes)
+    counts = np.bincount(given, minlength=num_classes)
+    share, low, high = times / counts[first], np.empty(len(pairs)), np.empty(len(pairs))
     wrong = np.zeros(RESAMPLES)
-    for label in np.flatnonzero(counts):
-        # Only what occurs can be drawn again.
-        others = np.flatnonzero(table[label])
-        draws = random.multinomial(counts[label], table[label, others] / counts[label], size=RESAMPLES)
-        matrix[label] = table[label] / counts[label]
-        low[label] = high[label] = 0.0
-        low[label, others], high[label, others] = np.percentile(draws / counts[label], INTERVAL, axis=0)
-        wrong += draws[:, others != label].sum(1)
+    # Only what occurs can be drawn again: the pairs of each given class, one class after another.
+    for part in np.split(np.arange(len(pairs)), np.flatnonzero(np.diff(first)) + 1) if len(pairs) else ():
+        label = first[part[0]]
+        draws = random.multinomial(counts[label], share[part], size=RESAMPLES)
+        low[part], high[part] = np.percentile(draws / counts[label], INTERVAL, axis=0)
+        wrong += draws[:, second[part] != label].sum(1)
     total = max(len(given), 1)
     rate_low, rate_high = np.percentile(wrong / total, INTERVAL)
+    kept = np.sort(np.argsort(-times, kind="stable")[:MOST_PAIRS])
     return NoiseEstimate(
         rate=float(np.mean(given != right)) if len(given) else 0.0,
         rate_low=float(rate_low),
         rate_high=float(rate_high),
-        matrix=matrix,
-        matrix_low=low,
-        matrix_high=high,
+        given=first[kept],
+        right=second[kept],
+        share=share[kept],
+        low=low[kept],
+        high=high[kept],
         counts=counts,
         resamples=RESAMPLES,
     )
@@ -240,16 +244,25 @@ def _length(what: str, values: Any) -> int:
 
 def _checked_probs(values: npt.ArrayLike) -> Probs:
     try:
-        probs = np.asarray(values, dtype=np.float64)
+        probs = np.asarray(values)
+        # Half and single precision stay: widened, (50,000, 5,000) of them would take 2 GB more.
+        if probs.dtype.kind != "f" or probs.itemsize > 8:
+            probs = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"pred_probs must be an (N, K) array of numbers: {error}") from error
     if probs.ndim != 2 or probs.shape[1] < 2:
         raise UserError(f"pred_probs must be (N, K) with at least two classes, but its shape is {probs.shape}")
     if len(probs) == 0:
         raise UserError("pred_probs has no rows")
-    _refuse_rows(~np.isfinite(probs).all(axis=1), "pred_probs has NaN or infinite values")
-    _refuse_rows(((probs < 0) | (probs > 1 + SUM_TOLERANCE)).any(1), "pred_probs must lie in [0, 1]")
-    _refuse_rows(np.abs(probs.sum(1) - 1) > SUM_TOLERANCE, "rows of pred_probs must add up to 1 (are these logits?)")
+    faults = {
+        "pred_probs has NaN or infinite values": lambda rows: ~np.isfinite(rows).all(axis=1),
+        "pred_probs must lie in [0, 1]": lambda rows: ((rows < 0) | (rows > 1 + SUM_TOLERANCE)).any(1),
+        "rows of pred_probs must add up to 1 (are these logits?)": lambda rows: np.abs(rows.sum(1) - 1) > SUM_TOLERANCE,
+    }
+    step = max(1, _BLOCK // probs.shape[1])
+    for problem, is_bad in faults.items():
+        blocks = (probs[start : start + step].astype(np.float64) for start in range(0, len(probs), step))
+        _refuse_rows(np.concatenate([is_bad(block) for block in blocks]), problem)
     return probs
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
-from acto.core.files import append, disk_errors, open_own, read_file, write_atomically
+from acto.core.files import append, disk_errors, open_own, read_file, require_regular, write_atomically
 from acto.core.locks import FolderLock, is_locked
 from acto.core.sample_csv import rearmed, sample_csv
 from acto.data.readers.text_files import read_text, rows_of
@@ -122,6 +122,7 @@ def read_decisions(path: Path | str, report: LabelReport) -> dict[int, Decision]
             id, word or class, or is about another given label than the report's.
     """
     path = Path(path)
+    require_regular(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist: the report page downloads it, and `acto review` writes it")
     rows = row_of_id(report)

@@ -25,7 +25,7 @@ import numpy as np
 from markupsafe import escape
 
 from acto.core.errors import UserError, choose
-from acto.core.files import disk_errors, write_atomically
+from acto.core.files import disk_errors, require_regular, write_atomically
 from acto.core.sample_csv import sample_csv
 from acto.data.readers.text_files import read_text
 from acto.labels.decisions import Decision, decide, printable
@@ -102,8 +102,9 @@ def import_decisions(
     """
     choose("format", format, FORMATS)
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
+    require_regular(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
     content = read_text(path)
     try:
         verdicts = list(READERS[format](content, report, field))

@@ -307,14 +307,15 @@ def _matrix(report: LabelReport) -> list[dict[str, Any]]:
     noise, names = report.noise, list(map(printable, report.class_names))
     if len(names) > MATRIX_CLASSES:
         return []
+    shares, lows, highs = noise.matrix, noise.matrix_low, noise.matrix_high
     rows = []
     for i, given in enumerate(names):
         cells = []
         for j, right in enumerate(names):
-            share = float(noise.matrix[i, j])
+            share = float(shares[i, j])
             # A light shade from half a percent on, the darkest from a fifth of the class on.
             look = "right" if i == j else f"h{int(np.searchsorted((0.005, 0.03, 0.08, 0.2), share, side='right'))}"
-            low, high = 100 * noise.matrix_low[i, j], 100 * noise.matrix_high[i, j]
+            low, high = 100 * lows[i, j], 100 * highs[i, j]
             title = f"given {given}, right {right}: {100 * share:.1f} % ({low:.1f} to {high:.1f} %)"
             cells.append({"look": look, "text": f"{100 * share:.0f}" if share >= 0.005 else "", "title": title})
         rows.append({"class": given, "cells": cells})
@@ -325,26 +326,27 @@ def _pairs(report: LabelReport) -> list[dict[str, str]]:
     noise, names = report.noise, list(map(printable, report.class_names))
     return [
         {
-            "given": names[given],
-            "right": names[right],
-            "count": f"{count:,.0f}",
-            "share": f"{100 * noise.matrix[given, right]:.1f} %",
-            "interval": f"{100 * noise.matrix_low[given, right]:.1f} to {100 * noise.matrix_high[given, right]:.1f} %",
+            "given": names[noise.given[i]],
+            "right": names[noise.right[i]],
+            "count": f"{noise.samples[i]:,.0f}",
+            "share": f"{100 * noise.share[i]:.1f} %",
+            "interval": f"{100 * noise.low[i]:.1f} to {100 * noise.high[i]:.1f} %",
         }
-        for given, right, count in noise.confusions(NUM_PAIRS)
+        for i in noise.mistakes(NUM_PAIRS)
     ]
 
 
 def _per_class(report: LabelReport) -> list[dict[str, str]]:
-    given = np.asarray(report.columns["given_label"])
     suggested = np.asarray(report.columns["suggested_label"])
+    rows_of: dict[str, list[int]] = {name: [] for name in report.class_names}
+    for i, name in enumerate(report.columns["given_label"]):
+        rows_of.get(name, []).append(i)
     rows: list[tuple[float, int, dict[str, str]]] = []
-    for name in report.class_names:
-        mine = given == name
-        count, issues = int(mine.sum()), int(report.is_label_issue[mine].sum())
+    for name, mine in rows_of.items():
+        count, issues = len(mine), int(report.is_label_issue[mine].sum())
         if not count:
             continue
-        top = Counter(suggested[mine & report.is_label_issue].tolist()).most_common(1)
+        top = Counter(suggested[mine][report.is_label_issue[mine]].tolist()).most_common(1)
         row = {
             "class": printable(name),
             "count": f"{count:,}",

@@ -26,6 +26,9 @@ from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
 
 NAME = "label_report"
 """Name of the files, before their endings."""
+MOST_PAIRS = 40_000
+"""Pairs of classes that an estimate of the noise keeps, the most frequent: all of up to 200 classes. Of 5,000 classes
+label_report.json would take hundreds of megabytes with all."""
 SEPARATOR = "; "
 """Between the ids in the columns of duplicates."""
 
@@ -36,39 +39,99 @@ Table = dict[str, npt.NDArray[Any] | Texts]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class NoiseEstimate:
-    """Estimate of how many labels are wrong, and of which classes are taken for which."""
+    """Estimate of how many labels are wrong, and of which classes are taken for which.
+
+    Pairs of a given and a right class are kept where they occur, ordered by these two: with K classes there are K * K,
+    of which N samples can fill but N.
+    """
 
     rate: float
     """Share of wrong labels, in [0, 1]."""
     rate_low: float
     """The 95 % interval of a bootstrap over the samples. It knows the luck of the draw, not the model's own errors."""
     rate_high: float
-    matrix: npt.NDArray[np.float64]
-    """(K, K): of the samples that were given the row's class, the share whose right class is the column's. Rows add up
-    to 1; that of a class without samples is 1 on the diagonal."""
-    matrix_low: npt.NDArray[np.float64]
-    """(K, K) of the same bootstrap."""
-    matrix_high: npt.NDArray[np.float64]
+    given: npt.NDArray[np.int64]
+    """(P,) the given class of each pair."""
+    right: npt.NDArray[np.int64]
+    """(P,) its right class; equal to `given` where labels are right."""
+    share: npt.NDArray[np.float64]
+    """(P,) of the samples that were given this class, the share whose right class is that one."""
+    low: npt.NDArray[np.float64]
+    """(P,) of the same bootstrap."""
+    high: npt.NDArray[np.float64]
     counts: npt.NDArray[np.int64]
     """(K,) samples that were given each class."""
     resamples: int
     """Resamples of the bootstrap."""
+
+    @classmethod
+    def of_matrices(
+        cls,
+        matrix: npt.NDArray[np.float64],
+        low: npt.NDArray[np.float64],
+        high: npt.NDArray[np.float64],
+        *,
+        counts: npt.NDArray[np.int64],
+        **others: Any,
+    ) -> NoiseEstimate:
+        """The same from (K, K) tables of shares, as reports of earlier versions hold them; see `matrix`."""
+        given, right = np.nonzero(((matrix != 0) | (low != 0) | (high != 0)) & (counts > 0)[:, None])
+        pairs: dict[str, Any] = {"share": matrix[given, right], "low": low[given, right], "high": high[given, right]}
+        return cls(given=given, right=right, counts=counts, **pairs, **others)
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """(K, K): of the samples that were given the row's class, the share whose right class is the column's.
+
+        Made anew whenever it is asked for, 8 * K * K bytes. Rows add up to 1, but where more than MOST_PAIRS pairs
+        occur the rarest are missing; the row of a class without samples is 1 on the diagonal.
+        """
+        return self._dense(self.share)
+
+    @property
+    def matrix_low(self) -> npt.NDArray[np.float64]:
+        """(K, K) of the same bootstrap."""
+        return self._dense(self.low)
+
+    @property
+    def matrix_high(self) -> npt.NDArray[np.float64]:
+        """(K, K) of the same bootstrap."""
+        return self._dense(self.high)
+
+    def _dense(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        table = np.diag(np.where(self.counts > 0, 0.0, 1.0))
+        table[self.given, self.right] = values
+        return table
 
     def transition_matrix(self) -> npt.NDArray[np.float64]:
         """(K, K): of the samples whose right class is the row's, the share that was given the column's.
 
         Rows add up to 1. A class that is right for no sample has 1 on the diagonal.
         """
-        joint = (self.matrix * self.counts[:, None]).T
-        sums = joint.sum(1, keepdims=True)
-        return np.where(sums > 0, joint / np.where(sums > 0, sums, 1), np.eye(len(joint)))
+        joint = self.matrix
+        joint *= self.counts[:, None]
+        joint = joint.T
+        sums = joint.sum(1)
+        joint /= np.where(sums > 0, sums, 1)[:, None]
+        unseen = np.flatnonzero(~(sums > 0))
+        joint[unseen, unseen] = 1.0
+        return joint
+
+    def mistakes(self, count: int) -> npt.NDArray[np.int64]:
+        """Positions of the `count` most frequent pairs of different classes, the most frequent first."""
+        wrong = np.flatnonzero((self.given != self.right) & (self.samples > 0))
+        return wrong[np.argsort(-self.samples[wrong], kind="stable")[:count]]
+
+    @property
+    def samples(self) -> npt.NDArray[np.float64]:
+        """(P,) number of samples of each pair (estimated)."""
+        return self.share * self.counts[self.given]
 
     def confusions(self, count: int) -> list[tuple[int, int, float]]:
         """The `count` most frequent mistakes: given class, right class, number of samples (estimated)."""
-        mistakes = self.matrix * self.counts[:, None] * ~np.eye(len(self.matrix), dtype=bool)
-        order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
-        pairs = np.column_stack(np.unravel_index(order, mistakes.shape)).tolist()
-        return [(given, right, float(mistakes[given, right])) for given, right in pairs if mistakes[given, right] > 0]
+        found = self.mistakes(count)
+        columns = (self.given[found], self.right[found], self.samples[found])
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -163,16 +226,13 @@ def read_report(folder: Path | str) -> LabelReport:
     with disk_errors(f"read {path}"):
         described = read_json(path, error=RunError)
         try:
-            noise: dict[str, Any] = {
-                k: np.array(v) if isinstance(v, list) else v for k, v in described["noise"].items()
-            }
             names = described["class_names"]
             if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
                 raise ValueError("class_names is no list of texts")
             report = LabelReport(
                 class_names=tuple(names),
                 columns=read_sample_csv(path.with_suffix(".csv"), described["columns"]),
-                noise=NoiseEstimate(**noise),
+                noise=_noise(described["noise"], num_classes=len(names)),
                 facts=described["facts"],
             )
             _check(report)
@@ -204,11 +264,10 @@ def _check(report: LabelReport) -> None:
             raise ValueError(f"column {column.name} is of the kind {found}, not {wanted}")
     if strange := next((label for label in columns["given_label"] if label not in names), None):
         raise ValueError(f"given_label {strange!r} is none of class_names")
-    count = len(report.class_names)
-    shares = dict.fromkeys(("matrix", "matrix_low", "matrix_high"), (count, count))
+    shares = dict.fromkeys(("share", "low", "high"), noise.given.shape)
     for name, shape in {**shares, **dict.fromkeys(("rate", "rate_low", "rate_high"), ())}.items():
         _check_numbers(f"noise.{name}", getattr(noise, name), shape=shape, high=1)
-    _check_numbers("noise.counts", noise.counts, shape=(count,), high=len(report))
+    _check_numbers("noise.counts", noise.counts, shape=(len(names),), high=len(report))
     _check_numbers("noise.resamples", noise.resamples, shape=(), high=2**31)
     if not isinstance(report.facts, dict) or not isinstance(report.facts.get("folder", ""), str):
         raise ValueError("facts is no mapping with a text as folder")
@@ -220,3 +279,28 @@ def _check_numbers(name: str, values: Any, *, shape: tuple[int, ...], high: floa
         raise ValueError(f"{name} is {found.dtype} of shape {found.shape}, not numbers of shape {shape}")
     if not bool(((found >= 0) & (found <= high * (1 + 1e-9))).all()):
         raise ValueError(f"{name} has numbers outside [0, {high:g}]")
+
+
+def _noise(described: Mapping[str, Any], *, num_classes: int) -> NoiseEstimate:
+    """The estimate as JSON holds it, or as earlier versions wrote it: with all of its (K, K) tables.
+
+    Raises:
+        ValueError: it does not fit `num_classes`; KeyError and TypeError as well.
+    """
+    kinds = {"given": np.int64, "right": np.int64, "counts": np.int64}
+    noise: dict[str, Any] = {
+        k: np.array(v, dtype=kinds.get(k, np.float64)) if isinstance(v, list) else v for k, v in described.items()
+    }
+    tables = [noise.pop(name) for name in ("matrix", "matrix_low", "matrix_high") if name in noise]
+    shapes = {np.shape(noise["counts"]): (num_classes,)} | {table.shape: (num_classes,) * 2 for table in tables}
+    if any(shape != wanted for shape, wanted in shapes.items()):
+        raise ValueError(f"its estimate of the noise is not of {num_classes} classes")
+    if tables:
+        return NoiseEstimate.of_matrices(*tables, **noise)
+    found = NoiseEstimate(**noise)
+    classes = np.concatenate([found.given, found.right])
+    if len({np.shape(noise[name]) for name in ("given", "right", "share", "low", "high")}) > 1 or (
+        len(classes) and not 0 <= classes.min() <= classes.max() < num_classes
+    ):
+        raise ValueError("its pairs of classes do not fit together")
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from acto.core.errors import RunError, UserError, closest
+from acto.core.files import check_zip, require_regular
 from acto.nets.base import Net
 
 HEAD = ("head.weight", "head.bias")
@@ -121,13 +123,19 @@ def _prefix_of_some(state: Mapping[str, Tensor], net: Net) -> str:
 def _read(weights: str) -> dict[str, Tensor]:
     """The tensors of a .safetensors or .pth file; a mapping under one of _WRAPPERS is looked through."""
     path = Path(weights)
+    require_regular(path)
     if not path.is_file():
         hint = closest(weights, ["torchvision", "timm"])
         raise UserError(f"weights {weights!r} are neither 'torchvision' nor 'timm' nor a file.{hint}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_zip(archive, f"weights {weights!r}", packed=path.stat().st_size)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read weights {weights!r}: {error}") from error
     except Exception as error:  # a damaged or malicious file raises whatever it likes; torch's advice is to run it
@@ -154,7 +162,14 @@ def read_state(content: bytes, name: str) -> Any:
         RunError: the file is damaged, or holds anything else, which is never unpickled; `name` is the file's.
     """
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        stream = io.BytesIO(content)
+        if zipfile.is_zipfile(stream):
+            with zipfile.ZipFile(stream) as archive:
+                check_zip(archive, name, packed=len(content))
+        stream.seek(0)
+        return torch.load(stream, map_location="cpu", weights_only=True)
+    except UserError as bomb:
+        raise RunError(str(bomb)) from None
     except Exception as error:  # a damaged or malicious pickle raises whatever it likes; torch's advice is to run it
         found = re.search(r"GLOBAL \S+", str(error))
         reason = f"it asks for {found[0].removeprefix('GLOBAL ')}" if found else type(error).__name__

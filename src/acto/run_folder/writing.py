@@ -312,7 +312,7 @@ class RunFolder:
 
     def save_probs(self, probs: np.ndarray[Any, Any]) -> None:
         """Keep the model's probabilities of the training samples, (N, K), as float32."""
-        self._save("pred_probs.npy", array_bytes(probs.astype(np.float32)))
+        self._save("pred_probs.npy", array_bytes(probs.astype(np.float32, copy=False)))
 
     def save_checkpoint(self, epoch: int, files: Mapping[str, bytes], *, run: Mapping[str, Any] | None = None) -> None:
         """Keep what a resumed run needs after `epoch`; this checkpoint and the last good one before it stay.

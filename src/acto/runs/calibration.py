@@ -34,6 +34,8 @@ FEWEST_SAMPLES = 50
 """Held-out samples below which nothing is fitted."""
 MOST_SAMPLES = 5000
 """Held-out samples that are looked at, spread evenly: for two numbers more would bring nothing but work."""
+MOST_PROBS = 5_000_000
+"""Probabilities of them that are looked at: with over 1,000 classes fewer samples are."""
 _PRIOR = 0.5
 """Deviation of log T before any sample is seen. T of 0.3, which strong label smoothing needs, costs three nats."""
 _STARTS = ((0.0, 0.05), (0.0, 0.4), (-1.0, 0.2))
@@ -90,7 +92,8 @@ def calibrate(held_out: tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.inte
         )
     if not np.isfinite(probs).all():
         return Calibration(num_holdout=len(labels), reason="not fitted: the model's probabilities are not finite")
-    rows = np.linspace(0, len(labels) - 1, min(len(labels), MOST_SAMPLES)).round().astype(np.int64)
+    most = min(len(labels), MOST_SAMPLES, max(FEWEST_SAMPLES, MOST_PROBS // probs.shape[1]))
+    rows = np.linspace(0, len(labels) - 1, most).round().astype(np.int64)
     temperature, noise_rate = fit_temperature(probs[rows], labels[rows])
     return Calibration(
         temperature=temperature,

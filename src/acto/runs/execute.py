@@ -313,7 +313,7 @@ def _calibration(prepared: Prepared) -> calibration.Calibration:
     dataset = prepared.dataset
     if not dataset.test_labels_are_given:
         return calibration.calibrate(None)
-    probs = next(iter(evaluation.all_probs(prepared.training, prepared.test_data).values()))
+    probs, _ = evaluation.headline_probs(prepared.training, prepared.test_data, dataset.test.labels)
     return calibration.calibrate((probs, dataset.test.labels))
 
 

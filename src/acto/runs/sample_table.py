@@ -46,7 +46,7 @@ def sample_table(
         dataset: names, given labels and, where known, true ones.
     """
     samples, names = dataset.train, np.array(dataset.class_names)
-    probs, *others = (all_probs := evaluation.all_probs(training, data)).values()
+    probs, others = evaluation.headline_probs(training, data, samples.labels)
     rows = np.arange(len(probs))
     first: dict[str, Any] = {
         "id": list(samples.ids),
@@ -57,9 +57,9 @@ def sample_table(
         "label_quality": label_quality(training, probs[rows, samples.labels]),
     }
     beside: dict[str, Any] = {}
-    for name, values in zip(list(all_probs)[1:], others, strict=True):
-        beside[f"predicted_label_{name}"] = names[values.argmax(1)]
-        beside[f"prob_given_{name}"] = values[rows, samples.labels]
+    for name, (predicted, prob_given) in others.items():
+        beside[f"predicted_label_{name}"] = names[predicted]
+        beside[f"prob_given_{name}"] = prob_given
     last: dict[str, Any] = {name: column.numpy() for name, column in training.history.table().items()}
     clean, known = samples.is_clean, samples.is_known
     if clean is not None and known is not None:

@@ -56,13 +56,38 @@ def accuracy(training: Training, data: TrainingData) -> dict[str, float]:
     return {name: int(hits) / data.num_samples for name, hits in right.items()}
 
 
-def all_probs(training: Training, data: TrainingData) -> dict[str, npt.NDArray[np.float32]]:
-    """(N, K) probabilities by name, in sample order."""
-    parts: dict[str, list[Tensor]] = {}
-    for _, probs_by_name in predictions(training, data):
-        for name, probs in probs_by_name.items():
-            parts.setdefault(name, []).append(probs.float().cpu())
-    return {name: torch.cat(rows).numpy() for name, rows in parts.items()}
+def headline_probs(
+    training: Training, data: TrainingData, labels: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.float32], dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]]:
+    """(N, K) probabilities of the method's headline prediction, in sample order, and two columns of each other one.
+
+    These are, by its name, the (N,) predicted classes and the (N,) probabilities of `labels`: with thousands of classes
+    the (N, K) of each would take gigabytes.
+
+    Args:
+        training: whose networks look.
+        data: what they look at.
+        labels: (N,) classes.
+    """
+    headline = np.empty((data.num_samples, 0), np.float32)
+    others: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = {}
+    done = 0
+    for batch, probs_by_name in predictions(training, data):
+        rows = slice(done, done + len(batch.index))
+        done = rows.stop
+        for place, (name, tensor) in enumerate(probs_by_name.items()):
+            probs = tensor.float().cpu().numpy()
+            if place == 0:
+                if rows.start == 0:
+                    headline = np.empty((data.num_samples, probs.shape[1]), np.float32)
+                headline[rows] = probs
+                continue
+            if rows.start == 0:
+                others[name] = np.empty(data.num_samples, np.int64), np.empty(data.num_samples, np.float32)
+            predicted, prob = others[name]
+            predicted[rows], prob[rows] = probs.argmax(1), probs[np.arange(len(probs)), labels[rows]]
+    assert done == data.num_samples, (done, data.num_samples)
+    return headline, others
 
 
 def last_epochs_mean(values: list[float]) -> float:

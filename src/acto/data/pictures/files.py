@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from acto.core.errors import UserError
+from acto.core.files import irregular
 from acto.core.resources import usable_cores
 from acto.core.waiting import in_threads
 from acto.data.pictures.kinds import FORMATS, kind_of
@@ -234,8 +234,8 @@ def _opened(source: str | Path | bytes, name: str, max_pixels: int | None) -> It
     """An opened picture within its size limit; whatever goes wrong with it inside becomes a BadImage."""
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     try:
-        if not isinstance(source, bytes) and stat.S_ISFIFO(os.stat(source).st_mode):
-            raise BadImage(name, "a pipe, not a file")  # to open it would wait for a writer
+        if not isinstance(source, bytes) and (kind := irregular(source)):
+            raise BadImage(name, kind)
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
             if not stream.read(1):
                 raise BadImage(name, "the file is empty (0 bytes)")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose
+from acto.core.files import check_zip, require_regular
 from acto.data.classes import ClassCodes, infer_classes, look_alikes
 from acto.data.label_columns import Column, read_column, shape_hint
 from acto.data.readers.place import Place
@@ -24,9 +25,6 @@ _LABEL_KEYS = ("labels", "y")
 _CLASSES_KEYS = ("class_names", "classes")
 _PIPELINES = ("cifar", "digits", "fashion", "small")
 """Views that pictures in arrays may ask for."""
-_UNSUSPECTED_BYTES = 2**30
-_MAX_RATIO = 100
-"""Limits of a decompression bomb: a file that unpacks to more than that many bytes and by more than that factor."""
 
 
 def read(spec: DataSpec, place: Place) -> Raw:
@@ -231,6 +229,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         UserError: a damaged file, or one that holds pickled objects (they are never loaded).
     """
+    require_regular(path)
     try:
         with path.open("rb") as stream:
             is_zip = stream.read(4) in (b"PK\3\4", b"PK\5\6")
@@ -248,8 +247,7 @@ def _npz(stream: BinaryIO, path: Path) -> dict[str, npt.NDArray[Any]]:
     arrays: dict[str, npt.NDArray[Any]] = {}
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
-        unpacked = sum(member.file_size for member in members)
-        check_bomb(str(path), unpacked=unpacked, packed=path.stat().st_size)
+        check_zip(archive, str(path), packed=path.stat().st_size)
         for member in members:
             name = member.filename.removesuffix(".npy")
             if name in arrays:
@@ -280,13 +278,3 @@ def _npy(stream: IO[bytes], *, size: int, what: str) -> npt.NDArray[Any]:
     stream.seek(0)
     array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
-
-
-def check_bomb(name: str, *, unpacked: int, packed: int) -> None:
-    """Refuse a file before it is unpacked, if it would take far more memory than a file of its size should.
-
-    Raises:
-        UserError: with both sizes.
-    """
-    if unpacked > _UNSUSPECTED_BYTES and unpacked > _MAX_RATIO * packed:
-        raise UserError(f"{name} has {packed} bytes and would unpack to {unpacked}: it is damaged, or a bomb")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from acto.core.errors import UserError
+from acto.core.files import require_regular
 from acto.data.pictures.files import decode_pixels
 from acto.data.readers.download import download
 from acto.data.readers.parquet import parquet_file, read_parquet
@@ -159,6 +160,8 @@ def _cifar_from_pickles(place: Path, form: CifarForm) -> _Cifar:
 
 def _from_folder(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
     try:
+        for name in names:
+            require_regular(folder / name)
         return {name: (folder / name).read_bytes() for name in names}
     except OSError as error:
         raise UserError(f"{folder} is no whole CIFAR archive: {error.filename}: {error.strerror}") from None
@@ -211,7 +214,9 @@ def _class_names(names: Any, form: CifarForm, *, where: str) -> tuple[str, ...]:
 def _numbers(values: Any, count: int, num_classes: int, *, what: str, where: str) -> Labels:
     """(count,) labels, each a whole number from 0 to num_classes - 1."""
     try:
-        labels = np.asarray(values) if isinstance(values, list | tuple | np.ndarray) else np.empty(0)
+        # A pickle may hold one long text many times over, and an array of texts would hold it that often.
+        are_numbers = isinstance(values, list | tuple) and all(isinstance(value, int | np.generic) for value in values)
+        labels = np.asarray(values) if are_numbers or isinstance(values, np.ndarray) else np.empty(0)
     except (ValueError, OverflowError):  # lists of different lengths
         labels = np.empty(0)
     if labels.dtype.kind not in "iu" or labels.shape != (count,):

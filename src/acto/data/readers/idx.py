@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from acto.core.errors import UserError
-from acto.data.readers.arrays import check_bomb
+from acto.core.files import check_bomb
 from acto.data.readers.place import Place, not_found, places_below
 from acto.data.samples import DataSpec, Pixels, Raw, Samples, clean_samples
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
+from acto.core.files import require_regular
 from acto.data.classes import ClassCodes
 from acto.data.label_columns import Column, read_column, shape_hint
 from acto.data.readers.arrays import read_arrays
@@ -63,6 +64,7 @@ def read_label_file(path: Path, *, name: str | None = None) -> LabelFile:
         UserError: the file cannot be read, or the labels in it not found.
     """
     choose("kind of label file", path.suffix, SUFFIXES)
+    require_regular(path)
     if not path.is_file():
         raise UserError(f"label file {path} does not exist")
     if path.suffix in (".npy", ".npz"):
@@ -106,6 +108,7 @@ def read_human_labels(
     Raises:
         UserError: no such labels, another number, a label out of range, or pictures in another order.
     """
+    require_regular(path)
     if not path.is_file():
         raise UserError(f"label file {path} does not exist")
     choose("kind of human label file", path.suffix, (".pt", ".npz", ".npy"))
@@ -146,6 +149,8 @@ def _pick(path: Path, name: str | None, choices: Sequence[str]) -> str:
 
 def _column(values: Any, what: str, count: int) -> Column:
     try:
+        if isinstance(values, list | tuple) and not all(isinstance(v, int | float | np.generic) for v in values):
+            raise ValueError("texts, say, of which one long one may stand there many times over")
         labels = np.asarray(values)
     except (ValueError, OverflowError):
         raise UserError(f"{what} must hold {count} whole numbers, but it is no array") from None

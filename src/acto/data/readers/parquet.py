@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from acto.core.errors import UserError, closest
+from acto.core.files import check_bomb, most_unpacked, require_regular
 from acto.data.readers.text_files import check_titles
 
 PARQUET_HINT = 'reading Parquet files needs pyarrow: pip install "acto-lnl[parquet]"'
@@ -24,21 +25,76 @@ def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] 
     with parquet_file(path) as file:
         there = file.schema_arrow.names
         check_titles(there, [*columns, *optional], str(path))
-        if file.metadata.num_rows > _MAX_ROWS_PER_BYTE * (size := path.stat().st_size):
-            raise UserError(
-                f"{path} has {size} bytes and claims {file.metadata.num_rows} rows: it is damaged, or a bomb"
-            )
         for column in columns:
             if column not in there:
                 raise UserError(missing_column(path, column, there))
         wanted = [*columns, *(column for column in optional if column in there)]
+        _check_sizes(file, path, wanted)
         table = file.read(columns=wanted)
         return {column: table[column].to_pylist() for column in wanted}
 
 
+def _check_sizes(file: Any, path: Path, columns: Sequence[str]) -> None:
+    """Refuse a file whose `columns` would take far more memory than a file of its size should.
+
+    A dictionary on the disk holds a text once, however many rows have it. So columns of texts are looked at as
+    dictionaries, and structures of them so few rows at a time that those cannot take more than a part of what is
+    allowed.
+
+    Raises:
+        UserError: with both sizes.
+    """
+    size, facts = path.stat().st_size, file.metadata
+    chunks = [
+        [chunk for chunk in map(group.column, range(group.num_columns)) if _is_of(chunk.path_in_schema, columns)]
+        for group in map(facts.row_group, range(facts.num_row_groups))
+    ]
+    values = [sum(chunk.num_values for chunk in parts) for parts in zip(*chunks, strict=True)]
+    if (most := max(facts.num_rows, *values, 0)) > _MAX_ROWS_PER_BYTE * size:
+        raise UserError(f"{path} has {size} bytes and claims {most} rows or values: it is damaged, or a bomb")
+    stored = [sum(chunk.total_uncompressed_size for chunk in group) for group in chunks]
+    check_bomb(str(path), unpacked=sum(stored), packed=size)
+    largest = max(stored, default=0)
+    if facts.num_rows * largest <= most_unpacked(size):  # were every value as large as all of them together
+        return
+    no_dictionary = {c.path_in_schema for group in chunks for c in group if any("DELTA" in e for e in c.encodings)}
+    texts = [name for name in columns if name not in no_dictionary and _is_text(file.schema_arrow.field(name).type)]
+    unpacked = 0
+    for names, step in ((texts, 65536), ([name for name in columns if name not in texts], 0)):
+        step = step or max(1, most_unpacked(size) // (8 * largest))
+        with parquet_file(path, read_dictionary=texts) as again:
+            for batch in again.iter_batches(step, columns=names) if names else ():
+                unpacked += sum(map(_unpacked, batch.columns))
+                check_bomb(str(path), unpacked=unpacked, packed=size)
+
+
+def _unpacked(column: Any) -> int:
+    """The bytes of a column's values, those of a dictionary as often as they stand there."""
+    import pyarrow.compute
+    from pyarrow import types
+
+    if isinstance(column, pyarrow.DictionaryArray) and _is_text(column.type.value_type):
+        lengths = pyarrow.compute.binary_length(column.dictionary)
+        return pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0
+    if types.is_struct(column.type):
+        return sum(map(_unpacked, column.flatten()))
+    if types.is_list(column.type) or types.is_large_list(column.type):
+        return column.nbytes + _unpacked(column.flatten())
+    return int(column.nbytes)
+
+
+def _is_of(leaf: str, columns: Sequence[str]) -> bool:
+    """Say whether a column of the file ("img.bytes", "label") is one of `columns` or a part of one."""
+    return any(leaf == column or leaf.startswith(f"{column}.") for column in columns)
+
+
+def _is_text(kind: Any) -> bool:
+    return str(kind) in ("string", "large_string", "binary", "large_binary")
+
+
 @contextmanager
-def parquet_file(path: Path) -> Iterator[Any]:
-    """Open a Parquet file.
+def parquet_file(path: Path, **options: Any) -> Iterator[Any]:
+    """Open a Parquet file; `options` are pyarrow's.
 
     Raises:
         UserError: pyarrow is not installed, or the file is damaged.
@@ -48,13 +104,14 @@ def parquet_file(path: Path) -> Iterator[Any]:
         import pyarrow.parquet
     except ImportError:
         raise UserError(PARQUET_HINT) from None
+    require_regular(path)
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, **options) as file:
             yield file
     except UserError:
         raise
     except Exception as error:  # a broken file raises anything: ArrowException, OSError, UnicodeDecodeError, ...
-        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
+        raise UserError(f"{path} is not a readable Parquet file: {error or type(error).__name__}") from error
 
 
 def missing_column(path: Path, column: str, columns: Iterable[str]) -> str:

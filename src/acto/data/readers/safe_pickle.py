@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from acto.core.errors import UserError
+from acto.core.files import require_regular
 
 _MAX_PICKLE_BYTES = 2**28
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -131,6 +132,7 @@ def load_torch_arrays(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file holds anything else (torch tensors too) or is broken.
     """
+    require_regular(path)
     try:
         with path.open("rb") as stream:
             if zipfile.is_zipfile(stream):

@@ -8,6 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from acto.core.errors import UserError
+from acto.core.files import require_regular
+
+_LOOKED_AT = 2**24
+"""Bytes of a large file that have to be text before the others are read."""
 
 
 def read_text(path: Path, *, what: str = "") -> str:
@@ -21,8 +25,13 @@ def read_text(path: Path, *, what: str = "") -> str:
         UserError: it cannot be read, or is not UTF-8; the message names the line.
     """
     name = f"{what} {path}" if what else str(path)
+    require_regular(path)
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            # A sparse file of terabytes takes no disk, and is full of NUL characters.
+            if b"\0" in (start := stream.read(_LOOKED_AT)) and len(start) == _LOOKED_AT:
+                raise UserError(f"{name} holds a NUL character: it is no text")
+            content = start + stream.read()
     except OSError as error:
         raise UserError(f"{name} cannot be read: {error.strerror or error}") from None
     try:
