@@ -181,7 +181,7 @@ def test_names_that_are_no_utf_8_come_back_from_cleanlab(tmp_path: Path):
     assert told(import_decisions(tmp_path / "back.csv", report, format="cleanlab")) == {
         "x\\udcff.png": ("accept", "dog")
     }
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="a directory, not a file"):
         import_decisions(tmp_path, report, format="cleanlab")
 
 

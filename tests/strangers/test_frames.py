@@ -41,7 +41,9 @@ def manifest(folder: Path, **columns: Any) -> pd.DataFrame:
     """Pictures, and a table m.csv of them with path, label and these columns."""
     frame = pd.DataFrame({"path": [f"{k}.png" for k in range(COUNT)], "label": list("xyz") * 16}).assign(**columns)
     for k, name in enumerate(frame["path"]):
-        Image.new("RGB", (8, 8), (k, 2 * k, 0)).save(folder / name)
+        picture = Image.linear_gradient("L").resize((8, 8)).convert("RGB")
+        picture.putpixel((0, 0), (k, 2 * k, 0))
+        picture.save(folder / name)
     frame.to_csv(folder / "m.csv", index=False)
     return frame
 
@@ -204,7 +206,7 @@ def test_tables_of_other_libraries() -> None:
         (frame_of(label=[0, 1, 2] * 16), pd.Series([0, 1, 2] * 16), "column 'label' is a copy of the labels"),
         (frame_of(id=range(COUNT))[["id", "label"]], "label", "no column beside the labels; column 'id' names"),
         (frame_of()[list("abcd")], frame_of()["label"].sample(frac=1), "labels.reindex.*labels.to_numpy"),
-        (frame_of()[list("abcd")], frame_of()[["label", "a"]], "a data frame of 2 columns: pass one of them"),
+        (frame_of()[list("abcd")], frame_of()[["label", "a"]], "they look like 2 annotators"),
         (frame_of(id=[[1, 2]] * COUNT), "label", "column 'id' is object, no number"),
     ],
 )  # fmt: skip

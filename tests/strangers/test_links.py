@@ -113,7 +113,7 @@ def test_a_draft_that_leads_elsewhere(name: str, hard: bool, run: Path, victim: 
         folder.add_metrics(1, {"loss": 1.0, "new": 2.0})
         folder.save_samples({"id": ["a", "b", "c"]})
         folder.set_status("finished", epoch=1)
-        folder._write_config(CONFIG)
+        folder.write_config(CONFIG)
     assert victim.read_text() == TEXT and not list(run.glob(".*.draft"))
     assert read_run(run).samples()["id"] == ["a", "b", "c"] and [row["epoch"] for row in read_run(run).metrics] == [
         0,

@@ -97,7 +97,7 @@ def test_a_bar_draws_but_names_do_not(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.right
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", "shift_jis"])
 def test_a_narrow_output_shows_codes(encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = pictures(tmp_path / "data", "猫", os.fsdecode(b"caf\xe9"), "ant", each=2)
+    root = pictures(tmp_path / "data", "猫", os.fsdecode(b"caf\xe9"), "ant", each=8)
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, errors="strict"))
     assert main(["data", "check", str(root)]) == 0

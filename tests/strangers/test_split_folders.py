@@ -23,8 +23,9 @@ def fill(root: Path, *folders: str, count: int = 3) -> Path:
     for folder in folders:
         (root / folder).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            colour = (fill.made % 256, fill.made // 256, i)
-            Image.new("RGB", (8, 8), colour).save(root / folder / f"{i}.png")
+            picture = Image.linear_gradient("L").resize((8, 8)).convert("RGB")
+            picture.putpixel((0, 0), (fill.made % 256, fill.made // 256, i))
+            picture.save(root / folder / f"{i}.png")
             fill.made += 1
     return root
 

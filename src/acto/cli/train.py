@@ -110,7 +110,7 @@ def resume(path: str, run: Run, launch: Launch) -> int:
     distributed.start(resolve_device(run.device))
     record = read_run(path)
     # Data that moved are looked at before their place is written down.
-    as_begun = replace(run, data=replace(run.data, source=record.config["data"]["source"]))
+    as_begun = replace(run, data=replace(run.data, source=record.config.get("data", {}).get("source", run.data.source)))
     with (
         _first_only(lambda: RunFolder.open(path, config=as_begun.to_dict(), may_differ=MAY_DIFFER)) as folder,
         Reporter(silent=distributed.rank() > 0) as reporter,

@@ -128,10 +128,12 @@ class View:
 def _epoch(item: Item) -> str:
     epochs = item.job.run.protocol.epochs
     try:
-        done = (read_json(item.place.folder / "status.json", STATUS) or {}).get("epoch")
-        return f"{0 if done is None else done + 1}/{epochs}"
+        status = read_json(item.place.folder / "status.json", STATUS)
     except RunError:
+        status = None
+    if status is None:
         return f"-/{epochs}"
+    return f"{0 if status['epoch'] is None else status['epoch'] + 1}/{epochs}"
 
 
 def plan_lines(items: Sequence[Item]) -> Iterator[str]:

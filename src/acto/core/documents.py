@@ -129,7 +129,7 @@ def read_content(path: Path | str, *, error: type[Exception] = UserError, most_b
         with open(path, "rb", opener=open_regular) as file:
             if (size := os.fstat(file.fileno()).st_size) > most_bytes:
                 raise error(f"cannot read {path}: it has {size:,} bytes, more than the {most_bytes:,} allowed")
-            return file.read(most_bytes)
+            return file.read(size)
     except FileNotFoundError:
         raise
     except OSError as failed:

@@ -141,7 +141,7 @@ def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> Gat
     data, labels = as_pandas(data), as_pandas(labels)
     if is_frame(labels):
         if len(labels.columns) != 1:
-            raise UserError(f"labels are a data frame of {len(labels.columns)} columns: pass one of them")
+            check_one_each(labels)
         labels = labels.iloc[:, 0]
     if is_frame(data):
         gathered = _from_frame(data, labels, columns)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ import numpy as np
 from acto.core import documents
 from acto.core.documents import as_record
 from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, open_regular, require_regular, sha256_of
+from acto.core.files import disk_errors, open_regular, sha256_of
 from acto.core.locks import is_locked
 from acto.core.sample_csv import read_sample_csv
 from acto.run_folder.checkpoints import Checkpoint, FileCheck, check_checkpoints, newest_checkpoint
@@ -189,10 +188,6 @@ def require_run(path: Path) -> None:
     """Raise UserError if `path` is no run's folder."""
     if not (path / MARK).is_file():
         raise UserError(f"{path} is no run's folder")
-    with disk_errors(f"read {path}"), os.scandir(path) as entries:
-        for entry in entries:
-            if not entry.is_dir():  # a run writes no pipe: one that lies there would be waited for
-                require_regular(entry.path)
 
 
 def _check_file(path: Path, entry: Mapping[str, str]) -> FileCheck:
