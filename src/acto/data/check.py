@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from acto.core.errors import UserError
+from acto.core.text import counted
 from acto.data.for_prediction import NewData, read_new
 from acto.data.pictures.contrast import contrast_notes
 from acto.data.pictures.files import BadImage, PictureFacts, inspect_all
@@ -104,7 +105,7 @@ def check_data(spec: DataSpec, *, data_root: str | Path | None = None, workers: 
     problems = tuple(problem for split in splits for problem in _problems(splits[split], facts[split]))
     if problems and spec.on_bad_image != "drop":
         refusals.append(
-            f"{len(problems)} pictures cannot be used: --on-bad-image drop leaves them out, or replace them"
+            f"{counted(len(problems), 'picture')} cannot be used: --on-bad-image drop leaves them out, or replace them"
         )
     if raw.class_names:
         refusals += _refusals_of_split(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from acto.core.errors import UserError, closest
+from acto.core.text import counted
 from acto.data.label_columns import Column, Labels, is_number, is_whole, whole_number
 
 UNKNOWN = -1
@@ -256,7 +257,9 @@ def look_alikes(names: Sequence[str]) -> tuple[str, ...]:
     if not alike:
         return ()
     shown = "; ".join(", ".join(map(ascii, group[:_SHOWN])) for group in alike[:_SHOWN])
-    return (f"{len(alike)} groups of classes have names that look alike, and are classes of their own: {shown}",)
+    have = "has" if len(alike) == 1 else "have"
+    groups_of = f"{counted(len(alike), 'group')} of classes {have} names that look alike"
+    return (f"{groups_of}, and are classes of their own: {shown}",)
 
 
 def _places(names: Sequence[str], classes: Sequence[str]) -> Labels:
