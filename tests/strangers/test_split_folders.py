@@ -327,7 +327,7 @@ def test_data_check_lists_all_problems_of_a_folder_at_once(tmp_path: Path, capsy
         "3. ",
         "classes that",
         "'cow'. Rename",
-        "4. 1 pictures cannot be used: --on-bad-image drop leaves them out",
+        "4. 1 picture cannot be used: --on-bad-image drop leaves them out",
         "train/cat/0.png: the file is empty (0 bytes)",
         "names that look alike",
         "across training and test set: 1",
