@@ -26,6 +26,7 @@ from acto.core import locks, waiting
 from acto.core.errors import UserError
 from acto.core.locks import FolderLock, is_locked
 from acto.core.signals import STOPPING, on_signals
+from acto.core.terminal import Screen
 from acto.core.waiting import Stalled, in_threads
 from acto.data.loading.decode_workers import Request, Workers
 from acto.data.views.spec import ViewSpec
@@ -129,6 +130,32 @@ def test_what_is_printed_for_its_own_sake_fails_with_code_1(stream: str, said: s
 
 
 @pytest.mark.right
+def test_a_descriptor_without_a_reader_leads_to_nowhere(opened: list[TextIO]) -> None:
+    opened.append(os.fdopen(pipe_without_a_reader(), "w"))
+    screen = Screen(opened[-1], lasting=True)
+    screen.write("lost")
+    screen.flush()
+    assert os.write(opened[-1].fileno(), b"of another") == 10  # a child process that has it gets no SIGPIPE
+
+
+@pytest.mark.right
+def test_a_full_pipe_is_written_to_again_when_there_is_room(opened: list[TextIO]) -> None:
+    ours, theirs = os.pipe()
+    for end in (ours, theirs):
+        os.set_blocking(end, False)
+    opened.append(os.fdopen(theirs, "w"))
+    screen = Screen(opened[-1], lasting=True)
+    for _ in range(2000):
+        screen.write("." * 100)
+        screen.flush()
+    while b"later" not in (came := os.read(ours, 65536)):
+        screen.write("later")
+        screen.flush()
+    assert came.endswith(b"later")
+    os.close(ours)
+
+
+@pytest.mark.right
 def test_a_hangup_that_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
@@ -151,9 +178,13 @@ def test_a_hangup_that_is_ignored_stays_so() -> None:
     ],
 )
 def test_every_signal_has_a_message(number: int, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert guarded(lambda: os.kill(os.getpid(), number) or 0) == 128 + number
+    before = signal.signal(number, signal.SIG_DFL)  # a shell's & and nohup have the tests ignore some
+    try:
+        assert guarded(lambda: os.kill(os.getpid(), number) or 0) == 128 + number
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert capsys.readouterr().err == f"stopped by {name}\n"
-    assert signal.getsignal(number) is signal.SIG_DFL
     assert last_words(tmp_path, start=0, exit_code=-number) == f"killed by {name}"
 
 
