@@ -18,9 +18,10 @@ import acto
 from acto.cli import main
 from acto.core.errors import UserError
 from acto.data.samples import Dataset, Samples
+from acto.run_folder.reading import last_checkpoint
 from acto.runs import same_data
 from acto.runs.events import EpochDone, Event
-from acto.runs.same_data import checks_of, digest_of
+from acto.runs.same_data import checks_of, digest_of, refuse_foreign_checkpoint
 
 pytestmark = pytest.mark.kind("resume with other data")
 
@@ -234,6 +235,16 @@ def test_where_a_run_works_may_be_edited_by_hand(begun: Begun) -> None:
     assert begun.go_on()[0] == 0
 
 
+@pytest.mark.right
+@pytest.mark.parametrize("place", ["device", "step", "workers", "data.root", "data.source", "data.cache"])
+def test_a_checkpoint_from_another_place(begun: Begun, place: str) -> None:
+    checkpoint = last_checkpoint(begun.run)
+    assert checkpoint is not None and checkpoint.run is not None
+    config = json.loads(json.dumps(checkpoint.run["config"]))
+    (config["data"] if "." in place else config)[place.rpartition(".")[2]] = "elsewhere"
+    refuse_foreign_checkpoint(checkpoint, config=config, digest=checkpoint.run["data"], folder=begun.run)
+
+
 @pytest.mark.refused
 @pytest.mark.parametrize(
     ("flags", "words"),
@@ -419,6 +430,7 @@ def test_a_picture_replaced_by_another_of_its_size(files: Begun, name: str) -> N
 def test_pictures_are_looked_at_here_and_there(files: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many files some, spread over all of them; of each its size, its beginning and its end."""
     paths = sorted(files.data.rglob("*.bmp"))
+    assert same_data.MOST_FILES >= 500 and same_data.ENDS >= 4096
     monkeypatch.setattr(same_data, "MOST_FILES", 3)
     monkeypatch.setattr(same_data, "ENDS", 100)
 
