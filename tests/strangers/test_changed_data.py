@@ -185,6 +185,14 @@ def test_a_finished_run_learns_where_its_data_are(begun: Begun) -> None:
 
 
 @pytest.mark.refused
+def test_a_finished_run_does_not_learn_of_other_data(begun: Begun) -> None:
+    assert begun.go_on()[0] == 0
+    other = begun.run.parent / "other.npz"
+    np.savez(other, **arrays(seed=1))
+    assert "another content" in begun.refused("--data", str(other))
+
+
+@pytest.mark.refused
 def test_moved_and_changed_data_are_not_recorded(begun: Begun) -> None:
     other = begun.run.parent / "other.npz"
     np.savez(other, **arrays(seed=1))
@@ -197,6 +205,8 @@ def test_an_audit_of_changed_data(begun: Begun) -> None:
     np.savez(begun.data, **{**arrays(), "x": arrays()["x"] * 2})
     assert main(["audit", str(begun.run)]) == 2
     assert "another content" in begun.capsys.readouterr().err
+    with pytest.raises(UserError, match="another content"):
+        acto.audit_run(begun.run)
 
 
 @pytest.mark.refused

@@ -25,7 +25,7 @@ from acto.compare.sweep_launchers import last_words
 from acto.core import locks, waiting
 from acto.core.errors import UserError
 from acto.core.locks import FolderLock, is_locked
-from acto.core.signals import STOPPING, on_signals
+from acto.core.signals import STOPPING, on_signals, spared_children
 from acto.core.terminal import Screen
 from acto.core.waiting import Stalled, in_threads
 from acto.data.loading.decode_workers import Request, Workers
@@ -226,6 +226,30 @@ def test_the_inner_of_two_blocks_takes_a_signal() -> None:
     finally:
         signal.signal(signal.SIGHUP, before)
     assert took == ["inner", "outer", "theirs"]
+
+
+@pytest.mark.right
+def test_children_are_spared_all_but_sigterm_and_the_parent_nothing() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with spared_children():
+        inside = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert set(STOPPING) - {signal.SIGTERM} <= inside and signal.SIGTERM not in inside
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+@pytest.mark.right
+def test_another_thread_than_the_main_one_handles_no_signals() -> None:
+    done: list[object] = []
+
+    def serve() -> None:
+        with on_signals(STOPPING, stop):
+            done.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    thread.join()
+    assert done == [before]
 
 
 class Stop(Exception):
