@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,11 @@ from PIL import Image
 import acto
 from acto.cli import main
 from acto.core.errors import UserError
-from acto.data.samples import Dataset
+from acto.data.samples import Dataset, Samples
+from acto.run_folder.reading import last_checkpoint
+from acto.runs import same_data
 from acto.runs.events import EpochDone, Event
+from acto.runs.same_data import checks_of, digest_of, refuse_foreign_checkpoint
 
 pytestmark = pytest.mark.kind("resume with other data")
 
@@ -182,6 +185,14 @@ def test_a_finished_run_learns_where_its_data_are(begun: Begun) -> None:
 
 
 @pytest.mark.refused
+def test_a_finished_run_does_not_learn_of_other_data(begun: Begun) -> None:
+    assert begun.go_on()[0] == 0
+    other = begun.run.parent / "other.npz"
+    np.savez(other, **arrays(seed=1))
+    assert "another content" in begun.refused("--data", str(other))
+
+
+@pytest.mark.refused
 def test_moved_and_changed_data_are_not_recorded(begun: Begun) -> None:
     other = begun.run.parent / "other.npz"
     np.savez(other, **arrays(seed=1))
@@ -194,6 +205,8 @@ def test_an_audit_of_changed_data(begun: Begun) -> None:
     np.savez(begun.data, **{**arrays(), "x": arrays()["x"] * 2})
     assert main(["audit", str(begun.run)]) == 2
     assert "another content" in begun.capsys.readouterr().err
+    with pytest.raises(UserError, match="another content"):
+        acto.audit_run(begun.run)
 
 
 @pytest.mark.refused
@@ -232,6 +245,16 @@ def test_where_a_run_works_may_be_edited_by_hand(begun: Begun) -> None:
     assert begun.go_on()[0] == 0
 
 
+@pytest.mark.right
+@pytest.mark.parametrize("place", ["device", "step", "workers", "data.root", "data.source", "data.cache"])
+def test_a_checkpoint_from_another_place(begun: Begun, place: str) -> None:
+    checkpoint = last_checkpoint(begun.run)
+    assert checkpoint is not None and checkpoint.run is not None
+    config = json.loads(json.dumps(checkpoint.run["config"]))
+    (config["data"] if "." in place else config)[place.rpartition(".")[2]] = "elsewhere"
+    refuse_foreign_checkpoint(checkpoint, config=config, digest=checkpoint.run["data"], folder=begun.run)
+
+
 @pytest.mark.refused
 @pytest.mark.parametrize(
     ("flags", "words"),
@@ -257,6 +280,22 @@ def test_a_run_without_checksums_says_so(
     assert main(["train", "--resume", "interrupted", "--no-report"]) == 0
     assert capsys.readouterr().err.count("content cannot be compared") == 1
     assert (tmp_path / "interrupted" / "data_checks.npy").is_file()
+
+
+@pytest.mark.refused
+def test_without_checksums_the_labels_are_compared(begun: Begun) -> None:
+    (begun.run / "data_checks.npy").unlink()
+    data = arrays()
+    relabelled(data)
+    np.savez(begun.data, **data)
+    assert "1 of 36 training samples, the first '5', have other labels" in begun.refused()
+
+
+@pytest.mark.refused
+def test_damaged_checksums(begun: Begun) -> None:
+    np.save(begun.run / "data_checks.npy", np.zeros(42))
+    code, said = begun.go_on()
+    assert code == 1 and "data_checks.npy is damaged: it holds float64 of shape (42,)" in said
 
 
 # acto.fit
@@ -295,6 +334,63 @@ def test_a_report_on_other_data(tmp_path: Path) -> None:
     held.train.features[0] += 1
     with pytest.raises(UserError, match=r"1 of .* another content"):
         acto.audit_run(tmp_path / "run", dataset=held)
+
+
+def part(samples: Samples, *rows: int, **others: object) -> Samples:
+    """These rows of features, with other facts in the place of theirs."""
+    assert samples.features is not None
+    chosen = np.array(rows)
+    ids = tuple(samples.ids[row] for row in rows)
+    return replace(
+        samples, ids=ids, labels=samples.labels[chosen], features=samples.features[chosen], true_labels=None, **others
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> acto.Fitted:
+    return fit(arrays()["x"], tmp_path_factory.mktemp("fitted") / "run")
+
+
+@pytest.mark.refused
+def test_other_ids_order_and_classes(fitted: acto.Fitted) -> None:
+    data: Dataset = fitted.dataset
+    train, test = data.train, data.test
+    rows = list(range(len(train)))
+    others: dict[str, Dataset] = {
+        f"1 of {len(train)} training samples, the first 'x', have other ids": replace(
+            data, train=replace(train, ids=("x", *train.ids[1:]))
+        ),
+        "have another place in the order": replace(data, train=part(train, 1, 0, *rows[2:])),
+        "the order of the classes": replace(data, class_names=data.class_names[::-1]),
+        f"there were {len(test)} test samples, now {len(test) - 1}": replace(
+            data, test=part(test, *range(len(test) - 1))
+        ),
+    }
+    for words, other in others.items():
+        with pytest.raises(UserError, match=words):
+            acto.audit_run(fitted.folder, dataset=other)
+
+
+@pytest.mark.refused
+def test_a_digest_of_everything(fitted: acto.Fitted) -> None:
+    """A checkpoint holds one number for all that the table of checksums says of each sample."""
+    names, checks = fitted.dataset.class_names, checks_of(fitted.dataset)
+    digest = digest_of(checks, names)
+    assert digest_of(checks, names[::-1]) != digest
+    for name, matters in (("id", True), ("label", True), ("content", True), ("time", False)):
+        other = checks.copy()
+        other[name][3] += 1
+        assert (digest_of(other, names) != digest) == matters, name
+
+
+@pytest.mark.refused
+def test_a_shape_counts_as_content(fitted: acto.Fitted) -> None:
+    samples = fitted.dataset.train
+    whole = np.arange(96, dtype=np.uint8)
+    tall, wide = (replace(samples, ids=("a",), labels=samples.labels[:1], features=None, true_labels=None,
+                          pixels=whole.reshape(1, *shape, 3)) for shape in ((8, 4), (4, 8)))  # fmt: skip
+    first, second = (checks_of(replace(fitted.dataset, train=each))["content"][0] for each in (tall, wide))
+    assert first != second
 
 
 # Picture files
@@ -338,6 +434,35 @@ def test_a_picture_replaced_by_another_of_its_size(files: Begun, name: str) -> N
     path.write_bytes(bytes_before[:-9] + bytes(9))
     said = files.refused()
     assert "1 of" in said and f"birch/{name}" in said and "another content" in said
+
+
+@pytest.mark.refused
+def test_pictures_are_looked_at_here_and_there(files: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many files some, spread over all of them; of each its size, its beginning and its end."""
+    paths = sorted(files.data.rglob("*.bmp"))
+    assert same_data.MOST_FILES >= 500 and same_data.ENDS >= 4096
+    monkeypatch.setattr(same_data, "MOST_FILES", 3)
+    monkeypatch.setattr(same_data, "ENDS", 100)
+
+    def seen(path: Path, at: int, *, longer: int = 0) -> bool:
+        """Whether another byte at this place is noticed."""
+        before, _ = same_data._of_files(tuple(paths))
+        content = path.read_bytes()
+        changed = bytearray(content + bytes(longer))
+        changed[at] ^= 1
+        path.write_bytes(changed)
+        after, _ = same_data._of_files(tuple(paths))
+        path.write_bytes(content)
+        return before != after
+
+    assert [seen(paths[place], 60) for place in (0, 1, 8, 16, 17)] == [True, False, True, False, True]
+    assert seen(paths[17], -3) and not seen(paths[17], 5000) and seen(paths[1], 5000, longer=1)
+
+
+@pytest.mark.refused
+def test_a_picture_that_is_gone(files: Begun) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*gone\.bmp: No such file"):
+        same_data._of_files((files.data / "gone.bmp",))
 
 
 @pytest.mark.right

@@ -188,6 +188,21 @@ def test_a_table_runs_nothing_whatever_cuts_it(kind: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.right
+def test_every_sign_behind_every_cut_and_gap_is_disarmed() -> None:
+    gaps = '\x01\x0b\x1f "\x7f\x85\xa0\xad\u034f\u061c\u1680\u180e\u2003\u200b\u200f'
+    gaps += "\u2028\u202e\u2060\u3000\u3164\ufe0f\ufeff\udcff"
+    assert [disarmed(f"{start}x") for start in "\t\r\n"] == ["'\tx", "'\rx", "'\nx"]
+    assert sample_csv({"id": ["a\nb", "c"]})[0] == b'id\n"a\nb"\nc\n'
+    for start in ("", "a;", "a|", "a\t", "a\r", "a\n", "a,"):
+        for gap in ("", *gaps):
+            for sign in "=+-@＝＋－＠﹦﹢﹣﹫−":
+                text, safe = f"{start}{gap}{sign}1", f"{start}'{gap}{sign}1"
+                assert disarmed(text) == safe and rearmed(safe) == text, ascii(text)
+                table, _ = sample_csv({"id": ["first", text]})
+                assert safe in table.decode("utf-8", "surrogateescape").replace('""', '"'), ascii(text)
+
+
+@pytest.mark.right
 def test_tables_of_earlier_versions_are_read(tmp_path: Path) -> None:
     table = "id\n'=1\n'\ta\n''q\na;'b\nx;=1\n＝1\n it's\n"
     (tmp_path / "table.csv").write_text(table, encoding="utf-8")
@@ -217,3 +232,6 @@ def test_decisions_and_manifests_come_back(tmp_path: Path) -> None:
     listing = read_manifest(tmp_path / "m.csv", DataSpec(source="m.csv")).train
     assert [path.name for path in listing.paths] == ["x;=1.png", "=2.png", "a|-3.png"]
     assert listing.labels == ("a;=1", "b", "b") and listing.ids == ("1;=1", "2", "3")
+    (tmp_path / "theirs.csv").write_text("path,label\n'=3.png,'=1\nb.png,b\n")  # of another program, which means it
+    listing = read_manifest(tmp_path / "theirs.csv", DataSpec(source="theirs.csv")).train
+    assert listing.ids == ("'=3.png", "b.png") and listing.labels == ("'=1", "b")

@@ -19,6 +19,7 @@ import acto
 from acto.cli import main
 from acto.cli.doctor import doctor
 from acto.compare.finished_runs import read_records
+from acto.core import documents
 from acto.core.errors import RunError, UserError
 from acto.runs.run import Run
 
@@ -228,6 +229,19 @@ def test_a_row_of_metrics_that_is_no_number(runs: Path, loud: None, row: str) ->
 def test_settings_that_are_no_settings(runs: Path, loud: None, text: str) -> None:
     (runs / "settings.yaml").write_text(text)
     assert "settings.yaml" in said(["train", "--config", "settings.yaml"]) or text == "1: 2"
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("read", [documents.read_json, documents.read_yaml])
+def test_depth_and_size_are_bounded(tmp_path: Path, read: Callable[..., Any]) -> None:
+    file = tmp_path / "file"
+    file.write_text("[" * 60 + "]" * 60)
+    read(file)
+    file.write_text("[" * 70 + "]" * 70)  # Python itself gives up at a thousand
+    with pytest.raises(UserError, match=r"file: its parts lie more than 64 deep"):
+        read(file)
+    with pytest.raises(UserError, match=r"file: it has 140 bytes, more than the 139 allowed"):
+        read(file, most_bytes=139)
 
 
 @pytest.mark.right

@@ -25,7 +25,8 @@ from acto.compare.sweep_launchers import last_words
 from acto.core import locks, waiting
 from acto.core.errors import UserError
 from acto.core.locks import FolderLock, is_locked
-from acto.core.signals import STOPPING, on_signals
+from acto.core.signals import STOPPING, on_signals, spared_children
+from acto.core.terminal import Screen
 from acto.core.waiting import Stalled, in_threads
 from acto.data.loading.decode_workers import Request, Workers
 from acto.data.views.spec import ViewSpec
@@ -106,7 +107,8 @@ with screens(lasting=True):
     number = os.open(sys.argv[1], os.O_WRONLY)
     os.system("echo said by another >&2")
     os.write(number, b"whole")
-sys.exit(7 if number > 2 else 8)
+    children = os.system("[ -e /proc/self/fd/0 ] && [ -e /proc/self/fd/2 ]") == 0
+sys.exit(7 if number > 2 and children else 8)
 """
 
 
@@ -126,6 +128,34 @@ def test_what_is_printed_for_its_own_sake_fails_with_code_1(stream: str, said: s
     done = subprocess.run([sys.executable, "-c", code], stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(output)
     assert done.returncode == 1 and said in done.stderr and bool(said) == bool(done.stderr)
+
+
+@pytest.mark.right
+def test_a_descriptor_without_a_reader_leads_to_nowhere(opened: list[TextIO]) -> None:
+    opened.append(os.fdopen(pipe_without_a_reader(), "w"))
+    screen = Screen(opened[-1], lasting=True)
+    screen.write("lost")
+    screen.flush()
+    assert os.write(opened[-1].fileno(), b"of another") == 10  # a child process that has it gets no SIGPIPE
+
+
+@pytest.mark.right
+def test_a_full_pipe_is_written_to_again_when_there_is_room(opened: list[TextIO]) -> None:
+    ours, theirs = os.pipe()
+    for end in (ours, theirs):
+        os.set_blocking(end, False)
+    opened.append(os.fdopen(theirs, "w"))
+    screen = Screen(opened[-1], lasting=True)
+    for _ in range(2000):
+        screen.write("." * 100)
+        screen.flush()
+    came = os.read(ours, 65536)
+    for _ in range(10):
+        screen.write("later")
+        screen.flush()
+        came += os.read(ours, 65536)
+    assert came.endswith(b"later" * 9)  # of the rest only what the buffer holds is kept
+    os.close(ours)
 
 
 @pytest.mark.right
@@ -151,9 +181,13 @@ def test_a_hangup_that_is_ignored_stays_so() -> None:
     ],
 )
 def test_every_signal_has_a_message(number: int, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert guarded(lambda: os.kill(os.getpid(), number) or 0) == 128 + number
+    before = signal.signal(number, signal.SIG_DFL)  # a shell's & and nohup have the tests ignore some
+    try:
+        assert guarded(lambda: os.kill(os.getpid(), number) or 0) == 128 + number
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert capsys.readouterr().err == f"stopped by {name}\n"
-    assert signal.getsignal(number) is signal.SIG_DFL
     assert last_words(tmp_path, start=0, exit_code=-number) == f"killed by {name}"
 
 
@@ -175,6 +209,47 @@ def test_a_closing_terminal_hangs_up_more_than_once(tmp_path: Path, monkeypatch:
     assert main([*TINY, "--out", str(tmp_path / "run")]) == 128 + signal.SIGHUP
     status = read_run(tmp_path / "run").status
     assert (status["state"], status["message"], status["epoch"]) == ("interrupted", "stopped by SIGHUP", 0)
+
+
+@pytest.mark.right
+def test_the_inner_of_two_blocks_takes_a_signal() -> None:
+    took: list[str] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with on_signals([signal.SIGHUP], lambda *_: took.append("outer")):
+            with on_signals([signal.SIGHUP], lambda *_: took.append("inner")):
+                os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGHUP)
+        signal.signal(signal.SIGHUP, lambda *_: took.append("theirs"))
+        with on_signals([signal.SIGHUP], lambda *_: took.append("outer")):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert took == ["inner", "outer", "theirs"]
+
+
+@pytest.mark.right
+def test_children_are_spared_all_but_sigterm_and_the_parent_nothing() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with spared_children():
+        inside = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert set(STOPPING) - {signal.SIGTERM} <= inside and signal.SIGTERM not in inside
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+@pytest.mark.right
+def test_another_thread_than_the_main_one_handles_no_signals() -> None:
+    done: list[object] = []
+
+    def serve() -> None:
+        with on_signals(STOPPING, stop):
+            done.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    thread.join()
+    assert done == [before]
 
 
 class Stop(Exception):
