@@ -433,3 +433,4 @@ def test_what_apply_writes_has_the_same_classes(names: list[str], form: str, tmp
     after = load_data(DataSpec(source=str(copy.path)))
     assert after.class_names == before.class_names and after.train.noise_rate == before.train.noise_rate
     assert everything(after) == everything(before)
+    assert after.test_labels_are_given, "held out of noisy data, as the manifest's split says"

@@ -22,6 +22,7 @@ from acto.core.errors import UserError
 from acto.data.for_prediction import read_new
 from acto.data.views.spec import ViewSpec
 from acto.fitting import Fitted
+from acto.inference.predictions import predictions
 from acto.nets.build import build_net
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
@@ -117,6 +118,8 @@ def test_bad_pictures_stop_the_work_if_asked(run: Path, capsys: pytest.CaptureFi
     assert "2 of 5 cannot be used: empty.png (the file is empty (0 bytes)); text.png (not a picture" in said
     _, said = predicted(capsys, "new", "--on-bad-image", "leave", code=2)
     assert "unknown on_bad_image 'leave'" in said and "drop, error, keep" in said
+    with pytest.raises(UserError, match="unknown on_bad_image 'leave'"):
+        predictions(load_model("run"), read_new("new"), on_bad_image="leave")
 
 
 @pytest.mark.refused
