@@ -216,6 +216,9 @@ def test_splits_inside_classes_and_like_folders_inside_classes_are_noted(tmp_pat
     }.items():
         fill(tmp_path / name, *(f"{label}/{folder}" for label in ("cat", "dog") for folder in folders))
         assert not any("splits in them" in text for text in loaded(tmp_path / name).notes), name
+    fill(tmp_path / "classes", "train", "test", "val")
+    notes = loaded(tmp_path / "classes", classes=("train", "test", "val")).notes
+    assert not any("splits in them" in text for text in notes)
     fill(tmp_path / "by site", "north/a", "north/b", "south/a", "south/b")
     assert (
         "all classes (north, south) have folders of the same names in them (a, b)"
