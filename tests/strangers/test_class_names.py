@@ -369,6 +369,7 @@ def test_a_test_folder_that_lacks_a_class(tmp_path: Path) -> None:
 def test_numbers_of_a_dataset_count_its_classes(train: Any, expected: list[str]) -> None:
     test = Pairs([1, 0, 1], classes=["0", "1"])
     data = as_dataset(train, test=test)
+    assert data.class_names == tuple(expected)
     assert named(data) == expected * 6 and named(data, "test") == ["1", "0", "1"]
 
 
