@@ -280,6 +280,7 @@ def test_one_number_in_two_ways_beside_a_name_is_noted(
     assert main(["data", "check", str(path)]) == 0
     first, second = sorted(["1", other])
     assert f"look alike, and are classes of their own: '{first}', '{second}'" in capsys.readouterr().out
+    assert f"'{first}', '{second}'" in " ".join(npz(tmp_path, y=np.array(["1", other, "cat"] * 6)).notes)
     assert f"'{first}', '{second}'" in " ".join(as_dataset(X, ["1", other, "cat"] * 6).notes)
 
 
