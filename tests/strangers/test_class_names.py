@@ -280,6 +280,7 @@ def test_one_number_in_two_ways_beside_a_name_is_noted(
     assert main(["data", "check", str(path)]) == 0
     first, second = sorted(["1", other])
     assert f"look alike, and are classes of their own: '{first}', '{second}'" in capsys.readouterr().out
+    assert f"'{first}', '{second}'" in " ".join(npz(tmp_path, y=np.array(["1", other, "cat"] * 6)).notes)
     assert f"'{first}', '{second}'" in " ".join(as_dataset(X, ["1", other, "cat"] * 6).notes)
 
 
@@ -369,6 +370,7 @@ def test_a_test_folder_that_lacks_a_class(tmp_path: Path) -> None:
 def test_numbers_of_a_dataset_count_its_classes(train: Any, expected: list[str]) -> None:
     test = Pairs([1, 0, 1], classes=["0", "1"])
     data = as_dataset(train, test=test)
+    assert data.class_names == tuple(expected)
     assert named(data) == expected * 6 and named(data, "test") == ["1", "0", "1"]
 
 
@@ -433,3 +435,4 @@ def test_what_apply_writes_has_the_same_classes(names: list[str], form: str, tmp
     after = load_data(DataSpec(source=str(copy.path)))
     assert after.class_names == before.class_names and after.train.noise_rate == before.train.noise_rate
     assert everything(after) == everything(before)
+    assert after.test_labels_are_given, "held out of noisy data, as the manifest's split says"

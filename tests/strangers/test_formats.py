@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from acto.cli import main
 from acto.core.errors import UserError
 from acto.data.for_prediction import read_new
+from acto.data.pictures import kinds
 from acto.data.pictures.files import BadImage, decode_rgb
-from acto.data.pictures.kinds import FORMATS, SUFFIXES
+from acto.data.pictures.kinds import FORMATS, SUFFIXES, UNREAD
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
 
@@ -139,3 +141,14 @@ def test_a_manifest_of_such_files(tmp_path: Path):
 def test_every_suffix_that_is_read_has_a_decoder():
     assert {".jpg", ".png", ".webp", ".tif", ".gif", ".bmp"} <= SUFFIXES
     assert (".avif" in SUFFIXES) == ("AVIF" in FORMATS) and (".jp2" in SUFFIXES) == ("JPEG2000" in FORMATS)
+    extras = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+    built_with = {kind for kind, name in extras.items() if name in features.get_supported()}
+    assert {"JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"} | built_with == set(FORMATS)
+
+
+@pytest.mark.right
+def test_what_pillow_was_built_without_is_named_as_unread(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(features, "check", lambda name: False)
+    without = runpy.run_path(kinds.__file__)
+    assert {".avif", ".jp2", ".webp"} <= without["UNREAD"].keys() and "AVIF" not in without["FORMATS"]
+    assert without["SUFFIXES"].isdisjoint(without["UNREAD"]) and UNREAD.keys().isdisjoint(SUFFIXES)

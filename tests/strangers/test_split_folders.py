@@ -92,6 +92,7 @@ def test_names_of_splits():
 @pytest.mark.right
 def test_three_ways_and_folders_that_are_no_split(tmp_path: Path):
     fill(tmp_path, "Train/c0", "Train/c1", "Test/c0", "Val/c0", "Val/c1", "unlabeled")
+    (tmp_path / "Test" / "c1").mkdir()  # empty, as it may be in a test set
     data = loaded(tmp_path)
     assert parts(data) == (("c0", "c1"), 6, 3, False)
     assert data.notes == (
@@ -208,6 +209,16 @@ def test_splits_inside_classes_and_like_folders_inside_classes_are_noted(tmp_pat
     fill(tmp_path / "by class", "cat/train", "cat/test", "dog/Train", "dog/Test")
     (note, *_) = [text for text in loaded(tmp_path / "by class").notes if "splits in them" in text]
     assert "Test (3), Train (3), test (3), train (3)" in note and "train/CLASS" in note
+    for name, folders in {
+        "one role": ("train", "Train"),
+        "no training": ("test", "val"),
+        "words": ("train_a", "test_a"),
+    }.items():
+        fill(tmp_path / name, *(f"{label}/{folder}" for label in ("cat", "dog") for folder in folders))
+        assert not any("splits in them" in text for text in loaded(tmp_path / name).notes), name
+    fill(tmp_path / "classes", "train", "test", "val")
+    notes = loaded(tmp_path / "classes", classes=("train", "test", "val")).notes
+    assert not any("splits in them" in text for text in notes)
     fill(tmp_path / "by site", "north/a", "north/b", "south/a", "south/b")
     assert (
         "all classes (north, south) have folders of the same names in them (a, b)"
@@ -240,6 +251,9 @@ def test_a_manifest_spells_splits_as_folders_do(tmp_path: Path):
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows, "y.png,a,test_2"]))
     with pytest.raises(UserError, match="row 8 'test_2'"):
         loaded(tmp_path / "list.csv")
+    rows = [f"x/{i}.png,{'ab'[i % 2]},{'HeldOut' if i > 3 else 'train'}" for i in range(6)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    assert parts(loaded(tmp_path / "list.csv")) == (("a", "b"), 4, 2, True)
 
 
 # Leftovers
@@ -290,6 +304,17 @@ def test_a_class_of_nothing_but_leftovers_says_so(tmp_path: Path):
         loaded(tmp_path)
 
 
+@pytest.mark.refused
+def test_an_empty_class_says_what_lies_in_it_and_not_what_lies_in_others(tmp_path: Path):
+    fill(tmp_path, "c0", "c1/@eaDir", "c1")
+    for name in ("c0/a.txt", "c0/a.heic", "c2/b.txt", "c2/c.md", "c2/d.HEIC"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    says = r"class 'c2' is empty: .*\), but 1 pictures of a format .* \(HEIC 1\): save .* PNG, 2 other files\. Put"
+    with pytest.raises(UserError, match=says):
+        loaded(tmp_path)
+
+
 @pytest.mark.right
 def test_a_manifest_that_lists_leftovers_is_noted(tmp_path: Path):
     fill(tmp_path, "c0", "c1", "c0/@eaDir")
@@ -301,6 +326,7 @@ def test_a_manifest_that_lists_leftovers_is_noted(tmp_path: Path):
 @pytest.mark.right
 def test_pictures_in_no_class_are_counted(tmp_path: Path):
     fill(tmp_path, "c0", "c1", ".")
+    (tmp_path / "README.txt").touch()
     assert (
         f"3 pictures lie in {tmp_path} itself, in no class, and are left out, the first: 0.png"
         in loaded(tmp_path).notes
@@ -352,6 +378,7 @@ def test_data_check_lists_all_problems_of_a_manifest_at_once(tmp_path: Path, cap
         loaded(tmp_path / "list.csv")
     code, shown = checked(tmp_path / "list.csv", capsys)
     assert code == 2 and "9 training samples of 2 classes" in shown
+    assert "4 (b) to 5 (a)" in shown, "of a picture's two rows the first counts, which says a"
     for text in (
         "row 12 has 1 cells",
         "row 11: '../y.png' is no path",
@@ -365,7 +392,7 @@ def test_data_check_lists_all_problems_of_a_manifest_at_once(tmp_path: Path, cap
 
 @pytest.mark.refused
 def test_data_check_looks_at_pictures_whose_labels_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    fill(tmp_path, "x", count=4)
+    fill(tmp_path, "x", count=5)
     (tmp_path / "x" / "3.png").write_bytes(b"no picture")
     (tmp_path / "x" / "2.png").write_bytes((tmp_path / "x" / "1.png").read_bytes())
     (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(f"x/{i}.png,{2 * i}" for i in range(4)))
@@ -373,6 +400,21 @@ def test_data_check_looks_at_pictures_whose_labels_cannot_be_read(tmp_path: Path
     assert code == 2 and "4 samples, without labels that can be read" in shown
     for text in ("class 1 has no sample", "x/3.png: not a picture", "train x/1.png (?), train x/2.png (?)"):
         assert text in shown
+    with (tmp_path / "list.csv").open("a") as file:
+        file.write("\nx/4.png,\n")
+    code, shown = checked(tmp_path / "list.csv", capsys)
+    assert code == 2 and "5 samples, without" in shown
+    assert "1 rows have no label, the first: 6" in shown and "class 1 has no sample" in shown
+    with (tmp_path / "list.csv").open("a") as file:
+        file.write("x/0.png,0\n")
+    code, shown = checked(tmp_path / "list.csv", capsys)
+    assert code == 2 and "x/0.png occurs in rows 2, 7" in shown and "class 1 has no sample" in shown
+
+
+@pytest.mark.refused
+def test_data_check_of_nothing(tmp_path: Path):
+    with pytest.raises(UserError, match="has 0 class folders"):
+        check_data(DataSpec(source=str(tmp_path)))
 
 
 @pytest.mark.refused
@@ -390,6 +432,18 @@ def test_data_check_knows_what_the_held_out_part_needs(tmp_path: Path):
     assert refusal.startswith("1 classes have no training sample that can be used: 'c'")
     with pytest.raises(UserError, match="1 of 3 classes have no training sample: 'c'"):
         load_data(spec)
+
+
+@pytest.mark.refused
+def test_data_check_knows_an_empty_test_set(tmp_path: Path):
+    fill(tmp_path, "train/a", "train/b", "test/a", count=2)
+    for i in range(2):
+        (tmp_path / "test" / "a" / f"{i}.png").unlink()
+    report = check_data(DataSpec(source=str(tmp_path)))
+    assert [text.partition(":")[0] for text in report.refusals] == [
+        f"the test set of {tmp_path.name} has no usable sample"
+    ]
+    assert not any("test set has no picture" in note for note in report.notes), "said once"
 
 
 @pytest.mark.refused
