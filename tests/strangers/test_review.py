@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import re
@@ -86,9 +87,21 @@ def test_the_browsers_command_line_has_no_token(
 @pytest.mark.right
 def test_the_page_that_opens_goes_whatever_happens(server: ReviewServer) -> None:
     with pytest.raises(OSError, match=r"^of the browser$"), server.opening_page() as page:
-        assert page.is_absolute() and server.address.replace("&", "&amp;") in page.read_text()
+        # Of this name, so that the next start clears it away if this one is killed.
+        assert page.is_absolute() and page.match(".acto-review-*.html")
+        assert server.address.replace("&", "&amp;") in page.read_text()
         raise OSError("of the browser")
     assert not page.exists()
+
+
+@pytest.mark.refused
+def test_no_room_for_the_page_that_opens(server: ReviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*names: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(review_server.tempfile, "mkstemp", full)
+    with pytest.raises(RunError, match="cannot write a page that opens the review: the disk is full"):
+        server.opening_page().__enter__()
 
 
 @pytest.mark.right
@@ -111,6 +124,7 @@ def test_the_icon_of_another_site(server: ReviewServer) -> None:
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=["silent", "half a request"])
 def test_idle_connections_are_bounded(said: bytes, server: ReviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(review_server, "MAX_WAITING", 4)
+    monkeypatch.setattr(review_server._Handler, "timeout", 60)  # not silence closes them
     before = threading.active_count()
     idle = [socket.create_connection(("127.0.0.1", server.server_port), timeout=20) for _ in range(12)]
     for one in idle:
@@ -157,8 +171,10 @@ def test_connections_that_have_shown_the_token_stay(server: ReviewServer, monkey
 
 
 @pytest.mark.right
-def test_silence_is_shorter_before_the_token() -> None:
+def test_silence_is_shorter_before_the_token(server: ReviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert review_server._Handler.timeout <= 10 < review_server.SECONDS
+    monkeypatch.setattr(review_server._Handler, "_page", lambda handler: b"%d" % handler.connection.gettimeout())
+    assert ask(server, f"/?token={server.token}") == (200, b"%d" % review_server.SECONDS)
 
 
 # Reports.
