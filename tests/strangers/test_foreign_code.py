@@ -201,6 +201,16 @@ def test_processes_that_multiprocessing_starts(trap: Callable[..., Path]) -> Non
 
 
 @pytest.mark.right
+def test_the_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTO_A", "before")
+    monkeypatch.delenv("ACTO_B", raising=False)
+    with pytest.raises(OSError), environment({"ACTO_A": "in", "ACTO_B": "in"}):
+        assert os.environ["ACTO_A"] == os.environ["ACTO_B"] == "in"
+        raise OSError
+    assert os.environ["ACTO_A"] == "before" and "ACTO_B" not in os.environ
+
+
+@pytest.mark.right
 def test_every_door_starts_its_processes_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     seen: list[str | None] = []
@@ -347,6 +357,17 @@ def test_compilers_that_are_not_taken(words: str, said: str, tmp_path: Path, mon
     finally:
         cpu_kernels._load.cache_clear()
     assert not (tmp_path / "RAN").exists()
+
+
+@pytest.mark.refused
+def test_a_path_that_names_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gcc").write_text("#!/bin/sh\n")
+    (tmp_path / "gcc").chmod(0o755)
+    monkeypatch.setenv("PATH", ".")
+    monkeypatch.setenv("CC", "gcc")
+    with pytest.raises(KernelsMissing, match=r"there is no C compiler: CC names gcc$"):
+        cpu_kernels._compiler()
 
 
 @pytest.mark.right

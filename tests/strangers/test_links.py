@@ -14,7 +14,7 @@ from PIL import Image
 
 from acto.cli import main
 from acto.compare import sweep_launchers
-from acto.compare.sweep_launchers import LocalLauncher, Place
+from acto.compare.sweep_launchers import LocalLauncher, Place, SlurmTask
 from acto.core.errors import RunError, UserError
 from acto.core.files import append, write_atomically
 from acto.core.locks import FolderLock, is_locked
@@ -205,6 +205,9 @@ def test_the_log_of_a_sweep_that_leads_elsewhere(tmp_path: Path, victim: Path, m
     point(place.log, to=victim)
     with pytest.raises(RunError, match=r"one\.log: it is a link"):
         LocalLauncher(1).start(SimpleNamespace(flags=()), place)  # type: ignore[arg-type]
+    monkeypatch.setattr(sweep_launchers.subprocess, "call", lambda *words, **named: pytest.fail("it was started"))
+    with pytest.raises(OSError):
+        SlurmTask(place, ())()
     assert victim.read_text() == TEXT
 
 
