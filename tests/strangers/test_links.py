@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,6 +56,20 @@ def run(tmp_path: Path) -> Path:
         folder.set_status("interrupted", epoch=0)
         small().save(folder.path)
     return tmp_path / "run"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting() -> Iterator[None]:
+    """A pipe that is waited for fails the test, instead of keeping it for ever."""
+
+    def give_up(*of_signal: object) -> None:
+        pytest.fail("a pipe is waited for")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def point(path: Path, *, to: Path, hard: bool = False) -> None:
