@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 @contextmanager
-def pipe(path: Path) -> Iterator[None]:
-    """A pipe with a writer: a reader that should not be one gets a byte, instead of keeping the tests waiting."""
+def pipe(path: Path, data: bytes = b"x") -> Iterator[None]:
+    """A pipe with a writer: a reader that should not be one gets `data`, instead of keeping the tests waiting."""
 
     def write() -> None:
         descriptor = os.open(path, os.O_WRONLY)
         with suppress(BrokenPipeError):
-            os.write(descriptor, b"x")
+            os.write(descriptor, data)
         os.close(descriptor)
 
     os.mkfifo(path)

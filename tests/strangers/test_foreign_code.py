@@ -93,12 +93,12 @@ def test_training_inside_of_such_a_repository(repository: Callable[..., None]) -
 def written(inner: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         (inner / name).parent.mkdir(parents=True, exist_ok=True)
-        (inner / name).write_text(text)
+        (inner / name).write_bytes(os.fsencode(text))
     return inner
 
 
 BRANCH = {"HEAD": "ref: refs/heads/a\n"}
-PACKED = f"# pack-refs with: peeled\n{'f' * 40} refs/heads/not/a\n{COMMIT} refs/heads/a\n^{'e' * 40}\n"
+PACKED = f"# pack-refs with: peeled\n{'f' * 40} refs/remotes/refs/heads/a\n{COMMIT} refs/heads/a\n^{'e' * 40}\n"
 
 
 @pytest.mark.right
@@ -110,12 +110,15 @@ PACKED = f"# pack-refs with: peeled\n{'f' * 40} refs/heads/not/a\n{COMMIT} refs/
         (BRANCH | {"packed-refs": PACKED}, COMMIT),
         (BRANCH | {"refs/heads/a": COMMIT + "ab" * 12}, COMMIT + "ab" * 12),
         (BRANCH, None),
+        (BRANCH | {"packed-refs": "a text of somebody refs/heads/a\n"}, None),
         ({"HEAD": "ref: refs/heads/.invalid\n", "reftable/tables.list": "x"}, None),
-        ({"HEAD": "ref: refs/../secret\n", "secret": COMMIT}, None),
+        ({"HEAD": "ref: refs/../secret\n", "refs/heads/b": "", "secret": COMMIT}, None),
+        ({"HEAD": "ref: secret\n", "secret": COMMIT}, None),
         ({"HEAD": "ref: refs//etc/passwd\n"}, None),
         ({"HEAD": "a text of somebody\n"}, None),
         ({"HEAD": "ref: refs/heads/a\n", "refs/heads/a": "a text of somebody\n"}, None),
-        ({"HEAD": "\udcff".encode("utf-8", "surrogateescape").decode("latin-1") * 9000}, None),
+        ({"HEAD": "\udcff" * 9000}, None),
+        ({"HEAD": COMMIT + " " * 5000 + "which is not read"}, COMMIT),
     ],
 )
 def test_the_commit_is_read_from_files(files: dict[str, str], commit: str | None, tmp_path: Path) -> None:
@@ -130,6 +133,11 @@ def test_the_commit_of_a_worktree(tmp_path: Path) -> None:
     written(main_one / "worktrees" / "w", BRANCH | {"commondir": "../..\n"})
     written(tmp_path / "tree", {".git": "gitdir: ../main/.git/worktrees/w\n"})
     assert git_commit(tmp_path / "tree") == {"commit": COMMIT}
+    (main_one / "refs/heads/a").unlink()
+    written(main_one, {"packed-refs": PACKED.replace("0", "1")})
+    assert git_commit(tmp_path / "tree") == {"commit": COMMIT.replace("0", "1")}
+    written(main_one / "worktrees" / "w", {"HEAD": "ref: refs/worktree/b\n", "refs/worktree/b": "a" * 40})
+    assert git_commit(tmp_path / "tree") == {"commit": "a" * 40}
 
 
 @pytest.mark.right
@@ -137,7 +145,7 @@ def test_the_commit_of_a_worktree(tmp_path: Path) -> None:
 def test_pipes_and_devices_in_a_repository(name: str, tmp_path: Path) -> None:
     inner = written(tmp_path / ".git", BRANCH | {"refs/heads/b": ""})
     (inner / name).unlink(missing_ok=True)
-    with pipe(inner / name):
+    with pipe(inner / name, COMMIT.encode()):
         assert git_commit(tmp_path) is None
     (inner / name).unlink()
     (inner / name).symlink_to("/dev/zero")
@@ -190,6 +198,16 @@ def test_processes_that_multiprocessing_starts(trap: Callable[..., Path]) -> Non
         process.start()
     process.join()
     assert process.exitcode == 0 and not trace.exists() and "PYTHONSAFEPATH" not in os.environ
+
+
+@pytest.mark.right
+def test_the_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTO_A", "before")
+    monkeypatch.delenv("ACTO_B", raising=False)
+    with pytest.raises(OSError), environment({"ACTO_A": "in", "ACTO_B": "in"}):
+        assert os.environ["ACTO_A"] == os.environ["ACTO_B"] == "in"
+        raise OSError
+    assert os.environ["ACTO_A"] == "before" and "ACTO_B" not in os.environ
 
 
 @pytest.mark.right
@@ -339,6 +357,17 @@ def test_compilers_that_are_not_taken(words: str, said: str, tmp_path: Path, mon
     finally:
         cpu_kernels._load.cache_clear()
     assert not (tmp_path / "RAN").exists()
+
+
+@pytest.mark.refused
+def test_a_path_that_names_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gcc").write_text("#!/bin/sh\n")
+    (tmp_path / "gcc").chmod(0o755)
+    monkeypatch.setenv("PATH", ".")
+    monkeypatch.setenv("CC", "gcc")
+    with pytest.raises(KernelsMissing, match=r"there is no C compiler: CC names gcc$"):
+        cpu_kernels._compiler()
 
 
 @pytest.mark.right

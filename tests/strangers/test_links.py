@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from acto.cli import main
 from acto.compare import sweep_launchers
-from acto.compare.sweep_launchers import LocalLauncher, Place
+from acto.compare.sweep_launchers import LocalLauncher, Place, SlurmTask
 from acto.core.errors import RunError, UserError
 from acto.core.files import append, write_atomically
 from acto.core.locks import FolderLock, is_locked
@@ -55,6 +56,20 @@ def run(tmp_path: Path) -> Path:
         folder.set_status("interrupted", epoch=0)
         small().save(folder.path)
     return tmp_path / "run"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting() -> Iterator[None]:
+    """A pipe that is waited for fails the test, instead of keeping it for ever."""
+
+    def give_up(*of_signal: object) -> None:
+        pytest.fail("a pipe is waited for")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def point(path: Path, *, to: Path, hard: bool = False) -> None:
@@ -205,6 +220,9 @@ def test_the_log_of_a_sweep_that_leads_elsewhere(tmp_path: Path, victim: Path, m
     point(place.log, to=victim)
     with pytest.raises(RunError, match=r"one\.log: it is a link"):
         LocalLauncher(1).start(SimpleNamespace(flags=()), place)  # type: ignore[arg-type]
+    monkeypatch.setattr(sweep_launchers.subprocess, "call", lambda *words, **named: pytest.fail("it was started"))
+    with pytest.raises(OSError):
+        SlurmTask(place, ())()
     assert victim.read_text() == TEXT
 
 

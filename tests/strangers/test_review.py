@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import re
@@ -86,9 +87,21 @@ def test_the_browsers_command_line_has_no_token(
 @pytest.mark.right
 def test_the_page_that_opens_goes_whatever_happens(server: ReviewServer) -> None:
     with pytest.raises(OSError, match=r"^of the browser$"), server.opening_page() as page:
-        assert page.is_absolute() and server.address.replace("&", "&amp;") in page.read_text()
+        # Of this name, so that the next start clears it away if this one is killed.
+        assert page.is_absolute() and page.match(".acto-review-*.html")
+        assert server.address.replace("&", "&amp;") in page.read_text()
         raise OSError("of the browser")
     assert not page.exists()
+
+
+@pytest.mark.refused
+def test_no_room_for_the_page_that_opens(server: ReviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*names: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(review_server.tempfile, "mkstemp", full)
+    with pytest.raises(RunError, match="cannot write a page that opens the review: the disk is full"):
+        server.opening_page().__enter__()
 
 
 @pytest.mark.right
@@ -111,6 +124,7 @@ def test_the_icon_of_another_site(server: ReviewServer) -> None:
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=["silent", "half a request"])
 def test_idle_connections_are_bounded(said: bytes, server: ReviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(review_server, "MAX_WAITING", 4)
+    monkeypatch.setattr(review_server._Handler, "timeout", 60)  # not silence closes them
     before = threading.active_count()
     idle = [socket.create_connection(("127.0.0.1", server.server_port), timeout=20) for _ in range(12)]
     for one in idle:
@@ -157,8 +171,10 @@ def test_connections_that_have_shown_the_token_stay(server: ReviewServer, monkey
 
 
 @pytest.mark.right
-def test_silence_is_shorter_before_the_token() -> None:
+def test_silence_is_shorter_before_the_token(server: ReviewServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert review_server._Handler.timeout <= 10 < review_server.SECONDS
+    monkeypatch.setattr(review_server._Handler, "_page", lambda handler: b"%d" % handler.connection.gettimeout())
+    assert ask(server, f"/?token={server.token}") == (200, b"%d" % review_server.SECONDS)
 
 
 # Reports.
@@ -184,7 +200,10 @@ def put(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
 HOSTILE = {
     "numbers as class names": put("class_names", value=[1, 2, 3]),
     "a text as class names": put("class_names", value="abc"),
-    "a name twice": put("class_names", value=["cat", "cat", "dog", "owl"]),
+    "a mapping as class names": put("class_names", value={"cat": 0, "dog": 1, "owl": 2}),
+    "a name twice": lambda content: (
+        content["class_names"].append(content["class_names"][0]) or content["noise"]["counts"].append(0)
+    ),
     "no names": put("class_names", value=[]),
     "other names": put("class_names", value=["cat", "dog", "eel"]),
     "no facts": lambda content: content.pop("facts") and None,
@@ -196,12 +215,22 @@ HOSTILE = {
     "a rate of NaN": put("noise", "rate", value=float("nan")),
     "a rate without end": put("noise", "rate", value=float("inf")),
     "a rate of 400 digits": put("noise", "rate", value=10**400),
+    "a rate that is true": put("noise", "rate", value=True),
     "a rate as a list": put("noise", "rate_low", value=[]),
     "a matrix of another shape": put("noise", "matrix", value=[[1.0]]),
     "a matrix of texts": put("noise", "matrix_low", value=[["a"] * 3] * 3),
     "a ragged matrix": put("noise", "matrix_high", value=[[1.0], [1.0, 2.0], []]),
     "counts below 0": put("noise", "counts", value=[-1, 2, 3]),
     "counts as a mapping": put("noise", "counts", value={"a": 1}),
+    "a count of 400 digits": put("noise", "counts", value=[10**400, 1, 1]),
+    "a count above all samples": put("noise", "counts", value=[10**6, 1, 1]),
+    "a share above 1": lambda content: content["noise"]["share"].__setitem__(0, 1.5),
+    "a share below 0": lambda content: content["noise"]["low"].__setitem__(0, -0.5),
+    "a class below 0": lambda content: content["noise"]["given"].__setitem__(0, -1),
+    "a class too many": lambda content: content["noise"]["right"].__setitem__(0, 3),
+    "half a pair": lambda content: content["noise"]["right"].append(0),
+    "resamples below 0": put("noise", "resamples", value=-1),
+    "resamples as a text": put("noise", "resamples", value="200"),
     "resamples as a list": put("noise", "resamples", value=[1]),
     "an unknown key of noise": put("noise", "__class__", value=1),
     "columns as a list": put("columns", value=["id"]),
@@ -222,6 +251,24 @@ def test_hostile_reports(name: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"label_report\.(json|csv) is damaged: ") as raised:
         read_report(changed(tmp_path, HOSTILE[name]))
     assert "Traceback" not in str(raised.value) and len(str(raised.value)) < 600
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("name", ["id", "given_label", "suggested_label", "is_label_issue", "label_quality"])
+def test_a_report_without_a_column(name: str, tmp_path: Path) -> None:
+    whole = small()
+    replace(whole, columns={key: values for key, values in whole.columns.items() if key != name}).save(tmp_path)
+    with pytest.raises(RunError, match=rf"label_report\.json is damaged: it has no '{name}'"):
+        read_report(tmp_path)
+
+
+@pytest.mark.refused
+def test_a_report_about_nothing(tmp_path: Path) -> None:
+    small().save(tmp_path)
+    table = tmp_path / "label_report.csv"
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    with pytest.raises(RunError, match=r"label_report\.json is damaged: it is about no samples"):
+        read_report(tmp_path)
 
 
 @pytest.mark.refused
