@@ -108,6 +108,7 @@ PACKED = f"# pack-refs with: peeled\n{'f' * 40} refs/remotes/refs/heads/a\n{COMM
         ({"HEAD": f"{COMMIT}\n"}, COMMIT),
         (BRANCH | {"refs/heads/a": f"{COMMIT}\n"}, COMMIT),
         (BRANCH | {"packed-refs": PACKED}, COMMIT),
+        (BRANCH | {"packed-refs": f"{'e' * 40} refs/heads/b\n" * 200 + PACKED}, COMMIT),
         (BRANCH | {"refs/heads/a": COMMIT + "ab" * 12}, COMMIT + "ab" * 12),
         (BRANCH, None),
         (BRANCH | {"packed-refs": "a text of somebody refs/heads/a\n"}, None),
