@@ -331,6 +331,58 @@ def test_damage_is_found_and_mended(damage: str, computed: int, note: str, tmp_p
     assert out.read_bytes() == calm
 
 
+TWO_ROWS = np.ones((2, 3), np.float32)
+
+
+def of_rows(out: Path, **more: Any) -> FeatureFile:
+    return FeatureFile(out, shapes={"x": (2, 3)}, dtype="float32", config={}, **more)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"marks": {"x": []}}', '{"marks": {"x": [2]}, "config": {}}', '{"marks": 1, "config": {}}',
+        '{"marks": {"x": [["two", 1]]}, "config": {}}', "\x00", None]
+)  # fmt: skip
+def test_progress_that_says_nothing(content: str | None, tmp_path: Path) -> None:
+    with of_rows(tmp_path / "f.npz") as file:
+        file.add("x", TWO_ROWS)
+    progress = folder_of(tmp_path / "f.npz") / "progress.json"
+    progress.unlink()
+    if content is None:
+        os.mkfifo(progress)
+    else:
+        progress.write_text(content)
+    with of_rows(tmp_path / "f.npz") as file:
+        assert file.done("x") == 0
+        assert [note.endswith("damaged: the work begins anew") for note in file.notes] == [True] * (content is not None)
+        file.add("x", TWO_ROWS)
+        file.finish({})
+    assert np.array_equal(np.load(tmp_path / "f.npz")["x"], TWO_ROWS)
+
+
+@pytest.mark.parametrize("until", [0, 2, 10**15, 10**30])
+def test_progress_that_says_more_than_there_is(until: int, tmp_path: Path) -> None:
+    with of_rows(tmp_path / "f.npz") as file:
+        file.add("x", TWO_ROWS[:1])
+    folder = folder_of(tmp_path / "f.npz")
+    size = (folder / "x.npy").stat().st_size
+    content = json.loads((folder / "progress.json").read_text())
+    content["marks"]["x"].append([until, content["marks"]["x"][0][1]])
+    (folder / "progress.json").write_text(json.dumps(content))
+    with of_rows(tmp_path / "f.npz") as file:
+        assert file.done("x") == 1 and (folder / "x.npy").stat().st_size == size
+        assert "damaged after row 1" in file.notes[0]
+
+
+def test_an_older_checksum_never_stands_beside_a_newer_file(tmp_path: Path) -> None:
+    sums, seen = tmp_path / "f.npz.sha256", []
+    sums.write_text("of an older file")
+    with of_rows(tmp_path / "f.npz", on_point=lambda point: seen.append((point, sums.exists()))) as file:
+        file.add("x", TWO_ROWS)
+        file.finish({})
+    assert ("file renamed", False) in seen and ("checksum written", True) in seen
+    assert not folder_of(tmp_path / "f.npz").exists()
+
+
 def test_two_processes_do_not_share_a_file(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"shapes": {"x": (2, 3)}, "dtype": "float32", "config": {}}
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -362,6 +363,43 @@ def test_a_compiler_that_fails(script: str | None, said: str, compiler: Path) ->
         compiler.chmod(0o755)
     with pytest.raises(KernelsMissing, match=said):
         kernels()
+
+
+def test_a_compiler_that_never_ends(compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], *, timeout: float, **named: object) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(KernelsMissing, match=r"my-cc cannot compile .* timed out after 120 seconds"):
+        kernels()
+
+
+@pytest.mark.parametrize("wrong", ["", "convolve", "convolve turned", "weight_gradient"])
+def test_wrong_numbers_of_each_kernel_are_noticed(wrong: str, compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On any processor, with torch in their place."""
+
+    class StandIn:
+        def __init__(self, library: object) -> None:
+            pass
+
+        def convolve(self, images: Tensor, weights: Tensor, *, turned: bool = False) -> Tensor:
+            with_them = weights.flip(2, 3).transpose(0, 1) if turned else weights
+            found = F.conv2d(images.float(), with_them, padding=1)
+            return -found if wrong == ("convolve turned" if turned else "convolve") else found
+
+        def weight_gradient(self, images: Tensor, gradient: Tensor) -> Tensor:
+            shape = (gradient.shape[1], images.shape[1], 3, 3)
+            found = torch.nn.grad.conv2d_weight(images.float(), shape, gradient.float(), padding=1)
+            return 1.1 * found if wrong == "weight_gradient" else found
+
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(cpu_kernels, "_library", lambda command: None)
+    monkeypatch.setattr(cpu_kernels, "Kernels", StandIn)
+    with pytest.raises(KernelsMissing, match="computes wrong numbers") if wrong else nullcontext():
+        assert isinstance(kernels(), StandIn)
 
 
 @needs_kernels

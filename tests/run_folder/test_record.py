@@ -655,6 +655,33 @@ def test_every_bit_of_a_manifest_is_guarded(run: RunFolder) -> None:
     assert run.last_checkpoint() is not None
 
 
+@pytest.mark.parametrize(
+    "content",
+    [{"epoch": "7", "files": {}}, {"epoch": 7, "files": []}, {"epoch": 7, "files": {}, "run": 1}, {"files": {}},
+     {"epoch": 7, "files": {"state.pt": {}}}, {"epoch": 7, "files": {"state.pt": 1}}],
+)  # fmt: skip
+def test_a_manifest_of_other_values_with_the_right_checksum(content: dict[str, Any], run: RunFolder) -> None:
+    run.save_checkpoint(7, {"state.pt": b"x"})
+    manifest = run.path / "checkpoints/000001-epoch7/manifest.json"
+    manifest.write_text(json.dumps({**content, "sha256": checkpoints._digest(content)}))
+    with pytest.raises(RunError, match="000001-epoch7: its manifest is damaged"):
+        run.last_checkpoint()
+    for text in ("[]", "1", "{}", "{"):
+        manifest.write_text(text)
+        with pytest.raises(RunError, match="000001-epoch7: its manifest is damaged"):
+            run.last_checkpoint()
+
+
+def test_a_checkpoint_that_the_disk_does_not_give(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    run.save_checkpoint(7, {"state.pt": b"x"})
+    monkeypatch.setattr(checkpoints, "sha256_of", refuse)
+    with pytest.raises(RunError, match=r"000001-epoch7: cannot be read \(Input/output error\)"):
+        run.last_checkpoint()
+
+
 def test_all_checkpoints_damaged_says_how_to_start_over(run: RunFolder) -> None:
     for epoch in range(2):
         run.save_checkpoint(epoch, of_epoch(epoch))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -108,6 +110,7 @@ PACKED = f"# pack-refs with: peeled\n{'f' * 40} refs/remotes/refs/heads/a\n{COMM
         ({"HEAD": f"{COMMIT}\n"}, COMMIT),
         (BRANCH | {"refs/heads/a": f"{COMMIT}\n"}, COMMIT),
         (BRANCH | {"packed-refs": PACKED}, COMMIT),
+        (BRANCH | {"packed-refs": f"{'e' * 40} refs/heads/b\n" * 200 + PACKED}, COMMIT),
         (BRANCH | {"refs/heads/a": COMMIT + "ab" * 12}, COMMIT + "ab" * 12),
         (BRANCH, None),
         (BRANCH | {"packed-refs": "a text of somebody refs/heads/a\n"}, None),
@@ -275,6 +278,37 @@ def test_kernels_are_kept(compiled: Callable[[], int], tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert compiled() == 1
+
+
+@pytest.mark.right
+def test_kernels_of_another_command_or_source_are_compiled_anew(
+    compiled: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = cpu_kernels._compiler()
+    assert compiled() == 1
+    monkeypatch.setenv("CC", f"{compiler[0]} -g0")
+    assert [compiled(), compiled()] == [2, 2]
+    changed = Path(shutil.copytree(cpu_kernels.SOURCES, tmp_path / "sources"))
+    monkeypatch.setattr(cpu_kernels, "SOURCES", changed)
+    assert compiled() == 2
+    with next(changed.glob("*.c")).open("a") as file:
+        file.write("/* changed */\n")
+    assert compiled() == 3
+
+
+@pytest.mark.right
+@pytest.mark.parametrize("why", ["the disk is full", "a file in the folder's place"])
+def test_kernels_that_cannot_be_kept(
+    why: str, compiled: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "no space", str(path))
+
+    if why == "the disk is full":
+        monkeypatch.setattr(cpu_kernels, "write_atomically", refuse)
+    else:
+        (tmp_path / "cache").touch()
+    assert [compiled(), compiled()] == [1, 2]
 
 
 def flip(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -16,8 +17,9 @@ from PIL import Image
 from acto.cli import main
 from acto.compare import sweep_launchers
 from acto.compare.sweep_launchers import LocalLauncher, Place, SlurmTask
+from acto.core import files
 from acto.core.errors import RunError, UserError
-from acto.core.files import append, write_atomically
+from acto.core.files import append, open_regular, remove, write_atomically
 from acto.core.locks import FolderLock, is_locked
 from acto.data.pictures.cache import open_cache
 from acto.inference.feature_file import DRAFT, FeatureFile, folder_of
@@ -154,6 +156,38 @@ def test_a_draft_that_is_a_folder(run: Path) -> None:
     assert read_run(run).status["state"] == "interrupted" and (run / ".status.json.draft" / "inner").is_dir()
 
 
+@pytest.mark.refused
+def test_a_folder_in_a_files_place(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "taken", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.right
+def test_what_cannot_be_deleted_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "permission denied", str(path))
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Path, "unlink", refuse)
+    remove(tmp_path / "file")
+    assert (tmp_path / "file").exists()
+
+
+@pytest.mark.right
+def test_drafts_that_lay_there_before(run: Path, tmp_path: Path, victim: Path) -> None:
+    """Cleared away when the run goes on, be they folders; of a link, the link."""
+    (run / ".status.json.draft" / "inner").mkdir(parents=True)
+    (run / ".env.json.draft").write_text("half")
+    point(run / ".metrics.csv.draft", to=victim)
+    point(run / ".summary.json.draft", to=tmp_path / "nowhere")
+    with RunFolder.open(run) as folder:
+        assert not list(run.glob(".*.draft"))
+        folder.set_status("finished")
+    assert read_run(run).status["state"] == "finished" and victim.read_text() == TEXT
+
+
 @pytest.mark.right
 def test_a_file_that_is_replaced_is_no_longer_a_link(run: Path, victim: Path) -> None:
     for name in ("summary.json", "metrics.csv"):
@@ -183,6 +217,40 @@ def test_nothing_is_appended_to_what_is_no_file(kind: str, tmp_path: Path, victi
     with pytest.raises(OSError):
         append(path, b"more\n")
     assert victim.read_text() == TEXT and not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.refused
+def test_what_is_no_file_is_closed_again(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    free = os.dup(0)  # the lowest free number
+    os.close(free)
+    with pytest.raises(OSError):
+        open_regular(tmp_path / "pipe", os.O_RDONLY)
+    again = os.dup(0)
+    os.close(again)
+    assert again == free
+
+
+@pytest.mark.refused
+def test_a_link_where_the_system_cannot_refuse_it(
+    tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where no flag of open() does."""
+    monkeypatch.setattr(files, "_NO_LINK", 0)
+    point(tmp_path / "grows.csv", to=victim)
+    with pytest.raises(OSError) as refusal:
+        append(tmp_path / "grows.csv", b"more\n")
+    assert refusal.value.errno == errno.ELOOP and victim.read_text() == TEXT
+
+
+@pytest.mark.right
+def test_a_file_that_grows_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may take fewer bytes at once than it is given."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda number, data: write(number, data[:3]))
+    for _ in range(2):
+        append(tmp_path / "grows.csv", b"more and more\n")
+    assert (tmp_path / "grows.csv").read_bytes() == b"more and more\n" * 2
 
 
 @pytest.mark.right

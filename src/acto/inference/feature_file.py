@@ -199,7 +199,9 @@ class FeatureFile:
                 file.write(header)
             rows = check = 0
             for until, wanted in marks:
-                data = file.read(max(0, until - rows) * row_bytes)
+                if not rows <= until <= self._shapes[name][0]:
+                    break
+                data = file.read((until - rows) * row_bytes)
                 check = zlib.crc32(data, check)
                 if len(data) != (until - rows) * row_bytes or check != wanted:
                     break

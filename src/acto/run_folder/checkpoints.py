@@ -223,7 +223,7 @@ def _examine(checkpoint: Path) -> tuple[dict[str, Any] | None, str]:
         claimed = content.pop("sha256")
         if claimed != _digest(content):
             return None, "its manifest differs from its checksum"
-        as_record(content, {"epoch": int, "files": dict, "run": dict | None}, MANIFEST)
+        as_record({"epoch": None, **content}, {"epoch": int, "files": dict, "run": dict | None}, MANIFEST)
         for name, facts in content["files"].items():
             path = checkpoint / name
             if not path.is_file():
