@@ -294,10 +294,13 @@ def test_a_file_that_comes_late_is_waited_for_and_named(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(waiting, "PATIENCE", 0.02)
     monkeypatch.setattr(waiting, "warn_of", note)
-    assert list(in_threads(lambda name: (name == "late" and came.wait(), name)[1], ["a", "late", "b"], threads=2)) == [
-        *("a", "late", "b")
-    ]
-    assert warned[0] == ["late"]
+
+    def work(name: str) -> str:
+        return name if name != "late" or came.wait(5) else "never"
+
+    names = ["a", "late", "b"]
+    assert list(in_threads(work, names, threads=2, file_of=lambda name: f"{name}.png")) == names
+    assert warned[0] == ["late.png"]
 
 
 @pytest.mark.refused
@@ -306,13 +309,23 @@ def test_a_signal_waits_for_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "PATIENCE", 0.02)
     monkeypatch.setattr(waiting, "GRACE", 0.02)
     monkeypatch.setattr(waiting, "warn_of", lambda files: os.kill(os.getpid(), signal.SIGTERM))
+    begun: list[str] = []
     with on_signals(STOPPING, stop), pytest.raises(Stop):
-        list(in_threads(lambda name: came.wait(20), ["never"], threads=2))
+        list(in_threads(lambda name: (begun.append(name), came.wait(20)), ["never", "later"], threads=1))
     assert not came.is_set()
     (thread,) = [each for each in threading.enumerate() if "serve" in each.name]
     assert thread.daemon  # nor does Python's exit
     came.set()
     thread.join()
+    assert begun == ["never"]
+
+
+@pytest.mark.refused
+def test_an_error_in_a_thread_comes_in_its_turn() -> None:
+    results = in_threads(lambda number: 6 // number, [3, 2, 0, 1], threads=2)
+    assert [next(results), next(results)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
 
 
 @pytest.mark.refused
@@ -344,6 +357,11 @@ def test_a_file_in_place_of_a_lock_means_nothing_where_flock_works(tmp_path: Pat
 def test_what_is_waited_for_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(Stalled, match="waiting for a, b") as caught:
         waiting.warn_of(["b", "a", "b"])
+    many = [f"{i}.png" for i in range(4)] + ["98.png", "99.png", "9a.png"]
+    with pytest.warns(Stalled, match=r"for 0\.png, 1\.png, 2\.png, 3\.png, 98\.png and 2 more for 60 seconds"):
+        waiting.warn_of(many)
+    with pytest.warns(Stalled, match=r"for a\\x1b for 60 seconds"):
+        waiting.warn_of(["a\x1b"])
     show = caught.list[0]
     code = guarded(lambda: __import__("warnings").showwarning(show.message, show.category, "code.py", 7) or 0)
     assert code == 0
