@@ -366,6 +366,12 @@ def test_what_else_is_no_file(features: Path, tmp_path: Path, capsys: pytest.Cap
     assert f"{path} is a {kind}, not a file" in capsys.readouterr().err
 
 
+@pytest.mark.right
+def test_a_name_that_no_file_can_have_is_nothing_irregular() -> None:
+    assert files.irregular("a\0b") == files.irregular("nowhere") == files.irregular(__file__) == ""
+    assert files.irregular("/") == "a directory, not a file"
+
+
 @pytest.mark.refused
 def test_a_pipe_for_labels_and_decisions(tmp_path: Path) -> None:
     report = acto.audit([0, 1], [[0.9, 0.1], [0.2, 0.8]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pty
@@ -229,6 +230,29 @@ def test_the_inner_of_two_blocks_takes_a_signal() -> None:
 
 
 @pytest.mark.right
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_plain_signals_are_taken_where_they_are_ignored_and_each_time(number: int) -> None:
+    before = signal.signal(number, signal.SIG_IGN)  # as a shell's & has it
+    try:
+        with on_signals([number], stop):
+            for _ in range(2):
+                with pytest.raises(Stop):
+                    os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.right
+def test_signals_that_end_a_process_are_told_from_others() -> None:
+    ending = "HUP INT QUIT TERM USR1 USR2 ALRM VTALRM PROF XCPU XFSZ"
+    others = "KILL STOP TSTP TTIN TTOU CONT CHLD URG WINCH ABRT BUS FPE ILL SEGV SYS TRAP"
+    assert {getattr(signal, f"SIG{name}") for name in ending.split()} <= set(STOPPING)
+    assert set(range(signal.SIGRTMIN, signal.SIGRTMAX + 1)) <= set(STOPPING)
+    assert not {getattr(signal, f"SIG{name}") for name in others.split()} & set(STOPPING)
+
+
+@pytest.mark.right
 def test_children_are_spared_all_but_sigterm_and_the_parent_nothing() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with spared_children():
@@ -346,11 +370,42 @@ def test_a_file_in_place_of_a_lock_means_nothing_where_flock_works(tmp_path: Pat
     (tmp_path / "lock").touch()
     (tmp_path / "lock.held").touch()  # copied from elsewhere
     assert not is_locked(tmp_path / "lock")
+    with open(tmp_path / "lock") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # somebody else is looking
+        assert not is_locked(tmp_path / "lock")
     lock = FolderLock(tmp_path / "lock")
     assert is_locked(tmp_path / "lock")
     lock.release()
     with open(tmp_path / "lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.right
+def test_a_network_folder_locks_files_for_writing_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+
+    def strict(descriptor: int, kind: int) -> None:
+        if kind & fcntl.LOCK_EX and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(locks.fcntl, "flock", strict)
+    FolderLock(tmp_path / "lock").release()
+    (tmp_path / "lock.held").touch()
+    assert not is_locked(tmp_path / "lock")
+
+
+@pytest.mark.right
+def test_a_lock_that_is_looked_at_for_an_instant_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock, looks = fcntl.flock, [1, 2]
+
+    def looked_at(descriptor: int, kind: int) -> None:
+        if looks:
+            raise BlockingIOError(looks.pop())
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(locks.fcntl, "flock", looked_at)
+    FolderLock(tmp_path / "lock").release()
 
 
 @pytest.mark.right
