@@ -313,10 +313,22 @@ def test_parts_that_are_named_many_times_are_counted(tmp_path: Path, monkeypatch
     monkeypatch.setattr(documents, "_MOST_YAML_VALUES", 121)
     with pytest.raises(UserError, match=r"file\.yaml: written out, it has more than 121 values"):
         documents.read_yaml(file)
-    pipe = tmp_path / "pipe.yaml"
-    os.mkfifo(pipe)
-    with pytest.raises(UserError, match=r"pipe\.yaml: it is no file, but a folder, a pipe or a device"):
-        documents.read_yaml(pipe)
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("read", [documents.read_json, documents.read_yaml])
+def test_a_device_holds_no_values(tmp_path: Path, read: Callable[..., Any]) -> None:
+    (tmp_path / "file.yaml").symlink_to("/dev/null")
+    with pytest.raises(UserError, match=r"file\.yaml: it is no file, but a folder, a pipe or a device"):
+        read(tmp_path / "file.yaml")
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize(("text", "name"), [("1: 2\n", "1"), ("data: {source: x, 1: 2}\n", r"data\.1")])
+def test_a_name_that_is_no_text(runs: Path, text: str, name: str) -> None:
+    (runs / "finished" / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"config\.yaml: the name {name} is no text"):
+        acto.read_run(runs / "finished")
 
 
 @pytest.mark.refused
