@@ -21,7 +21,9 @@ from acto.cli.doctor import doctor
 from acto.compare.finished_runs import read_records
 from acto.core import documents
 from acto.core.errors import RunError, UserError
+from acto.runs.calibration import read_calibration
 from acto.runs.run import Run
+from acto.runs.trained_model import from_bytes
 
 pytestmark = pytest.mark.kind("damaged run folders")
 
@@ -194,7 +196,7 @@ def test_a_wrong_value(runs: Path, loud: None, argv: list[str], file: str, path:
     ("key", "value"),
     [("headline", []), ("headline", [0, 0]), ("headline", "x"), ("input_shape", [10**12]), ("input_shape", [[2]]),
      ("class_names", 3), ("views", []), ("views", {"pipeline": 3}), ("net", None), ("net", "mlp:x"),
-     ("views", {"a": 1})],
+     ("views", {"a": 1}), ("net", "mlp:16")],
 )  # fmt: skip
 def test_facts_beside_the_weights(runs: Path, loud: None, key: str, value: Any) -> None:
     path = runs / "finished" / "net0.safetensors"
@@ -203,6 +205,37 @@ def test_facts_beside_the_weights(runs: Path, loud: None, key: str, value: Any) 
     text = json.dumps({**facts, key: value})
     safetensors.torch.save_file(safetensors.torch.load_file(path), path, {"acto": text})
     assert "finished" in said(PREDICT) or key == "net"
+
+
+@pytest.mark.refused
+def test_a_record_that_is_cut_off_is_no_fault_of_the_user(runs: Path) -> None:
+    (runs / "finished" / "status.json").write_text('{"state": ')
+    with pytest.raises(RunError, match=r"status\.json is damaged"):
+        acto.read_run(runs / "finished")
+
+
+@pytest.mark.refused
+def test_fewer_networks_than_the_facts_tell_of(runs: Path) -> None:
+    with pytest.raises(RunError, match="headline must be 1 finite numbers"):
+        from_bytes([(runs / "finished" / "net0.safetensors").read_bytes()])
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize(("key", "value"), [("temperature", 0.01), ("noise_rate_holdout", 2), ("num_holdout", -1)])
+def test_a_calibration_that_is_none(runs: Path, key: str, value: object) -> None:
+    file = runs / "finished" / "calibration.json"
+    put(file, changed(content(file), (key,), value))
+    with pytest.raises(RunError, match=rf"calibration\.json is damaged: .*{key}"):
+        read_calibration(file.parent)
+
+
+@pytest.mark.refused
+def test_a_row_that_is_missing_in_an_interrupted_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = runs / "interrupted" / "metrics.csv"
+    title, _, *rows = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([title, *rows]))
+    doctor([str(file.parent)])
+    assert "lacks the rows of 1 epoch, the first 0" in capsys.readouterr().out
 
 
 @pytest.mark.refused
