@@ -27,6 +27,7 @@ from acto.runs.execute import train_run
 from acto.runs.prepare import prepare
 from acto.runs.resolve import resolve
 from acto.runs.run import Run
+from acto.runs.same_data import refuse_foreign_checkpoint
 from acto.runs.warm_start import plan, settings_after
 
 N, WRONG = 200, 80
@@ -131,6 +132,20 @@ def test_other_methods_go_on(tmp_path: Path) -> None:
         fit(dataset(WRONG), out=folder, method=name, epochs=1, **settings)
         fit(dataset(0), out=tmp_path / f"{name}-after", epochs=2, init_from=folder)
         assert len(read_run(tmp_path / f"{name}-after").metrics) == 2
+
+
+def test_its_first_checkpoint_says_what_made_it(before: Path, tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(planned(before), tmp_path / "run", dataset=dataset(0), report=stop)
+    first = last_checkpoint(tmp_path / "run")
+    assert first is not None and first.epoch == 5 and first.run is not None
+    assert first.run["config"] == read_run(tmp_path / "run").config
+    with pytest.raises(UserError, match=r"data have changed|other data|made with other"):
+        refuse_foreign_checkpoint(first, config=first.run["config"], digest="of others", folder=tmp_path / "run")
 
 
 @pytest.mark.parametrize("moment", ["before the first save", "in the first epoch", "after two epochs"])

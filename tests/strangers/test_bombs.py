@@ -121,6 +121,47 @@ def test_lists_of_one_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.refused
+@pytest.mark.parametrize("inside", ["structure", "list", "large list"])
+@pytest.mark.usefixtures("small_limit")
+def test_one_text_of_many_rows_inside(tmp_path: Path, inside: str) -> None:
+    """Each batch of rows has the text once, and is small; written out, it is as large as all rows together."""
+    pyarrow = pytest.importorskip("pyarrow")
+    rows, texts = 600, one_text(600, 50_000)
+    if inside == "structure":
+        column = pyarrow.StructArray.from_arrays([texts], ["bytes"])
+    else:
+        kind = pyarrow.ListArray if inside == "list" else pyarrow.LargeListArray
+        column = kind.from_arrays(np.arange(rows + 1), texts)
+    path = write(tmp_path / "list.parquet", {"path": pictures(rows), "label": column})
+    with little_memory(), little_arrow(16 * MB), pytest.raises(UserError, match=r"list\.parquet has .* unpack to"):
+        read_parquet(path, ("path", "label"))
+
+
+@pytest.mark.right
+@pytest.mark.usefixtures("small_limit")
+def test_a_column_without_values_takes_nothing(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    nothing = pyarrow.array([None] * 600, pyarrow.string())
+    columns = {"path": pictures(600), "label": one_text(600, 10_000), "split": nothing}
+    read = read_parquet(write(tmp_path / "list.parquet", columns), ("path", "label"), optional=("split",))
+    assert read["split"] == [None] * 600 and read["label"] == ["x" * 10_000] * 600
+
+
+@pytest.mark.refused
+def test_the_bounds_of_a_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_UNSUSPECTED_BYTES", 1000)
+    for unpacked, packed in ((1000, 1), (2000, 20)):
+        files.check_bomb("file", unpacked=unpacked, packed=packed)
+        with pytest.raises(UserError, match=rf"file has {packed} bytes and would unpack to {unpacked + 1}: "):
+            files.check_bomb("file", unpacked=unpacked + 1, packed=packed)
+    with zipfile.ZipFile(io.BytesIO(), "w") as archive:
+        for name in "abc":
+            archive.writestr(name, bytes(500))
+        with pytest.raises(UserError, match="would unpack to 1500"):
+            files.check_zip(archive, "file", packed=1)
+
+
+@pytest.mark.refused
 @pytest.mark.usefixtures("small_limit")
 def test_texts_that_share_their_beginnings(tmp_path: Path) -> None:
     texts = ["x" * MB + str(i % 2) for i in range(30)]
@@ -250,6 +291,14 @@ def test_a_sparse_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.refused
+def test_a_table_with_a_nul_character(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("path,label\na.png,ant\nb.png,b\0e\n")
+    assert main(["data", "check", str(path)]) == 2
+    assert f"{path} row 3 holds a NUL character: it is no text" in capsys.readouterr().err
+
+
+@pytest.mark.refused
 @pytest.mark.parametrize("chunk", [b"zTXt", b"iCCP", b"iTXt"])
 def test_pictures_with_texts_that_unpack(tmp_path: Path, capsys: pytest.CaptureFixture[str], chunk: bytes) -> None:
     def part(name: bytes, data: bytes) -> bytes:
@@ -315,6 +364,12 @@ def test_what_else_is_no_file(features: Path, tmp_path: Path, capsys: pytest.Cap
             bound.bind(os.path.relpath(path))
         assert main(train(features, "--weights", str(path))) == 2
     assert f"{path} is a {kind}, not a file" in capsys.readouterr().err
+
+
+@pytest.mark.right
+def test_a_name_that_no_file_can_have_is_nothing_irregular() -> None:
+    assert files.irregular("a\0b") == files.irregular("nowhere") == files.irregular(__file__) == ""
+    assert files.irregular("/") == "a directory, not a file"
 
 
 @pytest.mark.refused

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 
 import acto
@@ -20,6 +23,7 @@ from acto.labels.page import render
 from acto.labels.report import LabelReport, read_report
 from acto.run_folder.encoding import array_bytes
 from acto.run_folder.reading import read_run
+from acto.training import evaluation
 
 pytestmark = pytest.mark.kind("many classes")
 MB = 2**20
@@ -154,6 +158,27 @@ def test_an_array_is_written_in_one_piece(tmp_path: Path) -> None:
     tracemalloc.stop()
     (tmp_path / "a.npy").write_bytes(data)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)
+    numbers = np.arange(12).reshape(3, 4)
+    for array in (numbers, numbers.T, numbers[:, ::2]):
+        (tmp_path / "a.npy").write_bytes(array_bytes(array))
+        np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)
+
+
+@pytest.mark.right
+def test_probabilities_of_all_batches_stand_where_their_samples_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = np.random.default_rng(0).dirichlet(np.ones(7), size=(2, 10)).astype(np.float32)
+    labels = np.arange(10) * 3 % 7
+    batches = [
+        (SimpleNamespace(index=rows), {"net0": torch.tensor(first[rows]), "net1": torch.tensor(second[rows])})
+        for rows in np.split(np.arange(10), [4, 8])
+    ]
+    monkeypatch.setattr(evaluation, "predictions", lambda training, data: iter(batches))
+    training, data = cast(Any, None), cast(Any, SimpleNamespace(num_samples=10))
+    headline, others = evaluation.headline_probs(training, data, labels)
+    np.testing.assert_array_equal(headline, first)
+    assert list(others) == ["net1"]
+    np.testing.assert_array_equal(others["net1"][0], second.argmax(1))
+    np.testing.assert_array_equal(others["net1"][1], second[np.arange(10), labels])
 
 
 @pytest.mark.right

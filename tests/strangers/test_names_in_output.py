@@ -136,7 +136,7 @@ sys.exit(guarded(lambda: load_data(DataSpec(source=sys.argv[1])) and 0))
 
 
 @pytest.mark.refused
-@pytest.mark.parametrize("door", ["a folder of files", "the command line", "a table"])
+@pytest.mark.parametrize("door", ["a folder of files", "the command line", "a table", "settings", "elsewhere"])
 def test_a_locale_that_changes_names_is_named(door: str, tmp_path: Path) -> None:
     code, source = LOAD, pictures(tmp_path / "data", "a", "b", file="é{}.png", each=3)
     if door == "the command line":
@@ -147,6 +147,12 @@ def test_a_locale_that_changes_names_is_named(door: str, tmp_path: Path) -> None
     if door == "a table":
         source = tmp_path / "data.csv"
         source.write_text("path,label\ndata/a/é0.png,a\ndata/b/é0.png,b\n", encoding="utf-8")
+    if door == "settings":
+        code = "import sys; from acto.cli import main; sys.exit(main(['train', '--config', sys.argv[1]]))"
+        source = tmp_path / "settings.yaml"
+        source.write_text("method: standard\ndata:\n  source: é.csv\n", encoding="utf-8")
+    if door == "elsewhere":
+        code = r"import sys; from acto.cli.exit_codes import guarded; sys.exit(guarded(lambda: open('\xe9') and 0))"
     environment = {**os.environ, **ASCII}
     done = subprocess.run([sys.executable, "-c", code, source], env=environment, capture_output=True, timeout=60)
     assert done.returncode == 2

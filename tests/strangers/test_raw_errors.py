@@ -21,7 +21,9 @@ from acto.cli.doctor import doctor
 from acto.compare.finished_runs import read_records
 from acto.core import documents
 from acto.core.errors import RunError, UserError
+from acto.runs.calibration import read_calibration
 from acto.runs.run import Run
+from acto.runs.trained_model import from_bytes
 
 pytestmark = pytest.mark.kind("damaged run folders")
 
@@ -194,7 +196,7 @@ def test_a_wrong_value(runs: Path, loud: None, argv: list[str], file: str, path:
     ("key", "value"),
     [("headline", []), ("headline", [0, 0]), ("headline", "x"), ("input_shape", [10**12]), ("input_shape", [[2]]),
      ("class_names", 3), ("views", []), ("views", {"pipeline": 3}), ("net", None), ("net", "mlp:x"),
-     ("views", {"a": 1})],
+     ("views", {"a": 1}), ("net", "mlp:16")],
 )  # fmt: skip
 def test_facts_beside_the_weights(runs: Path, loud: None, key: str, value: Any) -> None:
     path = runs / "finished" / "net0.safetensors"
@@ -203,6 +205,37 @@ def test_facts_beside_the_weights(runs: Path, loud: None, key: str, value: Any) 
     text = json.dumps({**facts, key: value})
     safetensors.torch.save_file(safetensors.torch.load_file(path), path, {"acto": text})
     assert "finished" in said(PREDICT) or key == "net"
+
+
+@pytest.mark.refused
+def test_a_record_that_is_cut_off_is_no_fault_of_the_user(runs: Path) -> None:
+    (runs / "finished" / "status.json").write_text('{"state": ')
+    with pytest.raises(RunError, match=r"status\.json is damaged"):
+        acto.read_run(runs / "finished")
+
+
+@pytest.mark.refused
+def test_fewer_networks_than_the_facts_tell_of(runs: Path) -> None:
+    with pytest.raises(RunError, match="headline must be 1 finite numbers"):
+        from_bytes([(runs / "finished" / "net0.safetensors").read_bytes()])
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize(("key", "value"), [("temperature", 0.01), ("noise_rate_holdout", 2), ("num_holdout", -1)])
+def test_a_calibration_that_is_none(runs: Path, key: str, value: object) -> None:
+    file = runs / "finished" / "calibration.json"
+    put(file, changed(content(file), (key,), value))
+    with pytest.raises(RunError, match=rf"calibration\.json is damaged: .*{key}"):
+        read_calibration(file.parent)
+
+
+@pytest.mark.refused
+def test_a_row_that_is_missing_in_an_interrupted_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = runs / "interrupted" / "metrics.csv"
+    title, _, *rows = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([title, *rows]))
+    doctor([str(file.parent)])
+    assert "lacks the rows of 1 epoch, the first 0" in capsys.readouterr().out
 
 
 @pytest.mark.refused
@@ -229,6 +262,106 @@ def test_a_row_of_metrics_that_is_no_number(runs: Path, loud: None, row: str) ->
 def test_settings_that_are_no_settings(runs: Path, loud: None, text: str) -> None:
     (runs / "settings.yaml").write_text(text)
     assert "settings.yaml" in said(["train", "--config", "settings.yaml"]) or text == "1: 2"
+
+
+RELIED_ON: dict[str, dict[str, Any]] = {
+    "status.json": {"state": "paused", "epoch": "two", "message": 3},
+    "env.json": {"sessions": {"a": 1}, "sessions.0": 3, "sessions.0.versions": [], "sessions.0.argv": "acto train"},
+    "summary.json": {
+        **dict.fromkeys(("method", "data", "labels_sha256"), 3),
+        **dict.fromkeys(("seed", "epochs", "num_train", "num_test", "test_labels_are_given"), "4"),
+        **dict.fromkeys(("test_accuracy_last10", "test_accuracy_last", "test_accuracy_best_oracle"), "good"),
+        **{"mining_open": "0.5", "noise": [], "noise.kind": 1, "noise.rate": "0", "noise.rate_realised": "0"},
+        "noise.sha256": 3,
+    },
+    "labels.json": {
+        **{"file": 3, "sha256": 3, "num_labels": "54", "class_names": "ash", "notes": [3]},
+        **{"noise": 3, "noise.kind": 1, "noise.rate": [], "noise.rate_realised": "0", "noise.sha256": 3},
+    },
+    "samples.json": {"columns": [1]},
+    "config.yaml": {
+        **{"method": 3, "net": [], "seed": "0", "data": [], "protocol": 4, "protocol.epochs": "4"},
+        **{"data.source": 3, "data.root": 3, "data.subset": "9", "data.noise": "none"},
+    },
+}
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("name", RELIED_ON)
+def test_every_value_that_others_rely_on(runs: Path, name: str) -> None:
+    file = runs / "finished" / name
+    sound = content(file)
+    for key, value in RELIED_ON[name].items():
+        put(file, changed(sound, tuple(int(part) if part == "0" else part for part in key.split(".")), value))
+        with pytest.raises((UserError, RunError)) as error:
+            look(file.parent)
+        named = "" if key == "sessions.0" else key.replace("sessions.0.", "")
+        assert f"{file}" in str(error.value) and named in str(error.value), key
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize(
+    ("name", "table", "key"),
+    [
+        ("metrics.csv", "epoch,test_accuracy\n1.5,0.5\n", "1.5"),
+        ("metrics.csv", "row,epoch,test_accuracy\n0,first,0.5\n", "line 2, .*epoch"),
+        ("timing.csv", "epoch,train_seconds,eval_seconds\n0,1.0,0.1\n1,long,0.1\n", "line 3, .*train_seconds"),
+        ("timing.csv", "epoch,train_seconds,eval_seconds\n0,1.0,long\n", "line 2, .*eval_seconds"),
+    ],
+)
+def test_a_row_of_the_wrong_type(runs: Path, name: str, table: str, key: str) -> None:
+    (runs / "finished" / name).write_text(table)
+    with pytest.raises(RunError, match=rf"{name}.*{key}"):
+        look(runs / "finished")
+
+
+@pytest.mark.right
+def test_what_is_sound_is_read_as_it_stands(runs: Path) -> None:
+    record = acto.read_run(runs / "finished")
+    for name in ("config.yaml", "labels.json", "summary.json", "status.json"):
+        assert getattr(record, name.split(".")[0]) == content(record.path / name)
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("key", ["seed", "data"])
+def test_a_value_that_is_missing_is_named(runs: Path, key: str) -> None:
+    file = runs / "finished" / "config.yaml"
+    put(file, changed(content(file), (key,)))
+    with pytest.raises(UserError, match=rf"config\.yaml: it has no {key}"):
+        look(file.parent)
+    if key == "data":
+        put(file, changed(content(OLD / "finished" / "config.yaml"), ("data", "source")))
+        with pytest.raises(UserError, match=r"config\.yaml: it has no data\.source"):
+            look(file.parent)
+
+
+@pytest.mark.refused
+def test_parts_that_are_named_many_times_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert documents._MOST_YAML_VALUES <= 10**6 and documents.MOST_YAML <= 2**24 and documents.MOST_JSON <= 2**32
+    monkeypatch.setattr(documents, "_MOST_YAML_VALUES", 122)
+    file = tmp_path / "file.yaml"
+    file.write_text(f"a: &a [{', '.join('1' * 10)}]\nb: [{', '.join(['*a'] * 10)}]\n")
+    read = documents.read_yaml(file)
+    assert read["b"] == [[1] * 10] * 10
+    monkeypatch.setattr(documents, "_MOST_YAML_VALUES", 121)
+    with pytest.raises(UserError, match=r"file\.yaml: written out, it has more than 121 values"):
+        documents.read_yaml(file)
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize("read", [documents.read_json, documents.read_yaml])
+def test_a_device_holds_no_values(tmp_path: Path, read: Callable[..., Any]) -> None:
+    (tmp_path / "file.yaml").symlink_to("/dev/null")
+    with pytest.raises(UserError, match=r"file\.yaml: it is no file, but a folder, a pipe or a device"):
+        read(tmp_path / "file.yaml")
+
+
+@pytest.mark.refused
+@pytest.mark.parametrize(("text", "name"), [("1: 2\n", "1"), ("data: {source: x, 1: 2}\n", r"data\.1")])
+def test_a_name_that_is_no_text(runs: Path, text: str, name: str) -> None:
+    (runs / "finished" / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"config\.yaml: the name {name} is no text"):
+        acto.read_run(runs / "finished")
 
 
 @pytest.mark.refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pty
@@ -229,6 +230,29 @@ def test_the_inner_of_two_blocks_takes_a_signal() -> None:
 
 
 @pytest.mark.right
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_plain_signals_are_taken_where_they_are_ignored_and_each_time(number: int) -> None:
+    before = signal.signal(number, signal.SIG_IGN)  # as a shell's & has it
+    try:
+        with on_signals([number], stop):
+            for _ in range(2):
+                with pytest.raises(Stop):
+                    os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.right
+def test_signals_that_end_a_process_are_told_from_others() -> None:
+    ending = "HUP INT QUIT TERM USR1 USR2 ALRM VTALRM PROF XCPU XFSZ"
+    others = "KILL STOP TSTP TTIN TTOU CONT CHLD URG WINCH ABRT BUS FPE ILL SEGV SYS TRAP"
+    assert {getattr(signal, f"SIG{name}") for name in ending.split()} <= set(STOPPING)
+    assert set(range(signal.SIGRTMIN, signal.SIGRTMAX + 1)) <= set(STOPPING)
+    assert not {getattr(signal, f"SIG{name}") for name in others.split()} & set(STOPPING)
+
+
+@pytest.mark.right
 def test_children_are_spared_all_but_sigterm_and_the_parent_nothing() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with spared_children():
@@ -294,10 +318,13 @@ def test_a_file_that_comes_late_is_waited_for_and_named(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(waiting, "PATIENCE", 0.02)
     monkeypatch.setattr(waiting, "warn_of", note)
-    assert list(in_threads(lambda name: (name == "late" and came.wait(), name)[1], ["a", "late", "b"], threads=2)) == [
-        *("a", "late", "b")
-    ]
-    assert warned[0] == ["late"]
+
+    def work(name: str) -> str:
+        return name if name != "late" or came.wait(5) else "never"
+
+    names = ["a", "late", "b"]
+    assert list(in_threads(work, names, threads=2, file_of=lambda name: f"{name}.png")) == names
+    assert warned[0] == ["late.png"]
 
 
 @pytest.mark.refused
@@ -306,13 +333,23 @@ def test_a_signal_waits_for_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "PATIENCE", 0.02)
     monkeypatch.setattr(waiting, "GRACE", 0.02)
     monkeypatch.setattr(waiting, "warn_of", lambda files: os.kill(os.getpid(), signal.SIGTERM))
+    begun: list[str] = []
     with on_signals(STOPPING, stop), pytest.raises(Stop):
-        list(in_threads(lambda name: came.wait(20), ["never"], threads=2))
+        list(in_threads(lambda name: (begun.append(name), came.wait(20)), ["never", "later"], threads=1))
     assert not came.is_set()
     (thread,) = [each for each in threading.enumerate() if "serve" in each.name]
     assert thread.daemon  # nor does Python's exit
     came.set()
     thread.join()
+    assert begun == ["never"]
+
+
+@pytest.mark.refused
+def test_an_error_in_a_thread_comes_in_its_turn() -> None:
+    results = in_threads(lambda number: 6 // number, [3, 2, 0, 1], threads=2)
+    assert [next(results), next(results)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
 
 
 @pytest.mark.refused
@@ -333,6 +370,9 @@ def test_a_file_in_place_of_a_lock_means_nothing_where_flock_works(tmp_path: Pat
     (tmp_path / "lock").touch()
     (tmp_path / "lock.held").touch()  # copied from elsewhere
     assert not is_locked(tmp_path / "lock")
+    with open(tmp_path / "lock") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # somebody else is looking
+        assert not is_locked(tmp_path / "lock")
     lock = FolderLock(tmp_path / "lock")
     assert is_locked(tmp_path / "lock")
     lock.release()
@@ -341,9 +381,42 @@ def test_a_file_in_place_of_a_lock_means_nothing_where_flock_works(tmp_path: Pat
 
 
 @pytest.mark.right
+def test_a_network_folder_locks_files_for_writing_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+
+    def strict(descriptor: int, kind: int) -> None:
+        if kind & fcntl.LOCK_EX and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(locks.fcntl, "flock", strict)
+    FolderLock(tmp_path / "lock").release()
+    (tmp_path / "lock.held").touch()
+    assert not is_locked(tmp_path / "lock")
+
+
+@pytest.mark.right
+def test_a_lock_that_is_looked_at_for_an_instant_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock, looks = fcntl.flock, [1, 2]
+
+    def looked_at(descriptor: int, kind: int) -> None:
+        if looks:
+            raise BlockingIOError(looks.pop())
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(locks.fcntl, "flock", looked_at)
+    FolderLock(tmp_path / "lock").release()
+
+
+@pytest.mark.right
 def test_what_is_waited_for_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(Stalled, match="waiting for a, b") as caught:
         waiting.warn_of(["b", "a", "b"])
+    many = [f"{i}.png" for i in range(4)] + ["98.png", "99.png", "9a.png"]
+    with pytest.warns(Stalled, match=r"for 0\.png, 1\.png, 2\.png, 3\.png, 98\.png and 2 more for 60 seconds"):
+        waiting.warn_of(many)
+    with pytest.warns(Stalled, match=r"for a\\x1b for 60 seconds"):
+        waiting.warn_of(["a\x1b"])
     show = caught.list[0]
     code = guarded(lambda: __import__("warnings").showwarning(show.message, show.category, "code.py", 7) or 0)
     assert code == 0

@@ -127,6 +127,7 @@ def read(
         path = root / path
     if path.exists():
         return read_path(spec, Place(path=path, known_classes=known_classes, problems=problems))
+    check_locale([spec.source])  # in another one the file may be there
     if path.suffix in FILE_SUFFIXES or Path(spec.source).name != spec.source:
         raise UserError(f"data source {spec.source} does not exist")
     raise UserError(
