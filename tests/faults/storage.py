@@ -104,7 +104,7 @@ def disk_in_a_save(lab: Lab, rng: random.Random, rounds: int) -> Trials:
         lab.must_finish(kind, path)
 
     def no_output(kind: str) -> None:
-        """The log of the command lies on the full disk."""
+        """The log of the command lies on the full disk, which is no reason to lose a run on another."""
         path = lab.fresh(f"{kind}-full-log")
 
         def inject(path: Path) -> None:
@@ -113,7 +113,7 @@ def disk_in_a_save(lab: Lab, rng: random.Random, rounds: int) -> Trials:
             os.dup2(full, 2)
 
         life = lab.live(lab.start(kind, path), path, inject=inject)
-        assert life.code == 1, life.said
+        assert life.code == 0, life.said
         lab.must_finish(kind, path)
 
     kinds: list[tuple[str, Callable[[str], None]]] = [

@@ -16,7 +16,7 @@ from acto.cli import main
 from acto.core.errors import UserError
 from acto.data.in_memory import as_dataset
 from acto.data.pictures.cache import open_cache
-from acto.data.pictures.files import decode_rgb, opened_rgb
+from acto.data.pictures.files import decode_rgb, inspect, opened_rgb
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
 
@@ -156,6 +156,16 @@ def test_exif_turns_opened_pictures_too(kind: str, orientation: int, tmp_path: P
     assert expected.shape[1:3] == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
     assert np.array_equal(pixels_of(opened(paths)), expected)
     assert np.array_equal(pixels_of([image.convert("RGB") for image in opened(paths)]), expected), "still unturned"
+
+
+@pytest.mark.right
+@pytest.mark.parametrize("orientation", [0, 9, 262])
+def test_a_turn_that_does_not_exist_is_none(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (10, 12)).save(tmp_path / "x.jpg", exif=exif)
+    facts = inspect(tmp_path / "x.jpg")
+    assert (facts.width, facts.height) == decode_rgb(tmp_path / "x.jpg").size == (10, 12) and not facts.turned
 
 
 @pytest.mark.right

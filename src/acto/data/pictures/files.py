@@ -272,9 +272,10 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and image.info.keys().isdisjoint(_PNG_EXIF):
         return 1  # Pillow would decode the whole picture to look for it behind the pixels
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        found = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # broken metadata is no reason to lose the picture
         return 1
+    return found if found in _TURNS else 1
 
 
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
