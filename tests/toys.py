@@ -75,6 +75,7 @@ class Toy:
 
 TOYS = {
     "acto": Toy(ACTO.Config(warmup_epochs=2)),
+    "acto steady": Toy(ACTO.Config(form="steady", warmup_epochs=2)),
     "afm": Toy(AFM.Config()),
     "agce": Toy(AGCE.Config()),
     "anl": Toy(ANL.Config()),
@@ -231,9 +232,14 @@ def make_problem(num_train: int = 241, num_test: int = 400) -> Problem:
     )
 
 
+def method_of(name: str) -> type[Method]:
+    """The method of a row of TOYS, which may name one of its forms after it."""
+    return METHODS[name.partition(" ")[0]]
+
+
 def make_method(name: str, task: Task, *, config: Any = None, seed: int = 1) -> Method:
     torch.manual_seed(seed)
-    return METHODS[name](TOYS[name].config if config is None else config, task, ToyNet)
+    return method_of(name)(TOYS[name].config if config is None else config, task, ToyNet)
 
 
 def make_training(name: str, task: Task, *, precision: torch.dtype = torch.float32, seed: int = 1) -> Training:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from acto.core.errors import UserError
 from acto.core.types import Batch, Clock, Stream, Task
-from acto.methods.acto import ACTO, select
+from acto.methods.acto import ACTO, form_of, select
 from acto.methods.base import Method
 from acto.methods.blocks.losses import negative_entropy
 from acto.methods.standard import Standard
@@ -233,7 +233,9 @@ class Literal:
         self.gates.append(is_open)
         selected = []
         for i in rows:
-            clean = {"both": right_r[i] and right_n[i], "robust": right_r[i], "everything": True}[config.selection]
+            clean = {"both": right_r[i] and right_n[i], "robust": right_r[i], "everything": True}[
+                form_of(config).selection
+            ]
             mined = config.mining and is_open and not clean and not right_r[i] and right_n[i]
             if clean or mined:
                 selected.append(i)
@@ -247,11 +249,11 @@ class Literal:
             momentum = config.memory_momentum
             self.q[i] = [momentum * self.q[i][c] + (1 - momentum) * p[c] for c in range(K)]
 
-        share = config.consistency_weight if config.consistency else 0.0
+        share = form_of(config).consistency_weight if config.consistency else 0.0
         robust = []
         for i in selected:
             weight = self.w[i] / (e + 1) if config.reweighting else 1.0
-            factor = (1 - share) * weight / max(len(selected), (config.min_share or 0.0) * len(rows))
+            factor = (1 - share) * weight / max(len(selected), (form_of(config).min_share) * len(rows))
             robust.append((WEAK[i], self.ce_gradient(z_r[i], LABELS[i]), factor))
         if config.consistency:
             for i in rows:

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from acto.core.types import Batch, Clock
-from acto.methods import METHODS
 from acto.training.cuda_graph import WARM_UP, CudaRecorder, RecordedStep, recorder_for
 from acto.training.divergence import LossWatch
 from acto.training.loop import Training, run_epochs
-from toys import BATCH_SIZE, TOYS, make_method, make_problem, make_training, tensors_in
+from toys import BATCH_SIZE, TOYS, make_method, make_problem, make_training, method_of, tensors_in
 
 PROBLEM = make_problem()
-RECORDABLE = [name for name, method in METHODS.items() if method.fixed_shapes and not method.follows_steps]
+RECORDABLE = [name for name in TOYS if method_of(name).fixed_shapes and not method_of(name).follows_steps]
 
 
 class Watched:
@@ -66,7 +65,7 @@ def trained(name: str, *, recorder: Again | CudaRecorder | None, epochs: int = 3
     return training
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TOYS)
 def test_a_method_says_whether_it_follows_the_steps(name: str) -> None:
     method = make_method(name, PROBLEM.task).train()
     was_read = False
@@ -83,7 +82,7 @@ def test_a_method_says_whether_it_follows_the_steps(name: str) -> None:
             method.step_rows(clock)  # type: ignore[arg-type]
             method.on_step(clock)  # type: ignore[arg-type]
             was_read |= clock.was_read
-    assert was_read == METHODS[name].follows_steps
+    assert was_read == method_of(name).follows_steps
 
 
 @pytest.mark.parametrize("name", RECORDABLE)

@@ -12,6 +12,15 @@ Symbols
     w_i          times_selected: in how many epochs sample i was selected; every warm-up epoch counts
     q_i          soft_label: moving average of RTM's prediction on sample i, one-hot at the start
 
+Forms
+    published    the paper's method, to the last bit of its public code's arithmetic. Where most labels are wrong it ends
+                 at a few classes: RTM judges its own labels, and the few that it keeps confirm it.
+    steady       for labels about which nothing is known. A slowly moving average of RTM, the teacher, judges in RTM's
+                 place: in the selection, in the gate, in q. RTM learns from the whole batch, in mixtures of the weak and
+                 of the strong view: the given label where it was selected, else the class that q names once its classes
+                 are as frequent as the given ones, weighed by how sure q is beside the other samples that were left out.
+    Every part has a setting of its own, which holds in both forms. Numbers: docs/benchmark.md; why: docs/decisions.md.
+
 Departures
     - The loss over an empty selection is 0; in the public code it is NaN. RTM still moves by momentum and decay.
     - entropy_clamp names a quirk of the public code (see acto.methods.blocks.losses.negative_entropy). It shaped the
@@ -19,12 +28,15 @@ Departures
     - Without consistency the selected loss has factor 1: no code of the ablation is public.
 Result: docs/benchmark.md.
 
-Above 180 lines: two phases, selection with mining behind a gate, and a switch for every row of the ablation.
+Above 180 lines: two phases, two forms, selection with mining behind a gate, and a switch for every row of the ablation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -33,11 +45,47 @@ from torch import Tensor
 
 from acto.core.cuda_streams import run_concurrently
 from acto.core.distributed import total, world
+from acto.core.errors import UserError
 from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
-from acto.methods.base import Method, observed
+from acto.methods.base import Method, guessing, observed
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, warm_up_loss
+from acto.methods.blocks.mixing import draw_share
 from acto.methods.blocks.soft_labels import SoftLabels
+from acto.methods.blocks.weight_average import follow
+
+REACH = 0.01
+"""Share of a batch in the running means: of the teacher's predictions and of the confidence."""
+TINY = 1e-6
+"""Least variance of a confidence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """Parts of the robust phase in which the forms differ; each is explained at the setting of its name."""
+
+    selection: str
+    min_share: float
+    judge: str
+    average_epochs: float
+    selected_weight: float | None
+    consistency_weight: float
+    confidence: str
+    alignment: bool
+    mixing: float
+
+
+FORMS = {
+    "published": Form(
+        selection="both", min_share=0.0, judge="student", average_epochs=2.5, selected_weight=None,
+        consistency_weight=0.2, confidence="none", alignment=False, mixing=0.0,
+    ),
+    "steady": Form(
+        selection="both", min_share=0.25, judge="teacher", average_epochs=2.5, selected_weight=1.0,
+        consistency_weight=1.0, confidence="gaussian", alignment=True, mixing=1.0,
+    ),
+}  # fmt: skip
+"""Values of the settings that are None."""
 
 
 class ACTO(Method):
@@ -61,21 +109,39 @@ class ACTO(Method):
         """Epochs in which both networks learn from every label."""
         tau: float = setting(0.025, low=0)
         """Memorization threshold."""
-        selection: Literal["both", "robust", "everything"] = "both"
+        form: Literal["published", "steady"] = "published"
+        """Form of the robust phase, see the card: what it names holds where a setting is null."""
+        selection: Literal["both", "robust", "everything"] | None = None
         """Rule: both networks predict the given label (CIFAR); the robust one does (web data sets); everything selects
-        all and leaves nothing to mine."""
+        all and leaves nothing to mine. null: both."""
         mining: bool = True
         """Also select what only NTM fits, as long as NTM has not memorized."""
+        judge: Literal["student", "teacher"] | None = None
+        """Network whose prediction counts as RTM's in selection, gate and q: RTM itself, or the moving average of its
+        weights and batch statistics, in evaluation mode. null: student in the published form, teacher in the steady."""
+        average_epochs: float | None = setting(None, low=0, open_low=True)
+        """Epochs that the teacher reaches back. null: 2.5."""
         min_share: float | None = setting(None, low=0, high=1)
         """The sum of the selected samples' losses is divided by their number, but by no less than this share of the
-        batch's; None: 0, as in the public code. Where few are selected, each of them counts for many, and RTM may fall
-        to some few classes: docs/benchmark.md has numbers."""
+        batch's. Without mixing only. null: 0 in the published form, as in the public code; 0.25 in the steady."""
         reweighting: bool = True
         """Weigh a selected sample by the share of epochs in which it was selected; off: weight 1."""
         consistency: bool = True
         """RTM's strong view must give the sample's pseudo label."""
-        consistency_weight: float = setting(0.2, low=0, high=1)
-        """Share of that term in RTM's loss."""
+        consistency_weight: float | None = setting(None, low=0)
+        """Factor of that term in RTM's loss. null: 0.2 in the published form, 1 in the steady."""
+        selected_weight: float | None = setting(None, low=0)
+        """Factor of the selected samples' loss. null: 1 - consistency_weight in the published form, 1 in the steady."""
+        confidence: Literal["none", "gaussian"] | None = None
+        """Weight of a sample that was left out: 1, or by its pseudo label's probability, 1 from the mean of such samples
+        on and falling below it like a bell curve of half their deviation. null: none in the published form, gaussian in
+        the steady."""
+        alignment: bool | None = None
+        """Divide q by the teacher's mean prediction and multiply it with the shares of the given labels before its
+        likeliest class is taken. null: no in the published form, yes in the steady."""
+        mixing: float | None = setting(None, low=0)
+        """Parameter of the Beta distribution for mixing the samples of a batch with each other; 0: they are not mixed.
+        Needs the teacher as judge. null: 0 in the published form, 1 in the steady."""
         memory_momentum: float = setting(0.8, low=0, high=0.999)
         """Share of the old q_i in its update."""
         memory_classes: int | None = setting(None, low=1)
@@ -90,10 +156,25 @@ class ACTO(Method):
         label_smoothing: float = setting(0.0, low=0, high=0.999)
         """Smoothing of every cross-entropy; 0.35 on the web data sets."""
 
+        def __post_init__(self) -> None:
+            """Refuse parts that do not go together."""
+            super(ACTO.Config, self).__post_init__()
+            form = form_of(self)
+            if form.selected_weight is None and form.consistency_weight > 1:
+                raise UserError(
+                    f"acto.consistency_weight must lie in [0, 1], but got {form.consistency_weight:g}: the selected "
+                    "samples' loss has the rest of 1, unless acto.selected_weight says otherwise"
+                )
+            if form.mixing and form.judge != "teacher":
+                raise UserError(
+                    f"acto.mixing {form.mixing:g} needs acto.judge teacher: a mixture has no given label to judge"
+                )
+
     config: Config
 
     def __init__(self, config: Config, task: Task, build_net: BuildNet) -> None:
         super().__init__(config, task, build_net)
+        self.form = form_of(config)
         self.remember("times_selected", torch.zeros(task.num_samples, dtype=torch.int64))
         self._form = SoftLabels(task.num_classes, classes=config.memory_classes, dtype=config.memory_dtype)
         self._soft_labels = self._form.name("soft_label")
@@ -101,6 +182,20 @@ class ACTO(Method):
         self.remember("robust_epochs", torch.zeros((), dtype=torch.int64), per_sample=False)
         self.times_selected: Tensor
         self.robust_epochs: Tensor
+        if self.form.judge == "teacher":
+            self.teacher = deepcopy(self.nets[0]).requires_grad_(False)
+            self.remember("teacher_steps", torch.zeros(()), per_sample=False)
+            self.teacher_steps: Tensor
+        if self.form.confidence == "gaussian":
+            self.remember("confidence", torch.tensor([1 / task.num_classes, 1.0]), per_sample=False)
+            self.confidence: Tensor
+            """(2,): mean and variance."""
+        if self.form.alignment:
+            shares = torch.bincount(task.labels, minlength=task.num_classes) / task.num_samples
+            self.register_buffer("prior", shares.float(), persistent=False)
+            self.remember("mean_prediction", torch.full((task.num_classes,), 1 / task.num_classes), per_sample=False)
+            self.prior: Tensor
+            self.mean_prediction: Tensor
 
     def on_turn(self, clock: Clock, scan: Scan) -> None:
         """Count the visits that q_i has had, to take its one-hot start out of label_quality."""
@@ -134,30 +229,51 @@ class ACTO(Method):
         return Step(loss_r + loss_n, log, {**observed(robust, label), "memorized": right_n & ~right_r})
 
     def _robust(self, batch: Batch, clock: Clock) -> Step:
-        config, label, index = self.config, batch.label, batch.index
+        config, form, label, index = self.config, self.form, batch.label, batch.index
         weak, strong = batch.views
-        seen = (weak, strong) if config.consistency else (weak,)
+        mix = Mixture.of(label, alpha=form.mixing) if form.mixing else None
+        views = (weak, strong) if config.consistency else (weak,)
+        seen = tuple(mix.inputs(view) for view in views) if mix else views
         (robust, *robust_strong), non_robust = run_concurrently(
             lambda: [self.nets[0](view) for view in seen], lambda: self.nets[1](weak), device=weak.device
         )
+        judge = robust.detach()
+        if form.judge == "teacher":
+            with guessing(self.teacher):
+                judge = self.teacher(weak)
 
-        right_r, right_n = robust.argmax(1) == label, non_robust.argmax(1) == label
+        right_r, right_n = judge.argmax(1) == label, non_robust.argmax(1) == label
         selected, mined, is_open = select(
-            right_r, right_n, tau=config.tau, selection=config.selection, mining=config.mining
+            right_r, right_n, tau=config.tau, selection=form.selection, mining=config.mining
         )
         times_selected = self.times_selected[index] + selected  # this epoch is counted before it weighs
         self.times_selected[index] = times_selected
-        weight = times_selected / (clock.epoch + 1) if config.reweighting else torch.ones_like(robust[:, 0])
+        weight = times_selected / (clock.epoch + 1) if config.reweighting else torch.ones_like(judge[:, 0])
 
-        probs = F.softmax(robust.detach(), dim=1)
+        probs = F.softmax(judge, dim=1)
         memory = getattr(self, self._soft_labels)
         soft_label = self._form.update(memory, index, probs, momentum=config.memory_momentum)
+        pseudo_label, trust = self._pseudo_labels(soft_label, probs, rest=~selected)
+        target = torch.where(selected, label, pseudo_label)
 
-        loss_r = masked_mean(weight * self._ce(robust, label), selected, min_share=config.min_share or 0.0)
+        if mix:
+            # Whoever is mixed in counts, so the samples that were left out do too, as far as they are trusted.
+            counts = torch.where(selected, weight, trust if config.consistency else 0.0)
+            loss_r = batch_mean(mix.loss(self._ce, robust, target, counts))
+        else:
+            loss_r = masked_mean(weight * self._ce(robust, label), selected, min_share=form.min_share)
+        factor = form.selected_weight
         if config.consistency:
-            pseudo_label = torch.where(selected, label, soft_label.argmax(1))
-            consistency = self._ce_mean(robust_strong[0], pseudo_label)
-            loss_r = (1 - config.consistency_weight) * loss_r + config.consistency_weight * consistency
+            trust = torch.where(selected, 1.0, trust)
+            losses = (
+                mix.loss(self._ce, robust_strong[0], target, trust)
+                if mix
+                else trust * self._ce(robust_strong[0], target)
+            )
+            factor = 1 - form.consistency_weight if factor is None else factor
+            loss_r = factor * loss_r + form.consistency_weight * batch_mean(losses)
+        elif factor is not None:
+            loss_r = factor * loss_r
         loss_n = self._ce_mean(non_robust, label)
 
         fit_r, fit_n = batch_mean(right_r.float()), batch_mean(right_n.float())
@@ -169,13 +285,35 @@ class ACTO(Method):
             "mining_open": is_open.float() / world(),
         }
         per_sample = {
-            **observed(robust, label),
+            **observed(judge, label),
             "selected": selected,
             "mined": mined,
             "weight": weight,
             "memorized": right_n & ~right_r,
         }
         return Step(loss_r + loss_n, log, per_sample)
+
+    @torch.no_grad()
+    def _pseudo_labels(self, soft_label: Tensor, probs: Tensor, *, rest: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) classes and (B,) their weights in [0, 1], of a batch whose samples `rest` were left out."""
+        if self.form.alignment:
+            size = total(torch.full_like(probs[0, 0], len(probs)))
+            self.mean_prediction.lerp_(total(probs.sum(0)).to(self.mean_prediction.dtype) / size, REACH)
+            soft_label = soft_label * (self.prior / self.mean_prediction)
+            soft_label = soft_label / soft_label.sum(1, keepdim=True)
+        confidence, pseudo_label = soft_label.max(1)
+        if self.form.confidence == "none":
+            return pseudo_label, torch.ones_like(confidence)
+        self.confidence.lerp_(*moments_of(confidence, rest, before=self.confidence))
+        return pseudo_label, bell(confidence, *self.confidence)
+
+    def on_step(self, clock: Clock) -> None:
+        """Move the teacher, in its first steps by more than later, when its start would weigh too much."""
+        if self.form.judge == "teacher":
+            decay = math.exp(-1 / (self.form.average_epochs * clock.steps))
+            self.teacher_steps.add_(1)
+            move = (9 / (9 + self.teacher_steps)).clamp(min=1 - decay)
+            follow(self.teacher, self.nets[0], move=move)
 
     def admit(self, rows: Tensor, *, epochs: int) -> None:
         """Let late samples weigh as if they had always been selected: from w_i = 0 they would take long to count."""
@@ -187,8 +325,8 @@ class ACTO(Method):
         return {"rtm": rtm, "ntm": ntm}
 
     def few_selected(self) -> str:
-        """A larger divisor, if there is none yet."""
-        return "" if self.config.min_share else "--acto.min_share (0.25 to 1) keeps RTM from following the few that are"
+        """The steady form, whose judge moves slowly."""
+        return "" if self.form.judge == "teacher" else "--acto.form steady keeps RTM from following the few that are"
 
     def label_quality(self) -> Tensor | None:
         """The soft label's mass on the given label, without the share that the one-hot start put there."""
@@ -201,6 +339,58 @@ class ACTO(Method):
 
     def _ce_mean(self, logits: Tensor, labels: Tensor) -> Tensor:
         return batch_mean(self._ce(logits, labels))
+
+
+def form_of(config: ACTO.Config) -> Form:
+    """The form of a config with its own values in place of those that are None."""
+    form = FORMS[config.form]
+    own = {field.name: getattr(config, field.name) for field in fields(Form)}
+    return replace(form, **{name: value for name, value in own.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Partners within a batch, and the share that a sample has in its mixture with its partner."""
+
+    share: Tensor
+    """() in [0.5, 1]."""
+    partner: Tensor
+    """(B,) places in the batch, each once."""
+
+    @classmethod
+    def of(cls, label: Tensor, *, alpha: float) -> Mixture:
+        """Draw one for a batch with these (B,) labels; the share by Beta(alpha, alpha)."""
+        share = draw_share(alpha, label.device)
+        return cls(torch.maximum(share, 1 - share), torch.randperm(len(label), device=label.device))
+
+    def inputs(self, view: Tensor) -> Tensor:
+        """Mix a view, (B, ...)."""
+        return self.share * view + (1 - self.share) * view[self.partner]
+
+    def loss(self, loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Weigh the losses of the mixtures' predictions (B, K) towards both of their targets, (B,)."""
+        own, other = loss(logits, target), loss(logits, target[self.partner])
+        return self.share * weight * own + (1 - self.share) * weight[self.partner] * other
+
+
+def moments_of(confidence: Tensor, members: Tensor, *, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance of the confidence among `members` of the global batch, (2,), and how far to go there.
+
+    Args:
+        confidence: (B,).
+        members: (B,) bool.
+        before: (2,) stays where fewer than two members have none.
+    """
+    ours = members.to(before.dtype)
+    count, sums = total(torch.stack([ours.sum(), (ours * confidence).sum()])).unbind()
+    mean = sums / count.clamp(min=1)
+    var = total((ours * (confidence - mean).square()).sum()) / (count - 1).clamp(min=1)
+    return torch.stack([mean, var]), torch.where(count > 1, REACH, 0.0).to(before.dtype)
+
+
+def bell(confidence: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    """exp(-2 min(c - mean, 0)^2 / var), (B,) in [0, 1]: 1 from the mean on."""
+    return (-2 * (confidence - mean).clamp(max=0).square() / var.clamp(min=TINY)).exp()
 
 
 def select(

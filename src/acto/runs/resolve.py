@@ -85,11 +85,14 @@ def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = F
     protocol = settings.get("protocol", {})
     setting = with_batch(setting, protocol.get("batch_size"))
     epochs = protocol.get("epochs")
-    warmup = settings.get(section(method), {}).get("warmup_epochs")
+    own = settings.get(section(method), {})
+    warmup = own.get("warmup_epochs")
     if epochs is not None and epochs > 0:
         setting = setting.lasting(epochs)
     if warmup is not None:
         setting = replace(setting, warmup_epochs=warmup)
+    if method == "acto" and own.get("form") is not None:
+        setting = replace(setting, form=own["form"])
     return Run.from_dict(merged(recipe(spec, setting, method=method).to_dict(), settings), trust_net=trust_net)
 
 

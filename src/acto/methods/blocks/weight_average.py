@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -20,3 +20,24 @@ def average(target: nn.Module, source: nn.Module, *, decay: float, copy_buffers:
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), 1.0 - decay)
     if copy_buffers and next(target.buffers(), None) is not None:
         torch._foreach_copy_(list(target.buffers()), list(source.buffers()))
+
+
+@torch.no_grad()
+def follow(target: nn.Module, source: nn.Module, *, move: Tensor) -> None:
+    """Move every number of `target` towards `source`'s, batch statistics included: for a target in evaluation mode.
+
+    Args:
+        target: a copy of `source`, made by deepcopy.
+        source: the network that learns.
+        move: () in [0, 1], share of the way; on the device, so that it may change between replays of a graph.
+    """
+    pairs = [*zip(target.parameters(), source.parameters(), strict=True)]
+    counts = []
+    for mine, new in zip(target.buffers(), source.buffers(), strict=True):
+        (pairs if mine.is_floating_point() else counts).append((mine, new))
+    targets, sources = map(list, zip(*pairs, strict=True))
+    ways = torch._foreach_sub(sources, targets)
+    torch._foreach_mul_(ways, move)
+    torch._foreach_add_(targets, ways)
+    for mine, new in counts:  # of batches
+        mine.copy_(new)

@@ -41,7 +41,8 @@ def _acto(setting: Setting, noise: NoiseSpec) -> ACTO.Config:
     return ACTO.Config(
         warmup_epochs=setting.warmup_epochs,
         tau=setting.tau,
-        selection=setting.selection,
+        form=setting.form,
+        selection=setting.selection if setting.form == "published" else None,
         label_smoothing=setting.label_smoothing,
     )
 
