@@ -135,6 +135,8 @@ def build_table(name: str, found: Found, *, data: Sequence[str] = (), sort: str 
     rows_of = _ablation_rows if name == "4" else _method_rows
     groups = rows_of([run for run in found.records if _column(run) in columns])
     order = list(dict.fromkeys(cell.row for cell in printed))
+    if OURS in groups:
+        order.insert(1 + next((k for k, row in enumerate(order) if row in ("acto", list(ABLATION)[-1])), -1), OURS)
     keys = [key for row in order for key in sorted(key for key in groups if key[0] == row) or [(row, "")]]
     keys += sorted(key for key in groups if key[0] not in order)
     by_place = {(cell.row, _place(cell)): cell for cell in printed}
@@ -200,22 +202,29 @@ def _by_noise(column: Column) -> tuple[str, int, float]:
 
 # Rows.
 
+OURS = "acto steady"
+"""The row of ACTO's steady form, which no paper has."""
 Groups = dict[tuple[str, str], dict[Column, list[Record]]]
 """(method or row of the ablation, settings that set it apart) -> column -> runs."""
 
 
 def _method_rows(records: Sequence[Record]) -> Groups:
     """Runs by method, without those in which parts of ACTO are off: they belong to Table 4."""
-    return _grouped([run for run in records if not _is_ablated(run)], lambda run: run.method)
+    return _grouped([run for run in records if not _is_ablated(run)], lambda run: OURS if is_ours(run) else run.method)
 
 
 def _ablation_rows(records: Sequence[Record]) -> Groups:
-    rows = [run for run in records if run.method == "standard" or _ablation_row(run) is not None]
-    return _grouped(rows, lambda run: _ablation_row(run) or "standard")
+    rows = [run for run in records if run.method == "standard" or is_ours(run) or _ablation_row(run) is not None]
+    return _grouped(rows, lambda run: OURS if is_ours(run) else _ablation_row(run) or "standard")
+
+
+def is_ours(run: Record) -> bool:
+    """Tell a run of ACTO's steady form from one of the published method."""
+    return run.method == "acto" and run.method_config.get("form") == "steady"
 
 
 def _ablation_row(run: Record) -> str | None:
-    return ablation_row(run.method_config) if run.method == "acto" else None
+    return ablation_row(run.method_config) if run.method == "acto" and not is_ours(run) else None
 
 
 def _is_ablated(run: Record) -> bool:
@@ -247,7 +256,7 @@ def _said(value: Any) -> str:
 def _row(row: str, apart: str, cells: tuple[Cell, ...]) -> Row:
     about = methods().get(row)
     name, venue = (about.name, about.venue) if about is not None else (row, "")
-    method = "acto" if row in ABLATION else row
+    method = "acto" if row in ABLATION or row == OURS else row
     return Row(method=method, name=f"{name} ({apart})" if apart else name, venue=venue, cells=cells)
 
 

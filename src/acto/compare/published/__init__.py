@@ -99,9 +99,11 @@ def passes(method: str, config: Mapping[str, Any]) -> Passes | None:
 
 
 def _holds(where: str, config: Mapping[str, Any]) -> bool:
-    """Evaluate a condition like consistency=false or weight>0; an empty one is true."""
+    """Evaluate conditions like consistency=false or weight>0, several with "and"; none is true."""
     if not where:
         return True
+    if " and " in where:
+        return all(_holds(part, config) for part in where.split(" and "))
     name, more, low = where.partition(">")
     if more:
         return float(config.get(name, 0)) > float(low)

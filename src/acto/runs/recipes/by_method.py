@@ -38,12 +38,14 @@ from acto.runs.recipes.by_data import Setting
 
 
 def _acto(setting: Setting, noise: NoiseSpec) -> ACTO.Config:
+    # The rule and the share of the published form vary with the data, so records of it have them.
+    published = {"selection": setting.selection, "consistency_weight": 0.2} if setting.form == "published" else {}
     return ACTO.Config(
         warmup_epochs=setting.warmup_epochs,
         tau=setting.tau,
         form=setting.form,
-        selection=setting.selection if setting.form == "published" else None,
         label_smoothing=setting.label_smoothing,
+        **published,
     )
 
 
