@@ -49,7 +49,7 @@ from acto.core.errors import UserError
 from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, guessing, observed
-from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, warm_up_loss
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy, warm_up_loss
 from acto.methods.blocks.mixing import draw_share
 from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.blocks.weight_average import follow
@@ -209,38 +209,43 @@ class ACTO(Method):
     def _warm_up(self, batch: Batch) -> Step:
         config, label = self.config, batch.label
         view, (rtm, ntm) = batch.views[0], self.nets
-        robust, non_robust = run_concurrently(lambda: rtm(view), lambda: ntm(view), device=view.device)
-        loss_r = warm_up_loss(
-            robust,
-            labels=label,
-            entropy_weight=config.entropy_weight,
-            clamp_logits=config.entropy_clamp,
-            label_smoothing=config.label_smoothing,
-        )
+        mix = self._mixture(label)
+        seen = mix.inputs(view) if mix else view
+        robust, non_robust = run_concurrently(lambda: rtm(seen), lambda: ntm(view), device=view.device)
+        judge = self._judge(robust, view)
+        if mix:
+            loss_r = batch_mean(mix.loss(self._ce, robust, label, torch.ones_like(robust[:, 0])))
+            penalty = negative_entropy(robust, clamp_logits=config.entropy_clamp)
+            loss_r = loss_r + config.entropy_weight * batch_mean(penalty)
+        else:
+            loss_r = warm_up_loss(
+                robust,
+                labels=label,
+                entropy_weight=config.entropy_weight,
+                clamp_logits=config.entropy_clamp,
+                label_smoothing=config.label_smoothing,
+            )
         loss_n = self._ce_mean(non_robust, label)
         self.times_selected[batch.index] += 1
-        right_r, right_n = robust.argmax(1) == label, non_robust.argmax(1) == label
+        right_r, right_n = judge.argmax(1) == label, non_robust.argmax(1) == label
         log = {
             "loss_rtm": loss_r.detach(),
             "loss_ntm": loss_n.detach(),
             "fit_rtm": batch_mean(right_r.float()),
             "fit_ntm": batch_mean(right_n.float()),
         }
-        return Step(loss_r + loss_n, log, {**observed(robust, label), "memorized": right_n & ~right_r})
+        return Step(loss_r + loss_n, log, {**observed(judge, label), "memorized": right_n & ~right_r})
 
     def _robust(self, batch: Batch, clock: Clock) -> Step:
         config, form, label, index = self.config, self.form, batch.label, batch.index
         weak, strong = batch.views
-        mix = Mixture.of(label, alpha=form.mixing) if form.mixing else None
+        mix = self._mixture(label)
         views = (weak, strong) if config.consistency else (weak,)
         seen = tuple(mix.inputs(view) for view in views) if mix else views
         (robust, *robust_strong), non_robust = run_concurrently(
             lambda: [self.nets[0](view) for view in seen], lambda: self.nets[1](weak), device=weak.device
         )
-        judge = robust.detach()
-        if form.judge == "teacher":
-            with guessing(self.teacher):
-                judge = self.teacher(weak)
+        judge = self._judge(robust, weak)
 
         right_r, right_n = judge.argmax(1) == label, non_robust.argmax(1) == label
         selected, mined, is_open = select(
@@ -292,6 +297,17 @@ class ACTO(Method):
             "memorized": right_n & ~right_r,
         }
         return Step(loss_r + loss_n, log, per_sample)
+
+    def _mixture(self, label: Tensor) -> Mixture | None:
+        return Mixture.of(label, alpha=self.form.mixing) if self.form.mixing else None
+
+    def _judge(self, robust: Tensor, view: Tensor) -> Tensor:
+        """(B, K) logits that count as RTM's: its own, `robust`, or those of the teacher for this view."""
+        if self.form.judge == "student":
+            return robust.detach()
+        with guessing(self.teacher):
+            logits: Tensor = self.teacher(view)
+        return logits
 
     @torch.no_grad()
     def _pseudo_labels(self, soft_label: Tensor, probs: Tensor, *, rest: Tensor) -> tuple[Tensor, Tensor]:
