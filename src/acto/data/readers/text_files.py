@@ -10,6 +10,8 @@ from pathlib import Path
 from acto.core.errors import UserError
 from acto.core.files import require_regular
 
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What may separate the cells of a table, in words."""
 _LOOKED_AT = 2**24
 """Bytes of a large file that have to be text before the others are read."""
 
@@ -58,6 +60,16 @@ def rows_of(text: str, name: str, *, delimiter: str = ",") -> Iterator[tuple[int
                 yield reader.line_num, cells
     except csv.Error as error:
         raise UserError(f"{name} cannot be read as a table: row {max(1, reader.line_num)}: {error}") from None
+
+
+def delimiter_of(text: str, titles: Sequence[str], *, usual: str = ",") -> str:
+    """What separates the cells of a CSV text: `usual`, unless the heading has all `titles` with another mark only."""
+    heading = text.split("\n", 1)[0].rstrip("\r")
+    for delimiter in (usual, *DELIMITERS):
+        cells = next(csv.reader([heading], delimiter=delimiter), [])
+        if set(titles) <= {cell.strip() for cell in cells}:
+            return delimiter
+    return usual
 
 
 def check_titles(titles: Sequence[str], wanted: Sequence[str], name: str) -> None:
