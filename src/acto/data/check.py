@@ -141,7 +141,7 @@ def _read(spec: DataSpec, data_root: str | Path | None) -> tuple[Raw, list[str]]
         return read(spec, data_root=data_root, problems=refusals), refusals
     except UserError as error:
         try:
-            new = read_new(spec.source, data_root=data_root, path_column=spec.path_column)
+            new = read_new(spec.source, data_root=data_root, path_column=spec.path_column, base=spec.base)
         except UserError:
             if not refusals:
                 raise error from None

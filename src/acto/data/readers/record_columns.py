@@ -104,7 +104,8 @@ def _label_column(table: Table, spec: DataSpec, content: str, notes: list[str]) 
     if name in table.names:
         if table.kind(name) not in (TEXT, NUMBER):
             raise UserError(f"{table.file}: column {name!r} holds {table.kind(name)}, and no labels. {told(table)}")
-        if others := [each for each in likely if each not in (name, spec.true_label_column)]:
+        others = [each for each in likely if each not in (name, spec.true_label_column)]
+        if others and name == _USUAL.label_column:
             notes.append(
                 f"the labels are the column {name!r}; {listed(others)} may be labels too (--data.label_column)"
             )

@@ -136,7 +136,7 @@ class ArrowTable(Table):
         for chunk in self._table.column(name).chunks:
             content, names = _parts(_storage(chunk))
             if self._store is not None:
-                paths = self._store([value.as_py() for value in content])
+                paths = self._store([value.as_py() for value in content], names)
             else:
                 paths = [
                     None if size is None else packed(self.file, start, size, text)

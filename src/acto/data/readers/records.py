@@ -83,11 +83,11 @@ def read_records(source: Source, spec: DataSpec, place: Place) -> Raw:
     columns = choose_columns(tables, spec, with_labels=True, with_split=len(source.splits) == 1)
     notes = [*chosen.notes, *columns.notes]
     parts = {
-        name: _part(source.splits[name], columns, source, spec, split=name if len(source.splits) > 1 else "")
+        name: part_of(source.splits[name], columns, source, spec, split=name if len(source.splits) > 1 else "")
         for name in (chosen.train, chosen.test)
         if name is not None
     }
-    train, test = parts[chosen.train], parts.get(chosen.test or "")
+    train, test = parts[chosen.train], None if chosen.test is None else parts[chosen.test]
     if test is not None and all(label == "" for label in test.labels):
         notes.append(f"the split {chosen.test} has no labels, and is left out")
         test = None
@@ -132,7 +132,7 @@ def read_records_bare(source: Source, spec: DataSpec) -> Raw:
         return plain_columns(source, spec, None)
     columns = choose_columns(tables, spec, with_labels=False)
     many = len(source.splits) > 1
-    parts = [_part(found, columns, source, spec, split=name if many else "") for name, found in source.splits.items()]
+    parts = [part_of(found, columns, source, spec, split=name if many else "") for name, found in source.splits.items()]
     ids = tuple(name for part in parts for name in part.ids)
     paths, array = None, None
     if parts[0].paths is not None:
@@ -176,8 +176,15 @@ def plain_columns(source: Source, spec: DataSpec, place: Place | None) -> Raw:
     )
 
 
-def _part(tables: Sequence[Table], columns: Columns, source: Source, spec: DataSpec, *, split: str) -> Part:
-    """The rows of a split. Its name comes before the ids, where several splits are read.
+def part_of(tables: Sequence[Table], columns: Columns, source: Source, spec: DataSpec, *, split: str) -> Part:
+    """Read the rows of a split; its name comes before the ids.
+
+    Args:
+        tables: the split's, in their order.
+        columns: those that are read.
+        source: what they belong to.
+        spec: the settings.
+        split: its name; empty: it is the only one.
 
     Raises:
         UserError: a column that a table lacks, or a row that cannot be used.
