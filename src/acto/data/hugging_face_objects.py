@@ -23,7 +23,7 @@ from acto.core.errors import UserError
 from acto.core.files import disk_errors
 from acto.data.pictures.files import decode_pixels, inspect
 from acto.data.pictures.packed import packed
-from acto.data.readers.record_columns import choose_columns, has_samples, listed, told
+from acto.data.readers.record_columns import Columns, choose_columns, has_samples, listed, told
 from acto.data.readers.record_tables import ArrowTable, Table
 from acto.data.readers.records import Part, Source, part_of
 from acto.data.readers.split_files import choose_splits
@@ -85,8 +85,8 @@ def read_object(data: Any, labels: Any, columns: Sequence[str] = ()) -> dict[str
         )
     except UserError as error:
         if label is not None:
-            raise
-        read, problem = choose_columns([first], spec, with_labels=False), str(error)
+            raise UserError(_in_python(str(error))) from None
+        read, problem = _without_labels(first, spec), _in_python(str(error))
     source = Source(name=_NAME, folder=Path(), splits=splits)
     names = [name for name in (chosen.train, chosen.test) if name is not None]
     parts = [part_of(splits[name], read, source, spec, split=name) for name in names]
@@ -110,7 +110,7 @@ def read_object(data: Any, labels: Any, columns: Sequence[str] = ()) -> dict[str
         "columns": (read.content,),
         "splits": parts[0].splits or (tuple(roles) if len(parts) > 1 else ()),
         "unused": unused,
-        "label_problem": re.sub(r"--data\.label_column (\S+)", r"labels='\1'", problem),
+        "label_problem": problem,
         "notes": tuple(notes),
     }
 
@@ -131,6 +131,19 @@ def _table(part: Any, name: str, store: _Store) -> Table:
         if type(feature).__name__ == "ClassLabel" and feature.names
     }
     return ArrowTable(Path(name or "Dataset"), table, classes=classes, store=store)
+
+
+def _without_labels(table: Table, spec: DataSpec) -> Columns:
+    try:
+        return choose_columns([table], spec, with_labels=False)
+    except UserError as error:
+        raise UserError(_in_python(str(error))) from None
+
+
+def _in_python(problem: str) -> str:
+    """What a message says of flags, as it is done with a Dataset."""
+    problem = re.sub(r"Say which: --data\.path_column.*", "Keep one of them: data.select_columns([...])", problem)
+    return re.sub(r"--data\.label_column (\S+)", r"labels='\1'", problem)
 
 
 def as_arrays(data: Any, labels: Any = None, *, column: str = "") -> tuple[npt.NDArray[Any], Any]:

@@ -31,19 +31,19 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
+    "folder": Format((), "image folder", "folder", folders.read, folders.read_bare),
+    "manifest": Format((".csv", ".tsv", ".parquet"), "manifest", "table", manifests.read, manifests.read_bare),
+    "arrays": Format((".npz", ".npy"), "array file", "array file", arrays.read, arrays.read_bare),
+    "json-lines": Format((".jsonl", ".ndjson"), "JSON Lines", "JSON Lines", json_lines.read, json_lines.read_bare),
     "hugging-face": Format(
         (".arrow",),
         "data set of Hugging Face",
         "data set of Hugging Face",
         hugging_face.read,
         hugging_face.read_bare,
-        hugging_face.is_hugging_face,
+        fits=hugging_face.is_hugging_face,
     ),
-    "shards": Format((".tar",), "tar shards", "tar shards", shards.read, shards.read_bare, shards.are_shards),
-    "json-lines": Format((".jsonl", ".ndjson"), "JSON Lines", "JSON Lines", json_lines.read, json_lines.read_bare),
-    "folder": Format((), "image folder", "folder", folders.read, folders.read_bare),
-    "manifest": Format((".csv", ".tsv", ".parquet"), "manifest", "table", manifests.read, manifests.read_bare),
-    "arrays": Format((".npz", ".npy"), "array file", "array file", arrays.read, arrays.read_bare),
+    "shards": Format((".tar",), "tar shards", "tar shards", shards.read, shards.read_bare, fits=shards.are_shards),
 }
 """By the name of the source that stands for it. Messages list them in this order."""
 FILE_SUFFIXES = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
@@ -59,7 +59,8 @@ def format_of(path: Path) -> Format | None:
             return format.fits(path)
         return not format.suffixes if is_folder else suffix in format.suffixes
 
-    return next(filter(fits, FORMATS.values()), None)
+    # Those that look inside come first: a folder of theirs is no folder of pictures.
+    return next(filter(fits, sorted(FORMATS.values(), key=lambda format: format.fits is None)), None)
 
 
 def read_path(spec: DataSpec, place: Place) -> Raw:

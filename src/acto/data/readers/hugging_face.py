@@ -125,7 +125,11 @@ def _has_content(file: Path) -> bool:
     try:
         with parquet_file(file) as opened:
             kinds = {field.name: kind_of(field.type) for field in opened.schema_arrow}
-            return PICTURE in kinds.values() or (VECTOR in kinds.values() and DataSpec().path_column not in kinds)
+            if any(
+                str(field.type).startswith("struct") for field in opened.schema_arrow if kinds[field.name] == PICTURE
+            ):
+                return True
+            return not {PICTURE, VECTOR}.isdisjoint(kinds.values()) and DataSpec().path_column not in kinds
     except UserError:
         return False  # the reader of tables says why
 

@@ -82,15 +82,16 @@ def _content_column(table: Table, spec: DataSpec, notes: list[str]) -> str:
     if name != _USUAL.path_column:
         raise UserError(missing_column(table.file, name, table.names))
     paths = [each for each in table.of_kind(TEXT) if plain_name(each) in PATH_NAMES]
-    for found, what in ((pictures, "pictures"), (vectors, "vectors"), (paths, "picture files")):
-        if len(found) > 1:
-            raise UserError(
-                f"{table.file} has several columns of {what}: {', '.join(map(repr, found))}. --data.path_column "
-                f"{found[0]} takes the first of them"
-            )
-        if found:
-            notes.append(f"the samples are the column {found[0]!r} ({what}) of {table.file.name}")
-            return found[0]
+    found = pictures or [*vectors, *paths]
+    if len(found) > 1:
+        raise UserError(
+            f"{table.file} has several columns that may be the samples: {', '.join(map(repr, found))}. Say which: "
+            + " or ".join(f"--data.path_column {each}" for each in found[:_SHOWN])
+        )
+    if found:
+        what = "picture files" if found[0] in paths else table.kind(found[0])
+        notes.append(f"the samples are the column {found[0]!r} ({what}) of {table.file.name}")
+        return found[0]
     raise AssertionError("has_samples was not asked")
 
 
@@ -112,6 +113,7 @@ def _label_column(table: Table, spec: DataSpec, content: str, notes: list[str]) 
         return name
     if name != _USUAL.label_column:
         raise UserError(missing_column(table.file, name, table.names))
+    likely = likely or [each for each in table.perhaps_labels if each in table.names]
     if len(likely) == 1:
         notes.append(f"the labels are the column {likely[0]!r} of {table.file.name}")
         return likely[0]

@@ -51,8 +51,11 @@ class Table(ABC):
         names: of its columns.
         classes: names of the classes that a column numbers, by column.
         ids: (N,) names that the table gives its rows; None if it gives none.
+        perhaps_labels: columns that are taken for labels where no other could be.
         kept: a folder in which its pictures are kept unpacked, once they were asked for.
     """
+
+    perhaps_labels: tuple[str, ...] = ()
 
     def __init__(self, file: Path, names: Sequence[str], *, classes: Mapping[str, Sequence[str]] | None = None) -> None:
         self.file, self.names = file, tuple(names)

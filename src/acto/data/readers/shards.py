@@ -84,6 +84,8 @@ class TarTable(Table):
         UserError: it is compressed, damaged, or a sample lacks a picture, or has several.
     """
 
+    perhaps_labels = ("txt",)
+
     def __init__(self, file: Path) -> None:
         self._pictures: dict[str, tuple[int, int, str]] = {}
         self._values: dict[str, dict[str, Any]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from acto.core.files import require_regular
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What may separate the cells of a table, in words."""
+_LONGEST_HEADING = 1 << 20
 _LOOKED_AT = 2**24
 """Bytes of a large file that have to be text before the others are read."""
 
@@ -64,11 +66,11 @@ def rows_of(text: str, name: str, *, delimiter: str = ",") -> Iterator[tuple[int
 
 def delimiter_of(text: str, titles: Sequence[str], *, usual: str = ",") -> str:
     """What separates the cells of a CSV text: `usual`, unless the heading has all `titles` with another mark only."""
-    heading = text.split("\n", 1)[0].rstrip("\r")
+    heading = text[:_LONGEST_HEADING].splitlines()[:1]
     for delimiter in (usual, *DELIMITERS):
-        cells = next(csv.reader([heading], delimiter=delimiter), [])
-        if set(titles) <= {cell.strip() for cell in cells}:
-            return delimiter
+        with contextlib.suppress(csv.Error):  # the reader of the rows says what is wrong
+            if set(titles) <= {cell.strip() for cell in next(csv.reader(heading, delimiter=delimiter), [])}:
+                return delimiter
     return usual
 
 
