@@ -35,9 +35,9 @@ _MOST_LABEL_BYTES = 1 << 20
 
 def are_shards(path: Path) -> bool:
     """Tell tar files, and folders that hold some and no pictures, from all else."""
-    if path.is_file():
+    if not path.is_dir():
         return path.name.lower().endswith((".tar", *_COMPRESSED_SUFFIXES))
-    return path.is_dir() and bool(_tars(path)) and not any(file.suffix.lower() in SUFFIXES for file in walk(path))
+    return bool(_tars(path)) and not any(file.suffix.lower() in SUFFIXES for file in walk(path))
 
 
 def read(spec: DataSpec, place: Place) -> Raw:
@@ -51,7 +51,7 @@ def read_bare(spec: DataSpec, place: Place) -> Raw:
 
 
 def _source(path: Path) -> Source:
-    if path.is_file():
+    if not path.is_dir():
         return Source(name=path.stem, folder=path.parent, splits={"": [TarTable(path)]})
     splits = splits_of_files(path, _tars(path))
     tables = {split: [TarTable(file) for file in files] for split, files in splits.items()}
