@@ -339,7 +339,8 @@ HUB = [
     _hub(
         "class names at the head of README.md",
         _with_readme(
-            "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n          '0': cat\n          '1': dog\n---\nwords"
+            "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
+            "          '0': cat\n          '1': dog\n---\nwords"
         ),
         pairs=WHOLE,
     ),

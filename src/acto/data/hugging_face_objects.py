@@ -141,7 +141,7 @@ def _without_labels(table: Table, spec: DataSpec) -> Columns:
 
 
 def _in_python(problem: str) -> str:
-    """What a message says of flags, as it is done with a Dataset."""
+    """Turn a message about flags into what is done with a Dataset."""
     problem = re.sub(r"Say which: --data\.path_column.*", "Keep one of them: data.select_columns([...])", problem)
     return re.sub(r"--data\.label_column (\S+)", r"labels='\1'", problem)
 

@@ -24,7 +24,7 @@ _CONTENT_KEYS = ("x", "images", "features")
 _LABEL_KEYS = ("labels", "y")
 _CLASSES_KEYS = ("class_names", "classes")
 _SETS = {"train": "", "test": "test_", "val": "val_", "valid": "val_", "validation": "val_"}
-"""What names of sets become before the names above, in files of keras (x_train) and MedMNIST (train_images)."""
+"""Sets in the names of keras (x_train) and MedMNIST (train_images), and what stands before the names above instead."""
 _PIPELINES = ("cifar", "digits", "fashion", "small")
 """Views that pictures in arrays may ask for."""
 

@@ -163,7 +163,7 @@ def classes_in(features: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _class_label(kind: Any) -> Any:
-    """What YAML says of a class label, {class_label: {names: {"0": cat, ...}}}, as JSON says it."""
+    """Say what YAML says of a class label, {class_label: {names: {"0": cat, ...}}}, as JSON says it."""
     label = kind.get("class_label") if isinstance(kind, dict) else None
     names = label.get("names") if isinstance(label, dict) else None
     if isinstance(names, dict):

@@ -40,7 +40,7 @@ class Cell:
     path: Path | None
     """Place of its bytes; None: the table has none of them."""
     name: str
-    """What the table calls it: a file's name or path; empty if it does not."""
+    """Name that the table gives it, a file's name or path; empty if it gives none."""
 
 
 class Table(ABC):
@@ -68,7 +68,7 @@ class Table(ABC):
 
     @abstractmethod
     def kind(self, name: str) -> str:
-        """What a column holds: PICTURE, VECTOR, TEXT, NUMBER or OTHER."""
+        """Tell what a column holds: PICTURE, VECTOR, TEXT, NUMBER or OTHER."""
 
     @abstractmethod
     def values(self, name: str) -> list[Any]:

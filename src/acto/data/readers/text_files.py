@@ -12,7 +12,7 @@ from acto.core.errors import UserError
 from acto.core.files import require_regular
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-"""What may separate the cells of a table, in words."""
+"""Marks between the cells of a table, in words."""
 _LONGEST_HEADING = 1 << 20
 _LOOKED_AT = 2**24
 """Bytes of a large file that have to be text before the others are read."""
@@ -65,7 +65,7 @@ def rows_of(text: str, name: str, *, delimiter: str = ",") -> Iterator[tuple[int
 
 
 def delimiter_of(text: str, titles: Sequence[str], *, usual: str = ",") -> str:
-    """What separates the cells of a CSV text: `usual`, unless the heading has all `titles` with another mark only."""
+    """Find the mark between the cells of a CSV text: `usual`, unless the heading has all `titles` with another only."""
     heading = text[:_LONGEST_HEADING].splitlines()[:1]
     for delimiter in (usual, *DELIMITERS):
         with contextlib.suppress(csv.Error):  # the reader of the rows says what is wrong
