@@ -128,14 +128,11 @@ def test_check_train_correct_and_predict(
     contents = [d.train.pixels if d.train.pixels is not None else d.train.features for d in (before, copy)]
     assert contents[0] is not None and np.array_equal(*contents)
 
+    if kind in (hub, shards):  # pictures inside of files, at one go
+        weights, out = next(run.rglob("*.safetensors")), tmp_path / "features.npz"
+        words = ["features", str(source), "--net", "cnn_tiny", "--weights", str(weights), "--out", str(out)]
+        assert main([*words, "--device", "cpu", *flags.split()]) == 0
+        assert load_data(DataSpec(source=str(out))).train.ids == before.train.ids
+    capsys.readouterr()
     assert main(["predict", str(run), str(source), *(["--base", base] if base else [])]) == 0
     assert len(capsys.readouterr().out.splitlines()) >= 1 + 24
-
-
-def test_features_of_a_network_are_taken_of_pictures_inside_of_files(tmp_path: Path) -> None:
-    for kind in (hub, shards):
-        source, flags = kind(tmp_path / kind.__name__)
-        out = tmp_path / f"{kind.__name__}.npz"
-        assert main(["features", str(source), "--net", "cnn_tiny", "--out", str(out), *flags.split()]) == 0
-        found = load_data(DataSpec(source=str(out)))
-        assert found.train.ids == load_data(DataSpec(source=str(source)), workers=1).train.ids

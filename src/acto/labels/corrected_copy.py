@@ -22,6 +22,7 @@ from acto.core.errors import UserError
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import disarmed, sample_csv
 from acto.core.settings import flatten, from_values, plain
+from acto.data.catalog import SOURCES
 from acto.data.classes import UNKNOWN
 from acto.data.readers.confined import base_of
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, NONE_OF_THESE
@@ -129,6 +130,8 @@ def _default_place(spec: DataSpec, raw: Raw, data_root: str | None) -> Path:
     suffix = ".npz" if raw.train.paths is None else ".csv"
     if source.is_file():
         return source.with_name(f"{source.stem}-corrected{suffix}")
+    if raw.train.paths is None and source.is_dir() and spec.source not in SOURCES:  # vectors in a folder's files
+        return Path(os.path.abspath(source)).parent / f"{raw.name}-corrected.npz"
     if raw.train.paths is None:
         return Path(root or ".") / f"{raw.name}-corrected.npz"
     parts = [raw.train, *([raw.test] if raw.test is not None else [])]
