@@ -25,6 +25,7 @@ from acto.core.errors import UserError, choose
 from acto.core.settings import merged
 from acto.data.alignment import check_same_index, is_frame
 from acto.data.frames import suspects
+from acto.data.hugging_face_objects import as_arrays, kind_of_object
 from acto.data.label_columns import check_one_each
 from acto.data.samples import Dataset, Samples
 from acto.data.views.spec import ViewSpec
@@ -101,10 +102,14 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def fit(self, X: Any, y: Any) -> NoisyLabelClassifier:
         """Train on X (N, D) and the given labels y (N,), numbers or names of at least two classes.
 
+        X may be a Dataset of Hugging Face's library with a column of vectors; then y may name the column of labels.
+
         Raises:
             ValueError: X or y cannot be used, or a parameter is out of range.
             acto.training.divergence.DivergedError: the loss is no longer finite.
         """
+        if kind_of_object(X):
+            X, y = as_arrays(X, y)
         if isinstance(y, list | tuple) or getattr(y, "shape", (0,))[1:] not in ((), (1,)):
             check_one_each(y, what="y")  # scikit-learn takes a single column, and warns
         check_same_index(X, y)
@@ -156,6 +161,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """(N, K) probabilities of X (N, D), columns in the order of classes_."""
         check_is_fitted(self)
+        if kind_of_object(X):
+            X = as_arrays(X)[0]
         return self._probs(validate_data(self, X, reset=False, dtype=np.float64))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:

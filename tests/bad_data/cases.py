@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bad_data import arrays, folders, labels, manifests, published
+from bad_data import arrays, folders, labels, manifests, published, records
 
-CASES = [*folders.CASES, *manifests.CASES, *arrays.CASES, *published.CASES, *labels.CASES]
+CASES = [*folders.CASES, *manifests.CASES, *arrays.CASES, *published.CASES, *labels.CASES, *records.CASES]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from acto.cli.parser import Parser
+from acto.core.errors import UserError
 from acto.core.text import aligned, percent, visible
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.decisions import DECISIONS_FILE
@@ -18,6 +19,13 @@ from acto.labels.run_audit import audit_others, audit_run, save, training_data
 from acto.run_folder.reading import read_run
 
 SHOWN = 5
+_COLUMNS = {
+    "--path-column": "path_column",
+    "--label-column": "label_column",
+    "--true-label-column": "true_label_column",
+    "--base": "base",
+}
+"""Flags about a table, and the settings that they are."""
 
 
 def audit(tokens: Sequence[str]) -> int:
@@ -32,6 +40,8 @@ def audit(tokens: Sequence[str]) -> int:
         "--data", metavar="SOURCE", help="what `acto train --data` takes; every labelled sample of it is looked at"
     )
     parser.add_argument("--data-root", metavar="DIR", help=f"instead of ${DATA_ROOT_VARIABLE}")
+    for flag, field in _COLUMNS.items():
+        parser.add_argument(flag, metavar="NAME", help=f"of a table: data.{field} (the run's)")
     parser.add_argument(
         "--out", metavar="DIR", help="where the report goes; without it RUN, and with --data a new folder in it"
     )
@@ -44,9 +54,17 @@ def audit(tokens: Sequence[str]) -> int:
     run = Path(given["run"])
     find_duplicates, trust = not given.get("no_duplicates", False), given.get("trust_net", False)
     record = read_run(run)
+    named = {field: given[field] for field in _COLUMNS.values() if field in given}
+    if named and "data" not in given:
+        raise UserError(f"--{next(iter(named)).replace('_', '-')} is about other data: it goes with --data")
     if (source := given.get("data")) is not None:
         report, samples = audit_others(
-            record, source, data_root=given.get("data_root"), find_duplicates=find_duplicates, trust=trust
+            record,
+            source,
+            data_root=given.get("data_root"),
+            columns=named,
+            find_duplicates=find_duplicates,
+            trust=trust,
         )
         folder = Path(given.get("out") or run / f"audit-{Path(source).stem}")
     else:

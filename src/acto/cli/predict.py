@@ -31,15 +31,16 @@ def predict(tokens: Sequence[str]) -> int:
     parser = Parser(
         "acto predict",
         "Predict with the model of a finished RUN. SOURCE: a picture file, a folder of pictures (however deep), a "
-        "table (.csv, .tsv, .parquet) with a column of paths, arrays (.npz, .npy), or a named data set. Labels are "
-        "not needed, and ignored.",
+        "table (.csv, .tsv, .parquet, .jsonl) with a column of paths, arrays (.npz, .npy), a data set of Hugging Face, "
+        "tar shards, or a named data set. Labels are not needed, and ignored.",
     )
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("--out", metavar="FILE", help="a .csv or .parquet file; without it CSV goes to stdout")
     parser.add_argument("--probs", action="store_true", help="a column with the probability of each class as well")
     parser.add_argument("--data-root", metavar="DIR", help="folder of the data sets, instead of $ACTO_DATA_ROOT")
-    parser.add_argument("--path-column", metavar="NAME", help="a table's column of picture files (path)")
+    parser.add_argument("--path-column", metavar="NAME", help="a table's column of samples (path)")
+    parser.add_argument("--base", metavar="DIR", help="a folder below which absolute paths of a table may lie")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps (auto)")
     parser.add_argument("--batch-size", metavar="B", type=int, help="samples at a time (256)")
     parser.add_argument(
@@ -56,7 +57,12 @@ def predict(tokens: Sequence[str]) -> int:
     out = out_file(given["out"], source=given["source"], suffixes=SUFFIXES) if given.get("out") is not None else None
     on_bad_image = choose("on_bad_image", given.get("on_bad_image", "keep"), ON_BAD_IMAGE)
     model = load_model(given["run"], trust=given.get("trust_net", False))
-    data = read_new(given["source"], data_root=given.get("data_root"), path_column=given.get("path_column", "path"))
+    data = read_new(
+        given["source"],
+        data_root=given.get("data_root"),
+        path_column=given.get("path_column", "path"),
+        base=given.get("base"),
+    )
     for text in data.notes:
         print(f"note: {text}", file=sys.stderr)
     found = predictions(

@@ -62,15 +62,19 @@ def read_yaml(path: Path | str, *, error: type[Exception] = UserError, most_byte
     Raises:
         FileNotFoundError: there is none.
     """
-    data = read_content(path, error=error, most_bytes=most_bytes)
-    return _parsed(
-        lambda text: _Shallow(text).get_single_data(), data, str(path), error=error, most_values=_MOST_YAML_VALUES
-    )
+    return parse_yaml(read_content(path, error=error, most_bytes=most_bytes), str(path), error=error)
 
 
 def parse_json(data: bytes | str, name: str, *, error: type[Exception] = UserError) -> Any:
     """Read JSON out of something else; `name` stands in the errors, which are of the type `error`."""
     return _parsed(json.loads, data, name, error=error)
+
+
+def parse_yaml(data: bytes | str, name: str, *, error: type[Exception] = UserError) -> Any:
+    """Read plain YAML out of something else; `name` stands in the errors, which are of the type `error`."""
+    return _parsed(
+        lambda text: _Shallow(text).get_single_data(), data, name, error=error, most_values=_MOST_YAML_VALUES
+    )
 
 
 class Record(dict[str, Any]):

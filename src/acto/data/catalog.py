@@ -102,9 +102,21 @@ SOURCES: Mapping[str, Source] = {
         pipeline="photo",
         noisy=True,
     ),
+    "hugging-face": Source(
+        read=formats.read_path,
+        about="a folder of save_to_disk, or Parquet files as on the Hub; a path as source does the same",
+    ),
+    "json-lines": Source(
+        read=formats.read_path,
+        about="a .jsonl file of paths or vectors, and labels; a path as source does the same",
+    ),
     "manifest": Source(
         read=formats.read_path,
         about="a .csv, .tsv or .parquet table: path, label[, split, true_label]; a path as source does the same",
+    ),
+    "shards": Source(
+        read=formats.read_path,
+        about="tar files of KEY.jpg with KEY.cls, KEY.json or KEY.txt; a path as source does the same",
     ),
     "web-aircraft": _WEB(
         read=partial(web.read, num_classes=100),

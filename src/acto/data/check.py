@@ -15,6 +15,7 @@ from acto.core.text import counted
 from acto.data.for_prediction import NewData, read_new
 from acto.data.pictures.contrast import contrast_notes
 from acto.data.pictures.files import BadImage, PictureFacts, inspect_all
+from acto.data.pictures.packed import open_picture
 from acto.data.samples import DataSpec, Raw, Samples
 from acto.data.sources import alpha_notes, notes_on_pixels, read
 from acto.data.splits import holdout
@@ -140,7 +141,7 @@ def _read(spec: DataSpec, data_root: str | Path | None) -> tuple[Raw, list[str]]
         return read(spec, data_root=data_root, problems=refusals), refusals
     except UserError as error:
         try:
-            new = read_new(spec.source, data_root=data_root, path_column=spec.path_column)
+            new = read_new(spec.source, data_root=data_root, path_column=spec.path_column, base=spec.base)
         except UserError:
             if not refusals:
                 raise error from None
@@ -210,7 +211,8 @@ def _duplicates(raw: Raw, splits: Mapping[str, Samples]) -> tuple[Duplicates, ..
         for i, content in enumerate(samples.content):
             if isinstance(content, Path):
                 try:
-                    data = content.read_bytes()
+                    with open_picture(content) as file:
+                        data = file.read()
                 except OSError:
                     continue  # among the problems already
             else:

@@ -24,6 +24,7 @@ from acto.core.errors import UserError
 from acto.data.alignment import as_pandas, is_frame
 from acto.data.classes import ClassCodes, encode
 from acto.data.frames import read_frame
+from acto.data.hugging_face_objects import kind_of_object, read_object
 from acto.data.label_columns import Column, Where, check_one_each, exact_column, is_whole, read_column
 from acto.data.pictures.files import opened_rgb
 from acto.data.readers.arrays import array_content
@@ -54,6 +55,10 @@ class Gathered:
     """(N,) train, test, val or heldout, where a data frame says; else empty."""
     notes: tuple[str, ...] = ()
     """Notes for the user."""
+    unused: tuple[str, ...] = ()
+    """Classes of the list that no sample has, and that are left out."""
+    label_problem: str = ""
+    """Reason why data that may have labels bring none."""
     rows: tuple[int, ...] | None = None
     """(N,) rows of the data that these samples are; None: all."""
 
@@ -63,6 +68,11 @@ class Gathered:
         if isinstance(self.content, tuple):
             return "picture files"
         return f"{'pictures' if self.content.dtype == np.uint8 else 'vectors'} of {self.content.shape[1:]}"
+
+    @property
+    def own_classes(self) -> tuple[str, ...]:
+        """The data's own class list, without `unused` ones."""
+        return tuple(name for name in self.class_names if name not in self.unused)
 
     def samples(self, labels: npt.NDArray[np.int64], *, ids: tuple[str, ...] | None = None) -> Samples:
         """With class numbers (N,) as labels."""
@@ -120,7 +130,7 @@ class Gathered:
         kind = values.dtype.kind if isinstance(values, np.ndarray) else "U"
         if kind not in "iuf" and not (kind == "b" and all(map(is_whole, class_names))):
             return np.array(class_names)
-        own = self.class_names or class_names
+        own = self.own_classes or class_names
         column = self.column()
         codes = ClassCodes(own, [column], classes=class_names).labels(column)
         first_of_each = np.unique(codes, return_index=True)[1]
@@ -138,6 +148,8 @@ def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> Gat
     Raises:
         UserError: data that cannot be used.
     """
+    if kind_of_object(data):
+        return Gathered(**read_object(data, labels, columns))
     data, labels = as_pandas(data), as_pandas(labels)
     if is_frame(labels):
         if len(labels.columns) != 1:

@@ -35,14 +35,18 @@ class NewData:
     """Notes for the user."""
 
 
-def read_new(source: str, *, data_root: str | Path | None = None, path_column: str = "path") -> NewData:
+def read_new(
+    source: str, *, data_root: str | Path | None = None, path_column: str = "path", base: str | None = None
+) -> NewData:
     """Read what `source` names, in its own order.
 
     Args:
         source: a name of SOURCES; or a path, also below the data root: a folder (every picture in it, however deep), a
-            picture file, a table (.csv, .tsv, .parquet) with a column of paths, or arrays (.npz, .npy).
+            picture file, a table (.csv, .tsv, .parquet, .jsonl) with a column of paths, arrays (.npz, .npy), a data set
+            of Hugging Face or tar shards.
         data_root: folder of the data sets; else the variable ACTO_DATA_ROOT.
-        path_column: a table's column of picture files, relative to the table.
+        path_column: a table's column of samples; picture files are relative to the table.
+        base: a folder below which absolute paths of a table may lie.
 
     Raises:
         UserError: there is no such source, or it cannot be used.
@@ -62,7 +66,7 @@ def read_new(source: str, *, data_root: str | Path | None = None, path_column: s
         raise UserError(
             f"data source {source} does not exist, and no data set has that name.{closest(source, SOURCES)}"
         )
-    return _together(read_bare_path(DataSpec(source=source, path_column=path_column), Place(path=path)))
+    return _together(read_bare_path(DataSpec(source=source, path_column=path_column, base=base), Place(path=path)))
 
 
 def _together(raw: Raw) -> NewData:
@@ -77,7 +81,11 @@ def _together(raw: Raw) -> NewData:
 
 
 def read_labelled(
-    source: str, class_names: Sequence[str], *, data_root: str | Path | None = None
+    source: str,
+    class_names: Sequence[str],
+    *,
+    data_root: str | Path | None = None,
+    columns: DataSpec | None = None,
 ) -> tuple[Raw, Samples]:
     """Every labelled sample of a source, for a model that knows `class_names`; not every class needs a sample.
 
@@ -87,6 +95,7 @@ def read_labelled(
         source: what acto.data.sources.load_data takes.
         class_names: the model's. A table or arrays without a class list of their own may name them or number them.
         data_root: folder of the data sets; else the variable ACTO_DATA_ROOT.
+        columns: names a table's columns, and the folder of its absolute paths; None: they have their usual names.
 
     Returns:
         What the source holds; and all its samples, a test set behind the rest, with positions in `class_names` as
@@ -96,6 +105,9 @@ def read_labelled(
         UserError: there is no such source, it cannot be used, or it has other classes.
     """
     spec = DataSpec(source=source, root=None if data_root is None else str(data_root))
+    if columns is not None:
+        kept = {name: getattr(columns, name) for name in ("path_column", "label_column", "true_label_column", "base")}
+        spec = replace(spec, **kept)
     if source in SOURCES and source not in FORMATS:  # `load_data` knows which labels belong to it
         data = load_data(spec)
         raw = Raw(name=data.name, train=data.train, test=data.test, class_names=data.class_names, notes=data.notes)

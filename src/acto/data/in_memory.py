@@ -48,9 +48,10 @@ def as_dataset(
             - a list of pictures (PIL, arrays, tensors) of one size, or of paths of picture files
             - a data frame (pandas, or what has to_pandas()): a column "path" of picture files, or numbers alone; a
               column "split" divides the rows as in a manifest, and columns that name rows are left out with a note
+            - a Dataset or DatasetDict of Hugging Face's library; its splits are used as named, its pictures as files
             - a Dataset of torch with a length, whose items are (sample, label); torchvision's ImageFolder, and a Subset
               of one, are read as files
-        labels: (N,) whole numbers, names or booleans; for a data frame also the name of its column; None: as the data
+        labels: (N,) whole numbers, names or booleans; for what has columns also the name of one; None: as the data
             bring them.
         test: the test set, in the same form; None: a part of the data is held out.
         test_labels: (M,) as `labels`.
@@ -132,12 +133,14 @@ def _assembled(
 ) -> Dataset:
     spec = DataSpec(source=NAME, holdout_share=holdout_share, holdout_seed=seed)
     if gathered.labels is None:
+        if gathered.label_problem:
+            raise UserError(gathered.label_problem)
         raise UserError("there are no labels: pass them, or a Dataset whose items are (sample, label)")
     if test is not None and test.labels is None:
         raise UserError("the test set has no labels: pass test_labels")
     column = gathered.column()
     names = _class_list(column, gathered, class_names)
-    own = gathered.class_names or names  # the list that its numbers count
+    own = gathered.own_classes or names  # the list that its numbers count
     if test is not None and test.class_names and class_names is None and set(own).isdisjoint(test.class_names):
         raise UserError(
             f"the test set calls its classes {', '.join(test.class_names[:_SHOWN])}, which the training data do not: "
@@ -183,7 +186,7 @@ def _class_list(column: Column, gathered: Gathered, class_names: Sequence[str] |
     occurring = [text for text in column.texts if text]
     if len(occurring) < 2:
         raise UserError(f"at least two classes are needed, but the labels have one: {occurring[0]!r}")
-    names = tuple(map(str, class_names)) if class_names is not None else gathered.class_names
+    names = tuple(map(str, class_names)) if class_names is not None else gathered.own_classes
     if names and (len(set(names)) != len(names) or len(names) < 2):
         raise UserError(f"class_names must be at least two different names, not {names}")
     return names or infer_classes(column)

@@ -129,7 +129,8 @@ class DataSpec(Settings):
     """Data of a run: the source, the noise, and the split."""
 
     source: str = "digits"
-    """A name of SOURCES, or a path: an image folder, a manifest (.csv, .tsv, .parquet) or arrays (.npz, .npy)."""
+    """A name of SOURCES, or a path: an image folder, a manifest (.csv, .tsv, .parquet, .jsonl), arrays (.npz, .npy), a
+    data set of Hugging Face (a folder of save_to_disk or of Parquet files) or tar shards."""
     root: str | None = None
     """Data root; before it comes --data-root, after it the variable ACTO_DATA_ROOT."""
     noise: NoiseSpec = field(default_factory=NoiseSpec)
@@ -142,7 +143,9 @@ class DataSpec(Settings):
     subset: int | None = setting(None, low=1)
     """Train on that many samples only, chosen alike from all given labels after noise was put on; None: all."""
     path_column: str = "path"
-    """A manifest's column of picture files."""
+    """A table's column of samples: picture files, or pictures or vectors that stand in it."""
+    base: str | None = None
+    """A folder below which the absolute paths of a table may lie; none: it may have relative ones only."""
     label_column: str = "label"
     """A manifest's column of given labels."""
     split_column: str = "split"
@@ -165,6 +168,8 @@ class DataSpec(Settings):
         Settings.__post_init__(self)
         if self.cache in ("", "none"):
             object.__setattr__(self, "cache", None)
+        if self.base in ("", "none"):
+            object.__setattr__(self, "base", None)
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
             raise UserError(f"classes must be at least two different names, not {self.classes}")
 

@@ -199,7 +199,8 @@ def _real_inputs(model: TrainedModel, record: RunRecord) -> Tensor:
     """The first of the samples that the run was trained on, as the networks see them; none if they are gone."""
     data = record.config["data"]
     try:
-        found = read_new(data["source"], data_root=data["root"], path_column=data["path_column"]).samples
+        places = {"data_root": data["root"], "path_column": data["path_column"], "base": data.get("base")}
+        found = read_new(data["source"], **places).samples
         batches = list(model.inputs(found.take(np.arange(min(NUM_COMPARED, len(found))))))
     except UserError:
         return torch.empty(0, *model.input_shape)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from acto.data.classes import UNKNOWN, encode, encode_truth
 from acto.data.label_columns import Column, Labels, read_column
 from acto.data.loading.loader import DiskData
 from acto.data.pictures.files import MAX_PIXELS
+from acto.data.pictures.packed import size_and_time
 from acto.data.samples import Dataset, Samples
 from acto.data.views.spec import ViewSpec
 from acto.inference.backbone import Backbone
@@ -281,5 +281,5 @@ def _sha256_of_pictures(parts: Iterable[Samples]) -> str:
             digest.update(_sha256_of_array(part.pixels).encode())
         else:
             with disk_errors("look at the pictures"):
-                digest.update("".join(f"{os.stat(path).st_size}\n" for path in part.paths).encode())
+                digest.update("".join(f"{size_and_time(path)[0]}\n" for path in part.paths).encode())
     return digest.hexdigest()

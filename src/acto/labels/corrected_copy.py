@@ -22,7 +22,9 @@ from acto.core.errors import UserError
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import disarmed, sample_csv
 from acto.core.settings import flatten, from_values, plain
+from acto.data.catalog import SOURCES
 from acto.data.classes import UNKNOWN
+from acto.data.readers.confined import base_of
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, NONE_OF_THESE
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
@@ -100,12 +102,12 @@ def apply_decisions(
     if raw.train.paths is None:
         data = _arrays(dataset, kept, new_labels, originals)
     else:
-        data = _manifest(path, dataset, raw, kept, new_labels, originals)
+        data = _manifest(path, dataset, raw, kept, new_labels, originals, base=base_of(spec.base))
     with disk_errors(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
     try:
-        classes = _read_back(path, dataset, [dataset.train.ids[i] for i in kept.tolist()], new_labels)
+        classes = _read_back(path, dataset, [dataset.train.ids[i] for i in kept.tolist()], new_labels, base=spec.base)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -128,6 +130,8 @@ def _default_place(spec: DataSpec, raw: Raw, data_root: str | None) -> Path:
     suffix = ".npz" if raw.train.paths is None else ".csv"
     if source.is_file():
         return source.with_name(f"{source.stem}-corrected{suffix}")
+    if raw.train.paths is None and source.is_dir() and spec.source not in SOURCES:  # vectors in a folder's files
+        return Path(os.path.abspath(source)).parent / f"{raw.name}-corrected.npz"
     if raw.train.paths is None:
         return Path(root or ".") / f"{raw.name}-corrected.npz"
     parts = [raw.train, *([raw.test] if raw.test is not None else [])]
@@ -145,7 +149,14 @@ def _truth(samples: Samples, names: Texts) -> list[str] | None:
 
 
 def _manifest(
-    path: Path, dataset: Dataset, raw: Raw, kept: npt.NDArray[np.int64], labels: Texts, originals: Texts
+    path: Path,
+    dataset: Dataset,
+    raw: Raw,
+    kept: npt.NDArray[np.int64],
+    labels: Texts,
+    originals: Texts,
+    *,
+    base: Path | None,
 ) -> bytes:
     train, test, names = dataset.train.take(kept), dataset.test, dataset.class_names
     file_of = {
@@ -155,7 +166,7 @@ def _manifest(
     test_labels = [names[k] for k in test.labels.tolist()]
     ids = [*train.ids, *test.ids]
     table: dict[str, Any] = {
-        "path": [_relative(file_of[id], path.parent) for id in ids],
+        "path": [_written(file_of[id], path.parent, base=base) for id in ids],
         "label": [*labels, *test_labels],
         "split": ["train"] * len(train) + [split] * len(test),
     }
@@ -173,13 +184,15 @@ def _manifest(
     return data
 
 
-def _relative(file: Path, folder: Path) -> str:
-    """A picture's path as a manifest in `folder` writes it.
+def _written(file: Path, folder: Path, *, base: Path | None) -> str:
+    """A picture's path as a manifest in `folder` writes it: relative, or else absolute, where it lies below `base`.
 
     Raises:
         UserError: it lies elsewhere, or its name is one that a manifest cannot hold.
     """
     text = os.path.relpath(os.path.abspath(file), folder)
+    if text.startswith(f"..{os.sep}") and base is not None and file.is_relative_to(base):
+        text = str(file)
     if text.startswith(f"..{os.sep}"):
         raise UserError(f"{file} lies outside of {folder}: --out must lie in a folder around all the pictures")
     if text != text.strip() or "\\" in text:
@@ -210,7 +223,7 @@ def _arrays(dataset: Dataset, kept: npt.NDArray[np.int64], labels: Texts, origin
     return buffer.getvalue()
 
 
-def _read_back(path: Path, dataset: Dataset, ids: Texts, labels: Texts) -> tuple[str, ...]:
+def _read_back(path: Path, dataset: Dataset, ids: Texts, labels: Texts, *, base: str | None) -> tuple[str, ...]:
     """Check that `acto train` will see these labels; return the class list that it has to be told, empty if it finds
     it.
 
@@ -220,7 +233,7 @@ def _read_back(path: Path, dataset: Dataset, ids: Texts, labels: Texts) -> tuple
     names = dataset.class_names
     for classes in ((), names):
         try:
-            raw = read(DataSpec(source=str(path), classes=classes))
+            raw = read(DataSpec(source=str(path), classes=classes, base=base))
         except UserError:
             if classes:
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,7 @@ def audit_others(
     source: str,
     *,
     data_root: str | None = None,
+    columns: Mapping[str, Any] | None = None,
     find_duplicates: bool = True,
     trust: bool = False,
 ) -> tuple[LabelReport, Samples]:
@@ -176,6 +178,8 @@ def audit_others(
         record: of a finished run.
         source: the data. All its samples are looked at, its own test set included.
         data_root: where data sets lie.
+        columns: fields of DataSpec that name a table's columns and the folder of its absolute paths; those that are
+            missing are the run's.
         find_duplicates: look for samples that are nearly the same.
         trust: allow a network that is code outside of this package.
 
@@ -183,7 +187,8 @@ def audit_others(
         UserError: data that cannot be read, have other classes, or samples of another kind or shape.
     """
     model = load_model(record.path, trust=trust)
-    raw, samples = read_labelled(source, model.class_names, data_root=data_root)
+    named = replace(from_values(DataSpec, record.config["data"]), **(columns or {}))
+    raw, samples = read_labelled(source, model.class_names, data_root=data_root, columns=named)
     report = report_on(
         samples.labels,
         model.predict_proba(samples),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors
+from acto.data.pictures.packed import open_picture, size_and_time
 from acto.data.samples import Dataset, Samples
 from acto.run_folder.checkpoints import Checkpoint
 from acto.run_folder.config import differing
@@ -150,17 +151,17 @@ def _of_files(paths: tuple[Path, ...]) -> tuple[list[int], list[int]]:
     contents, times = [], []
     for row, path in enumerate(paths):
         try:
-            found = path.stat()
-            check = zlib.crc32(found.st_size.to_bytes(8, "little"))
+            size, time = size_and_time(path)
+            check = zlib.crc32(size.to_bytes(8, "little"))
             if row in looked_at:
-                with path.open("rb") as file:
+                with open_picture(path) as file:
                     check = zlib.crc32(file.read(ENDS), check)
-                    file.seek(max(0, found.st_size - ENDS))
+                    file.seek(max(0, size - ENDS))
                     check = zlib.crc32(file.read(ENDS), check)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         contents.append(check)
-        times.append(found.st_mtime_ns)
+        times.append(time)
     return contents, times
 
 

@@ -39,6 +39,7 @@ from acto.core.locks import FolderLock
 from acto.core.resources import usable_cores
 from acto.core.waiting import in_threads
 from acto.data.pictures.files import BadImage, inspect, scaled_rgb, scaled_size
+from acto.data.pictures.packed import size_and_time
 from acto.data.pictures.pixel_store import MemoryFile, Pixels, StoredPixels
 
 MEMORY = "memory"
@@ -194,11 +195,11 @@ def _decoding(short: int) -> dict[str, Any]:
 
 def _stamp(path: Path) -> _Stamp:
     try:
-        facts = os.stat(path)
+        size, time = size_and_time(path)
     except FileNotFoundError:
         raise BadImage(str(path), "no such file") from None
     name = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:32]
-    return name, facts.st_size, facts.st_mtime_ns
+    return name, size, time
 
 
 class _Found:

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from acto.core.errors import UserError
-from acto.core.files import irregular
 from acto.core.resources import usable_cores
 from acto.core.waiting import in_threads
 from acto.data.pictures.kinds import FORMATS, kind_of
+from acto.data.pictures.packed import no_picture_file, open_picture
 
 MAX_PIXELS = 89_478_485
 """Pixels that a picture may have unless told otherwise: where Pillow starts to warn of decompression bombs."""
@@ -234,10 +234,10 @@ def _opened(source: str | Path | bytes, name: str, max_pixels: int | None) -> It
     """An opened picture within its size limit; whatever goes wrong with it inside becomes a BadImage."""
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     try:
-        if not isinstance(source, bytes) and (kind := irregular(source)):
+        if not isinstance(source, bytes) and (kind := no_picture_file(source)):
             raise BadImage(name, kind)
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
-            if not stream.read(1):
+        with io.BytesIO(source) if isinstance(source, bytes) else open_picture(source) as stream:
+            if not (start := stream.read(32)):
                 raise BadImage(name, "the file is empty (0 bytes)")
             stream.seek(0)
             with Image.open(stream, formats=FORMATS) as image:
@@ -252,7 +252,7 @@ def _opened(source: str | Path | bytes, name: str, max_pixels: int | None) -> It
     except FileNotFoundError:
         raise BadImage(name, "no such file") from None
     except UnidentifiedImageError:
-        kind = kind_of(source)
+        kind = kind_of(start)
         said = f": it is {kind}; save it as JPEG or PNG" if kind else ""
         raise BadImage(name, f"not a picture of a known kind ({', '.join(FORMATS)}){said}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -262,8 +262,8 @@ def _opened(source: str | Path | bytes, name: str, max_pixels: int | None) -> It
 
 
 def _last_bytes(path: str | Path, count: int) -> bytes:
-    with open(path, "rb") as stream:
-        stream.seek(-min(count, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+    with open_picture(path) as stream:
+        stream.seek(-min(count, stream.seek(0, os.SEEK_END)), os.SEEK_END)
         return stream.read(count)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from PIL import Image, features
 
 _SUFFIXES_OF = {
@@ -76,13 +74,8 @@ _SIGNS = {
 """First bytes of files that come under the names of pictures, and what they are."""
 
 
-def kind_of(source: str | Path | bytes) -> str:
-    """Name what a file that is not read is, as far as its first bytes tell; nothing if they do not."""
-    if isinstance(source, bytes):
-        start = source[:32]
-    else:
-        with open(source, "rb") as stream:
-            start = stream.read(32)
+def kind_of(start: bytes) -> str:
+    """Name what a file that is not read is, as far as its first 32 bytes tell; nothing if they do not."""
     if start[4:8] == b"ftyp":
         return _BRANDS.get(start[8:12], "a video, or a picture in the container of one")
     return next((kind for sign, kind in _SIGNS.items() if start.lower().startswith(sign.lower())), "")

@@ -23,6 +23,8 @@ _CONTENT_KEYS = ("x", "images", "features")
 """Names of the samples in an array file, in this order."""
 _LABEL_KEYS = ("labels", "y")
 _CLASSES_KEYS = ("class_names", "classes")
+_SETS = {"train": "", "test": "test_", "val": "val_", "valid": "val_", "validation": "val_"}
+"""Sets in the names of keras (x_train) and MedMNIST (train_images), and what stands before the names above instead."""
 _PIPELINES = ("cifar", "digits", "fashion", "small")
 """Views that pictures in arrays may ask for."""
 
@@ -30,7 +32,7 @@ _PIPELINES = ("cifar", "digits", "fashion", "small")
 def read(spec: DataSpec, place: Place) -> Raw:
     """Read samples with their labels, and where the file has them a test set, true labels, ids and a class list."""
     path = place.own
-    arrays = read_arrays(path)
+    arrays, said = _usual(read_arrays(path), path)
     is_npy = path.suffix.lower() == ".npy"
     content_keys = (path.stem,) if is_npy else _CONTENT_KEYS
     if is_npy:  # its labels and test set are files of their own beside it
@@ -62,14 +64,14 @@ def read(spec: DataSpec, place: Place) -> Raw:
         test_is_held_out=bool(held_out),
         class_names=names,
         pipeline=choose(f"pipeline of {path}", str(arrays["pipeline"]), _PIPELINES) if "pipeline" in arrays else None,
-        notes=(*look_alikes(names), *notes),
+        notes=(*said, *look_alikes(names), *notes),
     )
 
 
 def read_bare(spec: DataSpec, place: Place) -> Raw:
     """Read samples, those of a test set too, without their labels."""
     path = place.own
-    arrays = read_arrays(path)
+    arrays, said = _usual(read_arrays(path), path)
     if path.suffix.lower() == ".npy":
         samples = array_samples(arrays[path.stem], name=str(path))
         return Raw(name=path.stem, train=samples, test=None, class_names=())
@@ -83,7 +85,35 @@ def read_bare(spec: DataSpec, place: Place) -> Raw:
     parts = [_with_ids(array_samples(arrays[key], name=f"{path}: {key}"), key, arrays, path) for key in keys]
     if len({part.content.shape[1:] for part in parts if not isinstance(part.content, tuple)}) > 1:
         raise UserError(f"{path}: {' and '.join(keys)} have samples of different shapes")
-    return Raw(name=path.stem, train=parts[0], test=parts[1] if len(parts) > 1 else None, class_names=())
+    test = parts[1] if len(parts) > 1 else None
+    return Raw(name=path.stem, train=parts[0], test=test, class_names=(), notes=tuple(said))
+
+
+def _usual(arrays: dict[str, npt.NDArray[Any]], path: Path) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    """The arrays of a file of keras or MedMNIST under the names that are read here, and notes; others as they are.
+
+    Labels of shape (N, 1) lose their second axis there. Without a test set the validation set is one.
+    """
+    parts = {name: name.split("_") for name in arrays}
+    if any(key in arrays for key in _CONTENT_KEYS) or not any("train" in words for words in parts.values()):
+        return arrays, []
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name, words in parts.items():
+        sets = [word for word in words if word in _SETS]
+        rest = "_".join(word for word in words if word not in _SETS)
+        key = f"{_SETS[sets[0]]}{rest}" if len(sets) == 1 and len(words) > 1 else name
+        if key in found:
+            raise UserError(f"{path} holds several arrays that would be {key!r}, {name!r} among them")
+        array = arrays[name]
+        found[key] = array[:, 0] if rest in _LABEL_KEYS and array.ndim == 2 and array.shape[1] == 1 else array
+    if not any(key in found for key in _CONTENT_KEYS):
+        return arrays, []
+    of_val = [key for key in found if key.startswith("val_")]
+    has_test = any(key.startswith("test_") for key in found)
+    if of_val and not has_test:
+        found = {f"test_{key.removeprefix('val_')}" if key in of_val else key: found[key] for key in found}
+    notes = [f"the validation set of {path.name} is {'left out' if has_test else 'tested on'}"] if of_val else []
+    return found, notes
 
 
 def array_samples(array: npt.NDArray[Any], *, name: str) -> Samples:

@@ -130,11 +130,11 @@ def walk(folder: Path, left_out: LeftOut | None = None) -> Iterator[Path]:
 
 
 def links_out(paths: Sequence[Path], root: Path) -> list[str]:
-    """A note if some of the files lie outside of `root`, where links lead; else nothing."""
+    """A note if some of the files below `root` lie outside of it, where links lead; else nothing."""
     inside = os.path.join(os.path.realpath(root), "")
     real: dict[Path, str] = {}
     out: list[Path] = []
-    for path in paths:
+    for path in (path for path in paths if path.is_relative_to(root)):
         folder = path.parent
         if folder not in real:
             real[folder] = os.path.realpath(folder)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from acto.core.errors import UserError
 from acto.data.pictures.kinds import SUFFIXES as PICTURES
 from acto.data.pictures.kinds import UNREAD
-from acto.data.readers import arrays, folders, listings, manifests
+from acto.data.readers import arrays, folders, hugging_face, json_lines, listings, manifests, shards
 from acto.data.readers.place import Place, Reader
 from acto.data.samples import DataSpec, Raw
 
@@ -26,12 +26,24 @@ class Format:
     read: Reader
     read_bare: Reader
     """The samples alone: labels are not read and all 0, and a test set is there where the file names one."""
+    fits: Callable[[Path], bool] | None = None
+    """Tells whether a file or folder has the form, where suffixes do not suffice."""
 
 
 FORMATS: Mapping[str, Format] = {
     "folder": Format((), "image folder", "folder", folders.read, folders.read_bare),
     "manifest": Format((".csv", ".tsv", ".parquet"), "manifest", "table", manifests.read, manifests.read_bare),
     "arrays": Format((".npz", ".npy"), "array file", "array file", arrays.read, arrays.read_bare),
+    "json-lines": Format((".jsonl", ".ndjson"), "JSON Lines", "JSON Lines", json_lines.read, json_lines.read_bare),
+    "hugging-face": Format(
+        (".arrow",),
+        "data set of Hugging Face",
+        "data set of Hugging Face",
+        hugging_face.read,
+        hugging_face.read_bare,
+        fits=hugging_face.is_hugging_face,
+    ),
+    "shards": Format((".tar",), "tar shards", "tar shards", shards.read, shards.read_bare, fits=shards.are_shards),
 }
 """By the name of the source that stands for it. Messages list them in this order."""
 FILE_SUFFIXES = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
@@ -41,8 +53,14 @@ def format_of(path: Path) -> Format | None:
     """Find the format of what is at `path`, by its suffix or because it is a folder; None if it has none of them."""
     suffix = path.suffix.lower()
     is_folder = path.is_dir()
-    fitting = (f for f in FORMATS.values() if (not f.suffixes if is_folder else suffix in f.suffixes))
-    return next(fitting, None)
+
+    def fits(format: Format) -> bool:
+        if format.fits is not None:
+            return format.fits(path)
+        return not format.suffixes if is_folder else suffix in format.suffixes
+
+    # Those that look inside come first: a folder of theirs is no folder of pictures.
+    return next(filter(fits, sorted(FORMATS.values(), key=lambda format: format.fits is None)), None)
 
 
 def read_path(spec: DataSpec, place: Place) -> Raw:

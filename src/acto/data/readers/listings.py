@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from acto.data.classes import ClassCodes, infer_classes, look_alikes
 from acto.data.label_columns import Column, Where, exact_column, read_column
@@ -28,6 +29,7 @@ class Listing:
     ids: tuple[str, ...]
     """Path of each sample, relative to the data set, with forward slashes."""
     paths: tuple[Path, ...]
+    """Empty where `array` holds the samples."""
     labels: tuple[Any, ...]
     """Names, or the numbers of a table that has numbers."""
     true_labels: tuple[Any, ...] | None = None
@@ -36,8 +38,15 @@ class Listing:
     rows: tuple[int, ...] = ()
     """Name of the manifest and each sample's row in it (the heading is row 1), if the samples come from one."""
 
+    array: npt.NDArray[Any] | None = None
+    """(N, H, W, C) uint8 pixels or (N, D) float32 features."""
+    place: Where | None = None
+    """Names the place of a sample, where it is not a row of `file`."""
+
     def where(self, i: int) -> str:
         """Name the place of sample i, for messages."""
+        if self.place is not None:
+            return f"{self.place(i)} ({self.ids[i]})"
         return f"{self.file} row {self.rows[i]} ({self.ids[i]})" if self.rows else self.ids[i]
 
 
@@ -70,7 +79,10 @@ def labelled(name: str, listings: Listings, *, spec: DataSpec, known_classes: tu
     # Folder names are class names as they stand; a manifest's labels may be numbers.
     def read(values: Sequence[Any], where: Where, *, may_be_empty: bool = False) -> Column:
         if listings.class_names:
-            return exact_column(values, where=where)
+            column = exact_column(values, where=where)
+            if "" in column.texts and not may_be_empty:
+                raise column.refuse([""], "a label is missing")
+            return column
         return read_column(values, where=where, may_be_empty=may_be_empty)
 
     parts = [listings.train] + ([listings.test] if listings.test is not None else [])
@@ -90,7 +102,16 @@ def labelled(name: str, listings: Listings, *, spec: DataSpec, known_classes: tu
                 notes.append(
                     f"{num_open} true labels of {listing.file} name no class: none of the classes is right there"
                 )
-        return Samples(ids=listing.ids, labels=codes.labels(column), true_labels=truth, paths=listing.paths)
+        array = listing.array
+        is_pixels = array is not None and array.dtype == np.uint8
+        return Samples(
+            ids=listing.ids,
+            labels=codes.labels(column),
+            true_labels=truth,
+            pixels=array if is_pixels else None,
+            features=None if is_pixels else array,
+            paths=listing.paths if array is None else None,
+        )
 
     train, *tests = map(samples, parts, given, truths)
     test = tests[0] if tests else None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from acto.core.errors import UserError
 from acto.core.sample_csv import rearmed
+from acto.data.readers.confined import base_of, confined
 from acto.data.readers.file_tree import leftover_rows, links_out
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
 from acto.data.readers.place import Place
 from acto.data.readers.split_columns import SPLIT_NAMES, divides, split_of, test_split_of
-from acto.data.readers.text_files import check_titles, read_text, rows_of
+from acto.data.readers.text_files import DELIMITERS, check_titles, delimiter_of, read_text, rows_of
 from acto.data.samples import DataSpec, Raw
 
+T = TypeVar("T")
 _SHOWN = 5
 _STRICT = Place()
 """Raises the first problem."""
@@ -33,10 +35,10 @@ def read(spec: DataSpec, place: Place) -> Raw:
 def read_bare(spec: DataSpec, place: Place) -> Raw:
     """Read the files in a table's column of paths. Every row counts, whatever its split."""
     path = place.own
-    table, rows = _read_table(path, (spec.path_column,), (ID_COLUMN,), place=place)
-    ids, files = _ids_and_files(table, rows, path, path_column=spec.path_column, place=place)
+    table, rows, notes = _read_table(path, (spec.path_column,), (ID_COLUMN,), place=place)
+    ids, files = _ids_and_files(table, rows, path, spec=spec, place=place)
     paths = [path.parent / name for name in files]
-    return unlabelled(path.stem, ids, paths=paths, notes=links_out(paths, path.parent))
+    return unlabelled(path.stem, ids, paths=paths, notes=[*notes, *links_out(paths, path.parent)])
 
 
 def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> Listings:
@@ -56,11 +58,11 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
     optional = [ID_COLUMN, *(name for name in _SPLIT_TITLES if name not in needed)]
     for column, name in ((spec.split_column, usual.split_column), (spec.true_label_column, usual.true_label_column)):
         (optional if column == name else needed).append(column)
-    table, rows = _read_table(manifest, needed, optional, place=place)
-    ids, files = _ids_and_files(table, rows, manifest, path_column=spec.path_column, place=place)
+    table, rows, said = _read_table(manifest, needed, optional, place=place)
+    ids, files = _ids_and_files(table, rows, manifest, spec=spec, place=place)
     own = ID_COLUMN in table
     cells = table.get(spec.split_column, ())
-    splits = _each(cells, rows, place, read=lambda value, row: split_of(value, f"{manifest} row {row}"))
+    splits = _each(cells, rows, place, read=lambda value, row: split_of(value, f"{manifest} row {row}"), instead="")
     notes = [] if splits else _other_splits(table, manifest, spec)
     labels = _cells(table[spec.label_column], spec.label_column, manifest, rows)
     truths = _cells(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
@@ -89,7 +91,12 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
         )
 
     test_split, left_out = test_split_of(splits, place=str(manifest), name=manifest.name) if splits else (None, [])
-    notes += [*links_out([manifest.parent / file for file in files], manifest.parent), *leftover_rows(files), *left_out]
+    notes += [
+        *said,
+        *links_out([manifest.parent / file for file in files], manifest.parent),
+        *leftover_rows(files),
+        *left_out,
+    ]
     return Listings(
         train=listing("train"),
         test=listing(test_split) if test_split else None,
@@ -100,34 +107,41 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
 
 def _read_table(
     path: Path, needed: Sequence[str], optional: Sequence[str] = (), *, place: Place
-) -> tuple[dict[str, list[Any]], Sequence[int]]:
-    """These columns of a .csv, .tsv or .parquet table by name, and the line (or row) on which each row ends.
+) -> tuple[dict[str, list[Any]], Sequence[int], list[str]]:
+    """These columns of a .csv, .tsv or .parquet table by name, the line (or row) on which each row ends, and notes.
 
     Raises:
         UserError: a needed column is missing, the table cannot be read, or it has no rows.
     """
+    notes: list[str] = []
     if path.suffix.lower() == ".parquet":
         table: dict[str, list[Any]] = read_parquet(path, needed, optional=optional)
         rows: Sequence[int] = range(1, len(table[needed[0]]) + 1)
     else:
-        table, rows = _read_csv(path, needed, optional, place)
+        table, rows, notes = _read_csv(path, needed, optional, place)
     if not rows:
         raise UserError(f"{path} has no rows")
-    return table, rows
+    return table, rows, notes
 
 
 def _ids_and_files(
-    table: Mapping[str, Sequence[object]], rows: Sequence[int], path: Path, *, path_column: str, place: Place
+    table: Mapping[str, Sequence[object]], rows: Sequence[int], path: Path, *, spec: DataSpec, place: Place
 ) -> tuple[list[str], list[str]]:
-    """The ids of a table's rows, and their files relative to the table's folder; no text where that is refused.
+    """The ids of a table's rows, and their files, below the table's folder; no text where that is refused.
 
     Raises:
         UserError: a path that leaves the folder, or an id that occurs twice.
     """
-    values = table[path_column]
+    values = table[spec.path_column]
+    base = base_of(spec.base)
     if ID_COLUMN in table:  # a manifest of `acto apply`
         values = [rearmed(value) if isinstance(value, str) else value for value in values]
-    files = ids = _each(values, rows, place, read=lambda value, row: _confined(value, path, row))
+
+    def read(value: object, row: int) -> tuple[str, str]:
+        return confined(value, where=f"{path} row {row}", folder=path.parent, base=base)
+
+    pairs = _each(values, rows, place, read=read, instead=("", ""))
+    ids, files = [name for name, _ in pairs], [file for _, file in pairs]
     if ID_COLUMN in table:
         ids = [rearmed(str(text)) for text in _cells(table[ID_COLUMN], ID_COLUMN, path, rows)]
         if "" in ids:
@@ -140,17 +154,18 @@ def _ids_and_files(
 
 
 def _each(
-    values: Sequence[object], rows: Sequence[int], place: Place, *, read: Callable[[object, int], str]
-) -> list[str]:
-    """Each row's value as `read` makes it; where all problems are wanted, no text stands for what it refuses."""
-    found, problems = [], []
+    values: Sequence[object], rows: Sequence[int], place: Place, *, read: Callable[[object, int], T], instead: T
+) -> list[T]:
+    """Each row's value as `read` makes it; where all problems are wanted, `instead` stands for what it refuses."""
+    found: list[T] = []
+    problems = []
     for value, row in zip(values, rows, strict=False):
         try:
             found.append(read(value, row))
         except UserError as error:
             if place.problems is None:
                 raise
-            found.append("")
+            found.append(instead)
             problems.append(str(error))
     _refuse_rows(problems, place)
     return found
@@ -175,10 +190,12 @@ def _cells(values: Sequence[object], column: str, path: Path, rows: Sequence[int
 
 def _read_csv(
     manifest: Path, needed: Sequence[str], optional: Sequence[str], place: Place
-) -> tuple[dict[str, list[str]], list[int]]:
-    """The columns of a CSV or TSV file by name, and the line on which each row ends."""
-    delimiter = "\t" if manifest.suffix.lower() == ".tsv" else ","
-    reader = rows_of(read_text(manifest), str(manifest), delimiter=delimiter)
+) -> tuple[dict[str, list[str]], list[int], list[str]]:
+    """The columns of a CSV or TSV file by name, the line on which each row ends, and a note on an unusual delimiter."""
+    text, usual = read_text(manifest), "\t" if manifest.suffix.lower() == ".tsv" else ","
+    delimiter = delimiter_of(text, needed, usual=usual)
+    notes = [f"the cells of {manifest.name} are separated by {DELIMITERS[delimiter]}"] if delimiter != usual else []
+    reader = rows_of(text, str(manifest), delimiter=delimiter)
     header = [title.strip() for title in next(reader, (0, []))[1]]
     check_titles(header, [*needed, *optional], str(manifest))
     for column in needed:
@@ -198,20 +215,7 @@ def _read_csv(
         for column, position in wanted.items():
             table[column].append(cells[position].strip())
     _refuse_rows(odd, place)
-    return table, lines
-
-
-def _confined(value: object, manifest: Path, row: int) -> str:
-    """A path of the manifest as id, refused if it could lead out of the manifest's folder."""
-    text = "" if value is None else value if isinstance(value, str) else repr(value)
-    path = PurePosixPath(text)
-    leaves = path.is_absolute() or ".." in path.parts or PureWindowsPath(text).drive
-    if leaves or not path.name or not isinstance(value, str) or "\\" in text or "\0" in text:
-        raise UserError(
-            f"{manifest} row {row}: {text!r} is no path inside {manifest.parent}: "
-            "paths are relative to the manifest, with forward slashes and without '..'"
-        )
-    return path.as_posix()
+    return table, lines, notes
 
 
 def _other_splits(table: Mapping[str, Sequence[object]], manifest: Path, spec: DataSpec) -> list[str]:

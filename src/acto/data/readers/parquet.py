@@ -16,6 +16,9 @@ _MAX_ROWS_PER_BYTE = 20
 """Most rows a byte of a Parquet file; each of our rows has a name of its own, which takes more than that."""
 
 
+_PICTURES_AT_ONCE = 64
+
+
 def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, list[Any]]:
     """Read columns of a Parquet file as lists of Python values; an optional one is left out if it is not there.
 
@@ -32,6 +35,56 @@ def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] 
         _check_sizes(file, path, wanted)
         table = file.read(columns=wanted)
         return {column: table[column].to_pylist() for column in wanted}
+
+
+def read_arrow(path: Path, columns: Sequence[str]) -> Any:
+    """Read columns of a Parquet file as a table of pyarrow; "img.path" reads a part of a structure.
+
+    Raises:
+        UserError: as read_parquet.
+    """
+    with parquet_file(path) as file:
+        _check_sizes(file, path, columns)
+        return file.read(columns=list(columns))
+
+
+def stored_bytes(path: Path, column: int) -> int:
+    """The bytes that a column (from 0) of a Parquet file takes once it is unpacked, by the file's own account.
+
+    Raises:
+        UserError: as read_parquet.
+    """
+    with parquet_file(path) as file:
+        name, facts = _column_name(file, path, column), file.metadata
+        groups = map(facts.row_group, range(facts.num_row_groups))
+        chunks = (chunk for group in groups for chunk in map(group.column, range(group.num_columns)))
+        return sum(chunk.total_uncompressed_size for chunk in chunks if _is_of(chunk.path_in_schema, (name,)))
+
+
+def picture_bytes(path: Path, column: int) -> Iterator[bytes]:
+    """The picture files in a column (from 0) of a Parquet file, in order; no bytes where a row has none.
+
+    Raises:
+        UserError: as read_parquet; or it is no column of pictures, which are bytes or structures with `bytes`.
+    """
+    with parquet_file(path) as file:
+        name = _column_name(file, path, column)
+        _check_sizes(file, path, (name,))
+        for batch in file.iter_batches(_PICTURES_AT_ONCE, columns=[name]):
+            values = batch.column(0)
+            if str(values.type).startswith("struct") and values.type.get_field_index("bytes") >= 0:
+                values = values.flatten()[values.type.get_field_index("bytes")]
+            if str(values.type) not in ("binary", "large_binary", "null"):
+                raise UserError(f"{path}: {name} holds {values.type}, and no picture files")
+            for value in values:
+                yield value.as_py() or b""
+
+
+def _column_name(file: Any, path: Path, column: int) -> str:
+    names = file.schema_arrow.names
+    if column >= len(names):
+        raise UserError(f"{path} has {len(names)} columns, and none of the number {column} (from 0)")
+    return str(names[column])
 
 
 def _check_sizes(file: Any, path: Path, columns: Sequence[str]) -> None:
@@ -58,7 +111,8 @@ def _check_sizes(file: Any, path: Path, columns: Sequence[str]) -> None:
     if facts.num_rows * largest <= most_unpacked(size):  # were every value as large as all of them together
         return
     no_dictionary = {c.path_in_schema for group in chunks for c in group if any("DELTA" in e for e in c.encodings)}
-    texts = [name for name in columns if name not in no_dictionary and _is_text(file.schema_arrow.field(name).type)]
+    types = {name: file.schema_arrow.field(name).type for name in columns if name in file.schema_arrow.names}
+    texts = [name for name in columns if name not in no_dictionary and _is_text(types.get(name))]
     unpacked = 0
     for names, step in ((texts, 65536), ([name for name in columns if name not in texts], 0)):
         step = step or max(1, most_unpacked(size) // (8 * largest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,9 @@ from pathlib import Path
 from acto.core.errors import UserError
 from acto.core.files import require_regular
 
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""Marks between the cells of a table, in words."""
+_LONGEST_HEADING = 1 << 20
 _LOOKED_AT = 2**24
 """Bytes of a large file that have to be text before the others are read."""
 
@@ -58,6 +62,16 @@ def rows_of(text: str, name: str, *, delimiter: str = ",") -> Iterator[tuple[int
                 yield reader.line_num, cells
     except csv.Error as error:
         raise UserError(f"{name} cannot be read as a table: row {max(1, reader.line_num)}: {error}") from None
+
+
+def delimiter_of(text: str, titles: Sequence[str], *, usual: str = ",") -> str:
+    """Find the mark between the cells of a CSV text: `usual`, unless the heading has all `titles` with another only."""
+    heading = text[:_LONGEST_HEADING].splitlines()[:1]
+    for delimiter in (usual, *DELIMITERS):
+        with contextlib.suppress(csv.Error):  # the reader of the rows says what is wrong
+            if set(titles) <= {cell.strip() for cell in next(csv.reader(heading, delimiter=delimiter), [])}:
+                return delimiter
+    return usual
 
 
 def check_titles(titles: Sequence[str], wanted: Sequence[str], name: str) -> None:
