@@ -130,8 +130,6 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration without what says only where a run runs."""
     kept = {key: value for key, value in config.items() if key not in PLACES}
     kept["data"] = {key: value for key, value in config["data"].items() if key not in ("root", "cache")}
-    if kept.get("acto") and kept["acto"].get("form") == "published":  # what a record without forms means
-        kept["acto"] = {key: value for key, value in kept["acto"].items() if key != "form"}
     return kept
 
 

@@ -109,8 +109,8 @@ class ACTO(Method):
         """Epochs in which both networks learn from every label."""
         tau: float = setting(0.025, low=0)
         """Memorization threshold."""
-        form: Literal["published", "steady"] = "published"
-        """Form of the robust phase, see the card: what it names holds where a setting is null."""
+        form: Literal["published", "steady"] | None = None
+        """Form of the method, see the card: what it says holds where a setting below is null. null: published."""
         selection: Literal["both", "robust", "everything"] | None = None
         """Rule: both networks predict the given label (CIFAR); the robust one does (web data sets); everything selects
         all and leaves nothing to mine. null: both."""
@@ -157,8 +157,10 @@ class ACTO(Method):
         """Smoothing of every cross-entropy; 0.35 on the web data sets."""
 
         def __post_init__(self) -> None:
-            """Refuse parts that do not go together."""
+            """Refuse parts that do not go together; records of the published form know of no other."""
             super(ACTO.Config, self).__post_init__()
+            if self.form == "published":
+                object.__setattr__(self, "form", None)
             form = form_of(self)
             if form.selected_weight is None and form.consistency_weight > 1:
                 raise UserError(
@@ -359,7 +361,7 @@ class ACTO(Method):
 
 def form_of(config: ACTO.Config) -> Form:
     """The form of a config with its own values in place of those that are None."""
-    form = FORMS[config.form]
+    form = FORMS[config.form or "published"]
     own = {field.name: getattr(config, field.name) for field in fields(Form)}
     return replace(form, **{name: value for name, value in own.items() if value is not None})
 
