@@ -205,9 +205,9 @@ def _npn(setting: Setting, noise: NoiseSpec) -> NPN.Config:
 
 
 def _sed(setting: Setting, noise: NoiseSpec) -> SED.Config:
-    # CIFAR100N and CIFAR80N: its public script run.sh, a line for 20 % and one for 80 % of symmetric noise, one for 40 %
-    # of asymmetric noise; web: its README; else the paper's one setting. Each: last epoch, momenta of the thresholds
-    # and of the weights, alpha, the teacher's decay. Rates and their plan are the protocol's, as for every method.
+    # CIFAR100N and CIFAR80N: its public script run.sh, with lines for 20 % and 80 % of symmetric and 40 % of asymmetric
+    # noise; web: its README; else the paper's one setting. Each: last epoch, momenta of the thresholds and of the
+    # weights, alpha, the teacher's decay. Rates and their plan are the protocol's, as for every method.
     # [ours]: symmetric noise below 80 % has the line for 20 %; the momenta, which count epochs, reach over the same
     # share of the run as in the one that they were made for.
     line = "asymmetric" if noise.kind == "asymmetric" else "80 %" if noise.rate >= 0.8 else "20 %"
