@@ -37,7 +37,7 @@ _LEFTOVER = re.compile(r"\.draft-\d{6,}|\.old-\d{6}-epoch\d+")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MANIFEST = "manifest.json"
 BEST = "best.pt"
-"""What training.pt was after the best epoch so far, in a run that may end early."""
+"""File of the state after the best epoch so far, in a run that may end early: a copy of training.pt as it was then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

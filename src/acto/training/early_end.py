@@ -50,7 +50,7 @@ class EarlyEnd:
         return self.best_epoch is not None and epochs_done - 1 - self.best_epoch >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs, in plain values."""
+        """Return all that a resumed run needs, in plain values."""
         return {"recent": self.recent, "best_epoch": self.best_epoch, "best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
