@@ -153,6 +153,9 @@ def test_an_early_end_holds_a_tenth_out_and_keeps_the_best_epoch(
     # Rows held out have what the model holds of their label now, the others the mean over their visits.
     now = model.predict_proba(points)[np.arange(240), np.searchsorted(model.classes_, given)]
     assert (model.label_quality_ == now.astype(np.float32)).sum() == 24
+    # One epoch more of patience, or one less: the model that is kept is the same.
+    impatient = NoisyLabelClassifier(epochs=30, stop_early=1, **settings).fit(points, given)
+    assert impatient.n_epochs_ == 3 and np.array_equal(impatient.predict_proba(points), model.predict_proba(points))
     monkeypatch.undo()
     last = NoisyLabelClassifier(epochs=30, **settings).fit(points, given)
     assert last.n_epochs_ == 30 and np.abs(last.predict_proba(points) - model.predict_proba(points)).max() > 0.1
