@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from acto.core.errors import UserError
 from acto.estimator import NoisyLabelClassifier
+from acto.training import evaluation
 
 
 @parametrize_with_checks([NoisyLabelClassifier(epochs=4, net="mlp:32")])
@@ -123,12 +124,46 @@ def test_other_methods_fit_too(blobs: tuple[Any, Any, Any], method: str) -> None
         ({"batch_size": 1}, "batch_size is 1"),
         ({"noise_rate": 1.5}, "assumed_noise_rate is 1.5"),
         ({"warmup_epochs": 50}, "warmup_epochs is 50, more than the 40 epochs"),
+        ({"stop_early": 0}, "stop_early is 0"),
+        ({"stop_early": True}, "protocol.stop_early must be a whole number or null, but got True"),
+        ({"stop_early": 2, "warmup_epochs": 40}, "chooses among the epochs after the warm-up, and all 40"),
     ],
 )
 def test_parameters_that_cannot_be_used(blobs: tuple[Any, Any, Any], settings: dict[str, Any], message: str) -> None:
     points, _, given = blobs
     with pytest.raises(UserError, match=message):
         NoisyLabelClassifier(**settings).fit(points, given)
+
+
+def test_an_early_end_holds_a_tenth_out_and_keeps_the_best_epoch(
+    blobs: tuple[Any, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points, _, given = blobs
+    settings: dict[str, Any] = {"method": "standard", "net": "mlp:32", "random_state": 0}
+    seen: list[int] = []
+
+    def scripted(training: Any, data: Any) -> dict[str, float]:
+        seen.append(data.num_samples)
+        return {"net": [0.3, 0.5, 0.7, 0.2, 0.2, 0.2][training.epochs_done - 1]}
+
+    monkeypatch.setattr(evaluation, "accuracy", scripted)
+    model = NoisyLabelClassifier(epochs=30, stop_early=2, **settings).fit(points, given)
+    assert (model.n_epochs_, seen) == (3, [24] * 5)
+    assert len(model.label_quality_) == 240 and np.isfinite(model.label_quality_).all()
+    # Rows held out have what the model holds of their label now, the others the mean over their visits.
+    now = model.predict_proba(points)[np.arange(240), np.searchsorted(model.classes_, given)]
+    assert (model.label_quality_ == now.astype(np.float32)).sum() == 24
+    # One epoch more of patience, or one less: the model that is kept is the same.
+    impatient = NoisyLabelClassifier(epochs=30, stop_early=1, **settings).fit(points, given)
+    assert impatient.n_epochs_ == 3 and np.array_equal(impatient.predict_proba(points), model.predict_proba(points))
+    monkeypatch.undo()
+    last = NoisyLabelClassifier(epochs=30, **settings).fit(points, given)
+    assert last.n_epochs_ == 30 and np.abs(last.predict_proba(points) - model.predict_proba(points)).max() > 0.1
+
+
+def test_too_few_rows_to_hold_any_out() -> None:
+    with pytest.raises(UserError, match="4 samples are too few to hold out 10% of each class"):
+        NoisyLabelClassifier(stop_early=2).fit(np.eye(4), [0, 1, 0, 1])
 
 
 def test_one_class_is_refused(blobs: tuple[Any, Any, Any]) -> None:

@@ -28,6 +28,7 @@ from acto.data.frames import suspects
 from acto.data.hugging_face_objects import as_arrays, kind_of_object
 from acto.data.label_columns import check_one_each
 from acto.data.samples import Dataset, Samples
+from acto.data.splits import holdout
 from acto.data.views.spec import ViewSpec
 from acto.labels.audit import report_on
 from acto.methods import METHODS
@@ -38,8 +39,11 @@ from acto.runs.resolve import checked, run_of, section
 from acto.runs.run import Run
 from acto.runs.sample_table import label_quality
 from acto.runs.trained_model import Headline
+from acto.training import evaluation
 from acto.training.loop import run_epochs
 
+HELD_OUT_SHARE = 0.1
+"""Share of each class that stop_early holds out, rounded; one sample always stays."""
 CHUNK = 4096
 """Samples predicted at a time."""
 
@@ -47,8 +51,8 @@ CHUNK = 4096
 class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Trains a network on labels of which a part is wrong, and tells which.
 
-    Every row of X is trained on; nothing is held out and nothing is written to disk. Predictions are computed in
-    float64 on the processor, so that they do not depend on how rows are put together.
+    Every row of X is trained on, but for the tenth that `stop_early` holds out; nothing is written to disk. Predictions
+    are computed in float64 on the processor, so that they do not depend on how rows are put together.
 
     Args:
         method: a name of acto.methods.METHODS.
@@ -58,6 +62,9 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         batch_size: samples a step, >= 2; None: up to 128, less for small data.
         lr: learning rate of the (first) network; None: the recipe's.
         noise_rate: share of wrong labels in [0, 1], for the methods that ask for it.
+        stop_early: hold out a tenth of the rows, end when the accuracy against their given labels has not risen for
+            this many epochs, and keep the best epoch's model, see acto.training.early_end; None: train to the end on
+            all. The rows held out are judged by the model alone.
         random_state: of initialisation, order and views: a number, a RandomState, or None for another one each time.
         device: auto, cpu, cuda, cuda:N or mps: where it is trained.
         verbose: 1 prints a line an epoch.
@@ -72,6 +79,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         transition_matrix_: (K, K) P(given label | right label): rows are right classes, columns given ones, both in the
             order of classes_; rows add up to 1. An estimate from label_issues_ and suggested_labels_.
         noise_rate_: the estimated share of wrong labels.
+        n_epochs_: number of epochs that the model was trained for.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         batch_size: int | None = None,
         lr: float | None = None,
         noise_rate: float | None = None,
+        stop_early: int | None = None,
         random_state: Any = None,
         device: str = "cpu",
         verbose: int = 0,
@@ -95,6 +104,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.batch_size = batch_size
         self.lr = lr
         self.noise_rate = noise_rate
+        self.stop_early = stop_early
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
@@ -123,16 +133,27 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         mean, std = X.mean(0), X.std(0)
         self._mean, self._scale = mean, np.where(std > 0, std, 1.0)
         run = self._run(len(X), seed=seed)
-        dataset = _dataset((X - self._mean) / self._scale, labels.astype(np.int64), num_classes=len(classes))
+        kept, held_out = np.arange(len(X)), np.empty(0, np.int64)
+        if run.protocol.stop_early is not None:
+            kept, held_out = holdout(labels, share=HELD_OUT_SHARE, seed=seed)
+        dataset = _dataset(
+            (X - self._mean) / self._scale, labels.astype(np.int64), kept, held_out, num_classes=len(classes)
+        )
         device = resolve_device(run.device)
         # Networks draw from torch's global generator, which is the caller's.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             prepared = prepare(run, dataset=dataset)
             training = prepared.training
             try:
+                best = None
                 for log in run_epochs(training, prepared.train_data, seed=seed):
                     if self.verbose:
                         print(f"epoch {log.epoch + 1}/{run.protocol.epochs}  loss {log.metrics['loss']:.4g}")
+                    if len(held_out):
+                        found = next(iter(evaluation.accuracy(training, prepared.test_data).values()))
+                        best = deepcopy(training.state_dict()) if training.judge(log.epoch, found) else best
+                if best is not None:
+                    training.take_back(best)
             finally:
                 prepared.close()
         method = training.method
@@ -140,8 +161,11 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         nets = [net for net, share in zip(method.nets, method.headline_weights(), strict=True) if share]
         self._model = Headline([deepcopy(net).cpu().double() for net in nets], shares).eval().requires_grad_(False)
         self.classes_ = classes
+        self.n_epochs_ = training.epochs_done if best is None else int(best["epochs_done"])
         probs = self._probs(X)
-        quality = label_quality(training, probs[np.arange(len(X)), labels])
+        prob_given = probs[np.arange(len(X)), labels]
+        quality = prob_given.astype(np.float32)
+        quality[kept] = label_quality(training, prob_given[kept])
         report = report_on(
             labels.astype(np.int64),
             probs,
@@ -185,6 +209,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         protocol: dict[str, Any] = {
             "epochs": self.epochs,
             "batch_size": self.batch_size if self.batch_size is not None else size,
+            "stop_early": self.stop_early,
         }
         if self.lr is not None:
             protocol["plan"] = {"lr": self.lr}
@@ -210,13 +235,20 @@ def _warn_of_columns(X: Any) -> None:
             )
 
 
-def _dataset(features: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, num_classes: int) -> Dataset:
-    """Standardized features as training set; there is no test set."""
+def _dataset(
+    features: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+    kept: npt.NDArray[np.int64],
+    held_out: npt.NDArray[np.int64],
+    *,
+    num_classes: int,
+) -> Dataset:
+    """Standardized features, the rows `kept` to train on and those `held_out` to measure on."""
     samples = Samples(ids=tuple(map(str, range(len(labels)))), labels=labels, features=features.astype(np.float32))
     return Dataset(
         name="memory",
-        train=samples,
-        test=samples.take(np.empty(0, np.int64)),
+        train=samples.take(kept),
+        test=samples.take(held_out),
         class_names=tuple(map(str, range(num_classes))),
         test_labels_are_given=True,
         noise={},

@@ -506,9 +506,33 @@ def test_recipes() -> None:
     assert CONFIGS["sed"](cifar100, heavy) == SED.Config(
         warmup_epochs=30, threshold_momentum=0.999 ** (2 / 3), weight_momentum=0.99 ** (2 / 3)
     )
-    assert CONFIGS["sed"](cifar100, noise).ema_decay == 0.99
-    assert CONFIGS["sed"](small, noise).threshold_momentum == pytest.approx(0.99 ** (100 / 60))
-    assert CONFIGS["sed"](web, noise).threshold_momentum == pytest.approx(0.999**1.1)
+    assert CONFIGS["sed"](small, heavy) == SED.Config(
+        warmup_epochs=12, threshold_momentum=0.99 ** (100 / 60), weight_momentum=0.99 ** (100 / 60)
+    )
+    assert CONFIGS["sed"](web, noise) == SED.Config(
+        warmup_epochs=9, threshold_momentum=0.999**1.1, weight_momentum=0.99**1.1, alpha=0.5, label_smoothing=0.3
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "noise", "epochs", "settings"),
+    [
+        ("cifar100nc", NoiseSpec(kind="symmetric", rate=0.2), 100, (0.9, 0.9, 1, 0.99)),
+        ("cifar100nc", NoiseSpec(kind="symmetric", rate=0.8), 100, (0.999, 0.99, 1, 0.95)),
+        ("cifar100nc", NoiseSpec(kind="asymmetric", rate=0.4), 140, (0.9, 0.9, 1, 0.99)),
+        ("cifar80no", NoiseSpec(kind="symmetric", rate=0.2), 140, (0.999, 0.85, 0.5, 0.99)),
+        ("cifar80no", NoiseSpec(kind="symmetric", rate=0.8), 100, (0.95, 0.85, 1, 0.99)),
+        ("cifar80no", NoiseSpec(kind="asymmetric", rate=0.4), 140, (0.9, 0.9, 1, 0.99)),
+    ],
+)
+def test_sed_has_a_line_of_its_script_for_each_noise(
+    source: str, noise: NoiseSpec, epochs: int, settings: tuple[float, ...]
+) -> None:
+    found: SED.Config = CONFIGS["sed"](SETTINGS[source].lasting(epochs), noise)
+    names = ("threshold_momentum", "weight_momentum", "alpha", "ema_decay")
+    assert found == SED.Config(warmup_epochs=20, **dict(zip(names, settings, strict=True)))
+    longer: SED.Config = CONFIGS["sed"](SETTINGS[source].lasting(2 * epochs), noise)
+    assert (longer.warmup_epochs, longer.threshold_momentum**2) == (40, pytest.approx(settings[0]))
 
 
 @pytest.mark.parametrize(

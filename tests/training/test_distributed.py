@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -21,15 +22,20 @@ from torch import Tensor, nn
 
 from acto.core import distributed
 from acto.core.errors import UserError
+from acto.data.in_memory import as_dataset
 from acto.data.loading.loader import DeviceData
-from acto.data.samples import Samples
+from acto.data.samples import DataSpec, Samples
 from acto.data.views.spec import ViewSpec
 from acto.methods.acto import select
 from acto.methods.blocks.losses import batch_mean, masked_mean, prior_penalty, published_divergence
 from acto.methods.blocks.selection import small_loss
 from acto.methods.promix import fill_up
+from acto.run_folder.reading import read_run
+from acto.run_folder.writing import RunFolder
+from acto.runs.execute import execute
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
+from acto.training import evaluation
 from acto.training.loop import Training, run_epochs
 from acto.training.plans import Plan
 from acto.training.protocol import Protocol
@@ -132,6 +138,25 @@ MEANS = ("batch_mean", "masked_mean", "masked_mean over a share", "prior_penalty
 """Add up over the processes; all else is what one process finds for these samples."""
 
 
+def end_early(folder: Path) -> None:
+    """A run of two processes that the first one's accuracies end after epoch 3; the second one measures nothing."""
+    x, y = np.random.default_rng(0).normal(size=(80, 4)), np.arange(80) % 2
+    accuracies = iter([0.5, 0.6, 0.2, 0.2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "accuracy", lambda training, data: {"net": next(accuracies)})
+        run = Run(
+            data=DataSpec(source="memory"), method="standard", net="mlp:8", device="cpu",
+            protocol=Protocol(epochs=9, batch_size=16, stop_early=2),
+        )  # fmt: skip
+        prepared = prepare(run, dataset=as_dataset(x, y))
+        if distributed.rank() > 0:
+            execute(prepared, folder / "run")
+            assert prepared.training.epochs_done == 4
+            return
+        with RunFolder.create(folder / "run", config=run.to_dict()) as opened:
+            execute(prepared, opened)
+
+
 def worker(rank: int, port: int, folder: str) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
@@ -139,14 +164,20 @@ def worker(rank: int, port: int, folder: str) -> None:
     try:
         found = {name: train(name) for name in TOYS}
         torch.save({"methods": found, "rules": rules(slice(rank, None, 2))}, Path(folder) / f"{rank}.pt")
+        end_early(Path(folder))
     finally:
         distributed.stop()
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def folder_of_the_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pair")
+
+
+@pytest.fixture(scope="module")
+def pair(folder_of_the_pair: Path) -> list[dict[str, Any]]:
     """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("pair")
+    folder = folder_of_the_pair
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -193,6 +224,12 @@ def test_what_depends_on_a_process_s_part_learns_all_the_same(name: str, pair: l
     assert torch.equal(two["history"]["visits"], one["history"]["visits"])
     assert two["accuracy"] > 0.85 and two["accuracy"] > one["accuracy"] - 0.05
     assert differing(one["method"], two["method"]), "equals one process: take it out of OWN_PART"
+
+
+def test_two_processes_end_early_together(pair: list[dict[str, Any]], folder_of_the_pair: Path) -> None:
+    record = read_run(folder_of_the_pair / "run")
+    assert record.summary is not None and record.status["state"] == "finished"
+    assert (record.summary["early_end"]["epoch"], record.summary["early_end"]["epochs_done"]) == (1, 4)
 
 
 def test_something_is_picked_and_something_is_not(pair: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from acto.core.errors import UserError, closest
@@ -28,8 +29,18 @@ class Parser(argparse.ArgumentParser):
         """Raise instead of exiting."""
         raise UserError(f"{message} (`{self.prog} --help` tells more)")
 
-    def add_settings(self, fields: Iterable[Field], *, short: Mapping[str, str], shown: bool = True) -> None:
-        """Take a flag --KEY for each setting of a run, and short forms of them ({"--lr": "--protocol.plan.lr"})."""
+    def add_settings(
+        self,
+        fields: Iterable[Field],
+        *,
+        short: Mapping[str, str],
+        shown: bool = True,
+        bare: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Take a flag --KEY for each setting of a run, and short forms of them ({"--lr": "--protocol.plan.lr"}).
+
+        The flags of those in `bare` may stand without a value, and then mean the one there.
+        """
         short_of = {long: name for name, long in short.items()}
         groups = {}
         for field in fields:
@@ -40,7 +51,8 @@ class Parser(argparse.ArgumentParser):
             said = f"(short: {short_of[flag]}) " if flag in short_of else ""
             shown_default = default if isinstance(default, str) else json.dumps(default)
             text = f"{said}{field.text} ({type_name(field.hint)}; default: {shown_default})".replace("%", "%%")
-            groups[place].add_argument(flag, metavar=name.upper(), help=text if shown else argparse.SUPPRESS)
+            alone: dict[str, Any] = {"nargs": "?", "const": bare[field.key]} if field.key in bare else {}
+            groups[place].add_argument(flag, metavar=name.upper(), help=text if shown else argparse.SUPPRESS, **alone)
             self._settings.add(field.key)
         self._long |= short
 

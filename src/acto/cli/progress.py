@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TimeRemai
 
 from acto.core.terminal import behind_screens, for_drawing
 from acto.core.text import aligned, counted, duration, percent, visible
+from acto.run_folder.reading import early_end_in_words
 from acto.runs.events import EpochDone, Event, Note, RunFinished, RunStarted, StepDone
 
 HEARTBEAT_SECONDS = 30.0
@@ -106,6 +107,7 @@ class Reporter:
         self.bar = Bar("{task.description}", BarColumn(), step, remaining, "{task.fields[left]}", **options)
         self.epochs = 0
         self.uncertain_epochs = 0
+        self.may_end_early = False
         self.accuracy_name = "test accuracy"
         self.seconds: deque[float] = deque(maxlen=3)
 
@@ -136,6 +138,7 @@ class Reporter:
     def _start(self, event: RunStarted) -> None:
         run = event.run
         self.epochs = run.protocol.epochs
+        self.may_end_early = run.protocol.stop_early is not None
         self.uncertain_epochs = getattr(run.config, "warmup_epochs", 0)
         if event.test_labels_are_given:
             self.accuracy_name = "accuracy against the given labels"
@@ -173,7 +176,8 @@ class Reporter:
         left = ""
         if done < self.epochs:
             # Epochs after the warm-up take longer, by how much is not known yet.
-            sign = "more than " if done < self.uncertain_epochs < self.epochs else ""
+            sign = "at most " if self.may_end_early else ""
+            sign = "more than " if done < self.uncertain_epochs < self.epochs else sign
             left = f"{sign}{duration((self.epochs - done) * sum(self.seconds) / len(self.seconds))} left"
             parts.append(left)
         self.say("  ".join(parts))
@@ -201,6 +205,7 @@ def summary_lines(summary: Mapping[str, Any], folder: str) -> list[str]:
         rows.append(("AUROC of telling true labels from wrong ones", f"{value:.3f}"))
     return [
         f"{summary['method']} on {summary['data']}, {counted(epochs, 'epoch')}, seed {summary['seed']}",
+        *([early_end_in_words(summary["early_end"])] if "early_end" in summary else []),
         *(f"  {line}" for line in aligned(rows)),
         f"folder: {folder}",
     ]

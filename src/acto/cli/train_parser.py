@@ -22,6 +22,8 @@ ACTIONS = {
 }
 """Flags that are no settings of a run."""
 WITH_VALUE = {"--config": "FILE", "--out": "DIR", "--resume": "DIR"}
+BARE = {"protocol.stop_early": "10"}
+"""Settings whose flags may stand without a value, and the value that they then have."""
 TABLE = "train_settings.json"
 """Every setting of ACTO on the digits as (key, type in words, default, text), and the short forms of flags."""
 
@@ -41,7 +43,7 @@ def train_parser(fields: Iterable[Field], short: Mapping[str, str]) -> Parser:
             group.add_argument(flag, help=text, metavar=WITH_VALUE[flag])
         else:
             group.add_argument(flag, action="store_true", help=text)
-    parser.add_settings(fields, short=short)
+    parser.add_settings(fields, short=short, bare=BARE)
     return parser
 
 

@@ -200,6 +200,8 @@ def _read(path: Path) -> Record | None:
     status = read_json(path / "status.json", STATUS)
     if summary is None or (status is not None and status["state"] != "finished"):
         return None
+    if (config.get("protocol") or {}).get("stop_early") is not None:
+        raise RunError("begun with stop_early, and only runs that were trained to their end are compared")
     timing = rows_of(path / "timing.csv", TIMING)
     record = Record(
         path=path,

@@ -204,6 +204,8 @@ def _jobs(block: Block, found: dict[str, Setting], *, trust_net: bool, download:
         asked = checked({**mine, **flatten(variant.settings)}, method=variant.method)
         if own := OWN.keys() & flatten(asked):
             raise UserError(f"{min(own)} is set by the sweep: give {OWN[min(own)]}")
+        if flatten(asked).get("protocol.stop_early") is not None:
+            raise UserError("stop_early is not for a sweep: tables compare runs that were trained to their end")
         for source in block.sources:
             for kind, rate in block.noises:
                 for seed in block.seeds:

@@ -57,6 +57,14 @@ def require_same(number: int, what: str, *, device: torch.device) -> None:
         )
 
 
+def of_the_first(number: float, *, device: torch.device) -> float:
+    """Return the number of the first process, in all of them."""
+    if world() == 1:
+        return number
+    own = number if rank() == 0 else 0.0
+    return float(total(torch.tensor(own, dtype=torch.float64, device=device)))
+
+
 def total(tensor: Tensor) -> Tensor:
     """The sum over the processes, without gradient."""
     if world() == 1:

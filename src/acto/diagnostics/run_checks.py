@@ -86,6 +86,12 @@ class _Folder:
         return epochs if type(epochs) is int else None
 
     @property
+    def may_end_early(self) -> bool:
+        """Say whether a finished run may have done fewer epochs than asked."""
+        protocol = self.config.get("protocol")
+        return isinstance(protocol, Mapping) and protocol.get("stop_early") is not None
+
+    @property
     def resume(self) -> str:
         return f"acto train --resume {self.shell}"
 
@@ -160,7 +166,7 @@ class _Folder:
             return  # among the files already
         if not epochs and not self.epochs_done:
             return
-        least = self.epochs if self.phase == "finished" and self.epochs else self.epochs_done
+        least = self.epochs if self.phase == "finished" and self.epochs and not self.may_end_early else self.epochs_done
         if self.phase != "finished" and self.checkpoint is not None:
             # A signal between the last step of an epoch and its row leaves a status that is one ahead.
             least = min(least, self.checkpoint.epoch + 1)

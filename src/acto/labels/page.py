@@ -28,7 +28,7 @@ from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import PictureOf, data_uri
 from acto.pages.environment import environment
-from acto.run_folder.reading import RunRecord
+from acto.run_folder.reading import RunRecord, early_end_in_words
 
 LIMIT = 10_000
 """Rows that a page lists."""
@@ -210,7 +210,7 @@ def _subtitle(report: LabelReport, record: RunRecord | None, run: str) -> str:
         return f"{samples}, judged by the probabilities that were given."
     method = record.config.get("method")
     what = "samples that the run has not seen" if report.facts.get("source") == "new data" else "training samples"
-    epochs = counted(len(record.metrics), "epoch")
+    epochs = counted(record.model_epochs, "epoch")
     return f"{samples} ({what}). Run {run}: {method}, {epochs}."
 
 
@@ -370,6 +370,8 @@ def _made(record: RunRecord | None) -> list[tuple[str, str]]:
         ("epochs", f"{len(record.metrics)} of {config.get('protocol', {}).get('epochs', '?')}"),
         ("state", str(record.status["state"])),
     ]
+    if record.early_end:
+        rows.append(("early end", early_end_in_words(record.early_end)))
     noise = (record.labels or {}).get("noise") or {}
     if noise.get("kind") not in (None, "none"):
         rows.append(("noise put on the labels", f"{noise['kind']}, rate {noise.get('rate')}, seed {noise.get('seed')}"))

@@ -36,11 +36,14 @@ def curves(record: RunRecord, *, labels_are_given: bool = False) -> tuple[list[C
     has_ntm = "test_accuracy_ntm" in metrics[-1]
     accuracies = _named(metrics, "test_accuracy", headline="RTM" if has_ntm else method)
     if accuracies:
-        counted = COUNTED if len(metrics) > COUNTED else None
+        early = record.early_end
+        counted = COUNTED if len(metrics) > COUNTED and early is None else None
         charts.append(draw(against, accuracies, warmup_epochs=warmup, counted_epochs=counted))
         text = (
             f"{against.capitalize()}: {'the shaded' if counted else 'all'} epochs are those whose mean is the headline"
         )
+        if early:
+            text = f"{against.capitalize()}: the model is that of epoch {early['epoch'] + 1}, chosen by them"
         text += "; the dashed line ends the warm-up." if warmup else "."
         if has_ntm:
             text += " RTM is ACTO's robust network, the one that is used; NTM learns every given label, on purpose."

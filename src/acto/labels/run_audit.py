@@ -24,7 +24,7 @@ from acto.labels.report import LabelReport
 from acto.labels.thumbnails import pictures_of
 from acto.methods.standard import Standard
 from acto.nets.weights import read_state
-from acto.run_folder.reading import RunRecord, last_checkpoint, read_run
+from acto.run_folder.reading import RunRecord, early_end_in_words, last_checkpoint, read_run
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.runs.same_data import refuse_other_data
@@ -85,7 +85,7 @@ def audit_run(
         trained=Trained(
             columns={c.name: np.asarray(columns[c.name]) for c in of_training() if c.name in columns},
             other_predictions=tuple(others),
-            epochs=len(record.metrics),
+            epochs=record.model_epochs,
         ),
         robust=record.config["method"] != Standard.name,
         duplicates=near_duplicate_groups(samples, max_pixels=max_pixels) if find_duplicates else (),
@@ -147,11 +147,11 @@ def _facts(record: RunRecord, dataset: Dataset) -> dict[str, Any]:
         "method": record.config["method"],
         "data": dataset.name,
         "state": record.status["state"],
-        "epochs": len(record.metrics),
+        "epochs": record.model_epochs,
         "epochs_asked": record.config["protocol"]["epochs"],
         "test_accuracy_last10": summary.get("test_accuracy_last10"),
         "test_labels_are_given": dataset.test_labels_are_given,
-        "notes": list(dataset.notes),
+        "notes": [*dataset.notes, *([early_end_in_words(record.early_end)] if record.early_end else [])],
     }
 
 

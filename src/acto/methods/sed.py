@@ -24,7 +24,8 @@ Departures
       data, which may be sorted by class.
     - entropy_clamp: see acto.methods.blocks.losses.negative_entropy. No clean sample in a batch: that term is 0
       instead of NaN.
-    - The defaults are the paper's one setting. The public script has momenta for each noise: by_method.py.
+    - The defaults are the paper's one setting. The public script has others for each noise, of CIFAR100N and of
+      CIFAR80N: by_method.py. Its learning rates, also by noise, give way to the protocol that all methods share.
 Result: docs/benchmark.md.
 
 Above 180 lines: selection, correction and weights each have statistics by class, which are carried on.

@@ -36,6 +36,8 @@ _CHECKPOINT = re.compile(r"(\d{6})-epoch(\d+)")
 _LEFTOVER = re.compile(r"\.draft-\d{6,}|\.old-\d{6}-epoch\d+")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MANIFEST = "manifest.json"
+BEST = "best.pt"
+"""File of the state after the best epoch so far, in a run that may end early: a copy of training.pt as it was then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

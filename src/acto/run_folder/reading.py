@@ -15,6 +15,7 @@ from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, open_regular, sha256_of
 from acto.core.locks import is_locked
 from acto.core.sample_csv import read_sample_csv
+from acto.core.text import percent
 from acto.run_folder.checkpoints import Checkpoint, FileCheck, check_checkpoints, newest_checkpoint
 from acto.run_folder.config import read_config
 from acto.run_folder.epoch_table import Cell, EpochTable
@@ -36,6 +37,10 @@ SUMMARY = {
     "test_labels_are_given": bool,
     "mining_open": float | None,
     "noise": {"kind": str, "rate": float | None, "rate_realised": float | None, "sha256": str},
+    "early_end": {
+        "accuracy": float,
+        **dict.fromkeys(("epoch", "num_held_out", "patience", "epochs_done", "epochs_asked"), int),
+    },
 }
 LABELS = {
     "file": str,
@@ -63,6 +68,16 @@ class RunRecord:
     summary: dict[str, Any] | None
     labels: dict[str, Any] | None
     """labels.json: num_labels, class_names, sha256, and the noise's facts."""
+
+    @property
+    def early_end(self) -> dict[str, Any] | None:
+        """Facts of the epoch that `stop_early` chose, from summary.json; None where it chose none."""
+        return (self.summary or {}).get("early_end")
+
+    @property
+    def model_epochs(self) -> int:
+        """Number of epochs that the model was trained for: all that were done, or those up to the chosen one."""
+        return len(self.metrics) if self.early_end is None else int(self.early_end["epoch"]) + 1
 
     def noisy_labels(self) -> np.ndarray[Any, Any]:
         """(N,) the labels that were trained on."""
@@ -92,6 +107,17 @@ class RunRecord:
             raise RunError(f"{self.path} has no per-sample table")
         with disk_errors(f"read {self.path / 'samples.csv'}"):
             return read_sample_csv(self.path / "samples.csv", types["columns"])
+
+
+def early_end_in_words(facts: Mapping[str, Any]) -> str:
+    """One sentence on the "early_end" of a summary; epochs are counted from 1, as on the console."""
+    done, asked, patience = facts["epochs_done"], facts["epochs_asked"], facts["patience"]
+    ended = "trained to the end" if done >= asked else f"ended early, after epoch {done} of {asked}"
+    return (
+        f"{ended}: the model is that of epoch {facts['epoch'] + 1}, the best by the accuracy against the given labels "
+        f"of {facts['num_held_out']:,} held-out samples, {percent(facts['accuracy'])} smoothed "
+        f"(patience: {patience})"
+    )
 
 
 def read_run(path: Path | str) -> RunRecord:

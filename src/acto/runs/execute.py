@@ -24,7 +24,7 @@ from acto.core.types import Clock
 from acto.data.noise import sha256_of_labels
 from acto.data.samples import Dataset
 from acto.nets.weights import read_state
-from acto.run_folder.checkpoints import Checkpoint
+from acto.run_folder.checkpoints import BEST, Checkpoint
 from acto.run_folder.config import as_reloaded
 from acto.run_folder.encoding import array_bytes
 from acto.run_folder.reading import RunState, last_checkpoint, read_run
@@ -137,8 +137,8 @@ def _follow(prepared: Prepared, path: Path, stop: Stop) -> dict[str, Any]:
     def tick(clock: Clock) -> None:
         stop.check()
 
-    for _ in run_epochs(prepared.training, prepared.train_data, seed=prepared.run.seed, tick=tick):
-        pass
+    for log in run_epochs(prepared.training, prepared.train_data, seed=prepared.run.seed, tick=tick):
+        prepared.training.judge(log.epoch)
     return {}
 
 
@@ -189,6 +189,7 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
         )
     )
     starved: set[int] = set()
+    best = start.read(BEST) if start is not None and BEST in start.files else None
 
     def tick(clock: Clock) -> None:
         stop.check()
@@ -197,6 +198,9 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
     for log in run_epochs(training, prepared.train_data, seed=run.seed, tick=tick):
         started = time.monotonic()
         row = _metrics(prepared, log)
+        is_best = training.judge(log.epoch, row["test_accuracy"])
+        if training.early_end is not None:
+            row["smoothed_accuracy"] = training.early_end.smoothed
         timing = {
             "train_seconds": log.seconds,
             "eval_seconds": time.monotonic() - started,
@@ -204,11 +208,15 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
         }
         folder.add_metrics(log.epoch, row)
         folder.add_timing(log.epoch, timing)
-        folder.save_checkpoint(log.epoch, {"training.pt": checkpoint(training)}, run=made_by)
+        saved = checkpoint(training)
+        best = saved if is_best else best
+        folder.save_checkpoint(log.epoch, {"training.pt": saved, **({} if best is None else {BEST: best})}, run=made_by)
         folder.set_status("running", epoch=log.epoch)
         for text in _starving(prepared, starved):
             tell(Note(text=text))
         tell(EpochDone(epoch=log.epoch, metrics=row, seconds=timing["train_seconds"] + timing["eval_seconds"]))
+    if best is not None:
+        training.take_back(read_state(best, BEST))
     summary = _finish(prepared, folder)
     tell(RunFinished(summary=summary))
     return summary
@@ -284,16 +292,21 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         folder.save_model(f"net{number}.safetensors", safetensors.torch.save(weights, {"acto": json.dumps(facts)}))
     folder.save_model(calibration.CALIBRATION_FILE, _calibration(prepared).to_json())
     metrics: list[dict[str, Any]] = read_run(folder.path).metrics
+    early = _early_end(prepared)
+    if early:
+        metrics = metrics[: early["epoch"] + 1]  # what came after it is not in the model
     # The rows of a run before this one, measured on its test set, are no result of this one.
     first = prepared.warm_start.epochs if prepared.warm_start is not None else 0
     accuracies = [row["test_accuracy"] for row in metrics if row["epoch"] >= first]
+    if early:  # the last ten epochs of all are always measured, not those before the chosen one
+        accuracies = [accuracy for accuracy in accuracies if not math.isnan(accuracy)]
     last = metrics[-1]
     summary: dict[str, Any] = {
         "method": run.method,
         "data": dataset.name,
         "noise": dataset.noise,
         "seed": run.seed,
-        "epochs": run.protocol.epochs,
+        "epochs": len(metrics) if early else run.protocol.epochs,
         "test_accuracy_last10": evaluation.last_epochs_mean(accuracies),
         "test_accuracy_last": accuracies[-1],
         "test_accuracy_best_oracle": max(a for a in accuracies if not math.isnan(a)),
@@ -303,9 +316,25 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         "num_train": len(samples),
         "num_test": len(dataset.test),
         "labels_sha256": sha256_of_labels(samples.labels),
+        **({"early_end": early} if early else {}),
     }
     folder.save_summary(summary)
     return summary
+
+
+def _early_end(prepared: Prepared) -> dict[str, Any]:
+    """Facts of the epoch whose model is kept, for the summary; empty if it is the last one because nobody chose."""
+    training = prepared.training
+    if training.early_end is None or training.early_end.best_epoch is None:
+        return {}
+    return {
+        "epoch": training.early_end.best_epoch,
+        "accuracy": training.early_end.best,
+        "num_held_out": len(prepared.dataset.test),
+        "patience": training.early_end.patience,
+        "epochs_done": training.epochs_done,
+        "epochs_asked": training.protocol.epochs,
+    }
 
 
 def _calibration(prepared: Prepared) -> calibration.Calibration:

@@ -89,6 +89,12 @@ def _prepare(
     precision = resolve_precision(run.precision, device)
     if dataset is None:
         dataset = load_data(run.data, data_root=data_root, download=download)
+    if run.protocol.stop_early is not None and not dataset.test_labels_are_given:
+        raise UserError(
+            f"stop_early is judged by training samples that are held out, and of {dataset.name} none are: it has a "
+            "test set, which must choose nothing. Leave the test set away, and a part of the training samples is held "
+            "out (holdout_share); or leave stop_early away"
+        )
     begun = None
     if run.init_from is not None:
         begun = plan(

@@ -33,6 +33,7 @@ SHORT = {
     "--noise-rate": "--data.noise.rate",
     "--noise-seed": "--data.noise.seed",
     "--epochs": "--protocol.epochs",
+    "--stop-early": "--protocol.stop_early",
     "--batch-size": "--protocol.batch_size",
     "--optimizer": "--protocol.optimizer",
     "--weight-decay": "--protocol.weight_decay",

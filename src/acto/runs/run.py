@@ -72,6 +72,8 @@ class Run(Settings):
         warmup = getattr(self.config, "warmup_epochs", 0)
         if warmup > self.protocol.epochs:
             raise UserError(f"warmup_epochs is {warmup}, more than the {self.protocol.epochs} epochs of the run")
+        if self.protocol.stop_early is not None and warmup == self.protocol.epochs:
+            raise UserError(f"stop_early chooses among the epochs after the warm-up, and all {warmup} are warm-up")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested settings, as written to config.yaml; the method's own stand under the method's name.

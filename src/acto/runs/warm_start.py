@@ -28,6 +28,7 @@ from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import Dataset, join
 from acto.data.views.spec import ViewSpec
 from acto.nets.weights import read_state
+from acto.run_folder.checkpoints import BEST
 from acto.run_folder.reading import RunRecord, last_checkpoint, read_json, read_run
 from acto.run_folder.writing import RunFolder
 from acto.runs.trained_model import TrainedModel, load_model
@@ -90,7 +91,8 @@ class WarmStart:
         checkpoint = last_checkpoint(self.origin.path)
         if checkpoint is None:
             raise UserError(f"the run in {self.origin.path} has no checkpoint to go on from")
-        state = read_state(checkpoint.read("training.pt"), str(checkpoint.path("training.pt")))
+        name = BEST if BEST in checkpoint.files else "training.pt"
+        state = read_state(checkpoint.read(name), str(checkpoint.path(name)))
         if state["epochs_done"] != self.epochs:
             raise RunError(f"{self.origin.path}: the last good checkpoint is that of epoch {checkpoint.epoch}")
         now, before = unchanged(self.dataset, self.origin)
@@ -121,7 +123,7 @@ class WarmStart:
         """Write down what was taken over. The rows of the run before open metrics.csv: the clock goes on."""
         assert self.origin is not None
         folder.truncate_after(-1)
-        for row in read_run(self.origin.path).metrics:
+        for row in read_run(self.origin.path).metrics[: self.epochs]:
             folder.add_metrics(int(row["epoch"] or 0), {name: cell for name, cell in row.items() if name != "epoch"})
         folder.save_model(INIT_FROM_FILE, json.dumps(self.facts, indent=1).encode() + b"\n")
 
@@ -155,7 +157,7 @@ def settings_after(run: Path | str, asked: Mapping[str, Any]) -> dict[str, Any]:
         if Path(source).suffix in FILE_SUFFIXES:
             # Not from the model: to read it may mean to run code that nobody has allowed.
             settings["data"]["classes"] = list((record.labels or {}).get("class_names", ()))
-    done = settings["protocol"]["epochs"]
+    done = record.model_epochs
     settings["protocol"] = {**settings["protocol"], "epochs": done + max(LEAST_MORE, math.ceil(MORE_SHARE * done))}
     # Its weights are what the run before left; nothing else has to be read or fetched.
     return merged({**settings, "weights": None}, {**asked, "init_from": str(run)})
@@ -264,7 +266,7 @@ def _read(run: Path, *, trust: bool) -> Origin:
     samples = record.samples()
     return Origin(
         path=run,
-        epochs=record.config["protocol"]["epochs"],
+        epochs=record.model_epochs,
         model=load_model(run, trust=trust),
         row_of={name: row for row, name in enumerate(samples["id"])},
         given=list(samples["given_label"]),

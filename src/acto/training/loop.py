@@ -7,6 +7,7 @@ has to be saved, and a run that went on from the end of an epoch cannot be told 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from acto.core.types import Batch, Clock, Stream, TrainingData, device_of
 from acto.methods.base import Method
 from acto.training.cuda_graph import RecordedStep, Recorder
 from acto.training.divergence import LossWatch, refuse_non_finite
+from acto.training.early_end import EarlyEnd
 from acto.training.history import History
 from acto.training.protocol import Protocol
 
@@ -84,15 +86,20 @@ class Training:
             )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
         self.epochs_done = 0
+        self.early_end: EarlyEnd | None = None
+        if protocol.stop_early is not None:
+            self.early_end = EarlyEnd(protocol.stop_early, first=getattr(method.config, "warmup_epochs", 0))
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on: tensors and plain containers only."""
+        early = {} if self.early_end is None else {"early_end": self.early_end.state_dict()}
         return {
             "epochs_done": self.epochs_done,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history.state_dict(),
             "scaler": self.scaler.state_dict(),
+            **early,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -102,6 +109,24 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.history.load_state_dict(state["history"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.early_end is not None:
+            self.early_end.load_state_dict(state["early_end"])
+
+    def take_back(self, state: dict[str, Any]) -> None:
+        """Make the model and its memory those of `state`, what state_dict() gave after an earlier epoch."""
+        self.method.load_state_dict(state["method"])
+        self.history.load_state_dict(state["history"])
+
+    def judge(self, epoch: int, accuracy: float = math.nan) -> bool:
+        """Tell the early end, if there is one, the accuracy after `epoch`; return whether it is the best so far.
+
+        Args:
+            epoch: from 0.
+            accuracy: against the given labels held out, in [0, 1]; that of the first process counts in all.
+        """
+        if self.early_end is None:
+            return False
+        return self.early_end.see(epoch, distributed.of_the_first(accuracy, device=self.device))
 
     def autocast(self) -> torch.autocast:
         """The number format of the networks' bodies."""
@@ -115,7 +140,7 @@ Tick = Callable[[Clock], None]
 def run_epochs(
     training: Training, data: TrainingData, *, seed: int, tick: Tick = lambda clock: None
 ) -> Iterator[EpochLog]:
-    """Train from where `training` stands to the protocol's last epoch, and yield after each epoch.
+    """Train from where `training` stands to the protocol's last epoch, or an early end, and yield after each epoch.
 
     Raises:
         DivergedError: naming the first step whose loss was not finite, and its samples; or weights that a last step
@@ -124,6 +149,8 @@ def run_epochs(
     """
     method, protocol = training.method, training.protocol
     for epoch in range(training.epochs_done, protocol.epochs):
+        if training.early_end is not None and training.early_end.is_due(epoch):
+            return
         started = time.monotonic()
         rates = {group["name"]: protocol.at(group["name"], epoch) for group in training.optimizer.param_groups}
         for group in training.optimizer.param_groups:

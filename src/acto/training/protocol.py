@@ -32,6 +32,10 @@ class Protocol(Settings):
     """Learning rate of every network."""
     plans: dict[str, Plan] = field(default_factory=dict)
     """Other plans by parameter group, say {"net1": Plan(lr=0.08)}."""
+    stop_early: int | None = setting(None, low=1)
+    """End the run when the accuracy against the given labels of the held-out training samples, the mean of the last
+    five measured, has not risen for this many epochs, and keep the model of the best epoch; the warm-up does not count.
+    None: train to the end. Learning rates follow their plan for all of `epochs`, and are cut where the run ends."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and a plan for another optimizer."""

@@ -33,6 +33,7 @@ class Setting:
         precision: auto, or float32 for networks so small that changing formats costs more than it saves.
         tau: ACTO's memorization threshold.
         like_cifar100: take the constants that papers give for CIFAR-100, not those for CIFAR-10.
+        like_cifar80n: take those for CIFAR80N, open-set noise, where a paper has any; else like_cifar100 decides.
         assumed_noise_rate: for methods that ask for it, where the data cannot tell.
     """
 
@@ -54,6 +55,7 @@ class Setting:
     precision: str = "auto"
     tau: float = 0.025
     like_cifar100: bool = False
+    like_cifar80n: bool = False
     assumed_noise_rate: float | None = None
 
     def lasting(self, epochs: int) -> Setting:
@@ -130,7 +132,7 @@ MANY_VECTORS = 50_000
 
 SETTINGS: dict[str, Setting] = {
     "cifar100nc": CIFAR_NUST,
-    "cifar80no": CIFAR_NUST,
+    "cifar80no": replace(CIFAR_NUST, like_cifar80n=True),
     "cifar10": CIFAR_HUMAN,
     "cifar100": replace(CIFAR_HUMAN, like_cifar100=True),
     "cifar10n": CIFAR_HUMAN,

@@ -55,7 +55,7 @@ def _share(setting: Setting, epochs: int, *, of: int) -> int:
 
 
 def _co_teaching(setting: Setting, noise: NoiseSpec) -> CoTeaching.Config:
-    # Its public code: T_k = 10 of 200 epochs, on every data set.
+    # Its paper and public code: T_k is a number of epochs, 10 of 200 on every data set. So it is in JoCoR's.
     return CoTeaching.Config(ramp_epochs=_share(setting, 10, of=200))
 
 
@@ -208,26 +208,39 @@ def _npn(setting: Setting, noise: NoiseSpec) -> NPN.Config:
 
 
 def _sed(setting: Setting, noise: NoiseSpec) -> SED.Config:
-    # CIFAR-100: its script run.sh for CIFAR100N, which has one line for 80 % and the same one for 20 % and asymmetric
-    # noise; web: its README; else the paper's one setting. [ours]: CIFAR80N as CIFAR100N; the momenta, which count
-    # epochs, reach over the same share of the run as in the 100 epochs (web: 110) that they were made for.
-    def reach(momentum: float) -> float:
-        return float(momentum ** ((110 if setting.weights else 100) / setting.epochs))
-
+    # CIFAR100N and CIFAR80N: its public script run.sh, with lines for 20 % and 80 % of symmetric and 40 % of asymmetric
+    # noise; web: its README; else the paper's one setting. Each: last epoch, momenta of the thresholds and of the
+    # weights, alpha, the teacher's decay. Rates and their plan are the protocol's, as for every method.
+    # [ours]: symmetric noise below 80 % has the line for 20 %; the momenta, which count epochs, reach over the same
+    # share of the run as in the one that they were made for.
+    line = "asymmetric" if noise.kind == "asymmetric" else "80 %" if noise.rate >= 0.8 else "20 %"
     if setting.weights:
-        return SED.Config(
-            warmup_epochs=_share(setting, 10, of=110), threshold_momentum=reach(0.999), weight_momentum=reach(0.99),
-            alpha=0.5, label_smoothing=0.3,
-        )  # fmt: skip
-    extreme = noise.kind == "symmetric" and noise.rate >= 0.8
-    of_thresholds, of_weights, decay = 0.99, 0.99, 0.95
-    if setting.like_cifar100:
-        of_thresholds, of_weights, decay = (0.999, 0.99, 0.95) if extreme else (0.9, 0.9, 0.99)
+        epochs, of_thresholds, of_weights, alpha, decay = 110, 0.999, 0.99, 0.5, 0.95
+    elif setting.like_cifar80n:
+        epochs, of_thresholds, of_weights, alpha, decay = {
+            "20 %": (140, 0.999, 0.85, 0.5, 0.99),
+            "80 %": (100, 0.95, 0.85, 1.0, 0.99),
+            "asymmetric": (140, 0.9, 0.9, 1.0, 0.99),
+        }[line]
+    elif setting.like_cifar100:
+        epochs, of_thresholds, of_weights, alpha, decay = {
+            "20 %": (100, 0.9, 0.9, 1.0, 0.99),
+            "80 %": (100, 0.999, 0.99, 1.0, 0.95),
+            "asymmetric": (140, 0.9, 0.9, 1.0, 0.99),
+        }[line]
+    else:
+        epochs, of_thresholds, of_weights, alpha, decay = 100, 0.99, 0.99, 1.0, 0.95
+
+    def reach(momentum: float) -> float:
+        return float(momentum ** (epochs / setting.epochs))
+
     return SED.Config(
-        warmup_epochs=_share(setting, 20, of=100),
+        warmup_epochs=_share(setting, 10 if setting.weights else 20, of=epochs),
         threshold_momentum=reach(of_thresholds),
         weight_momentum=reach(of_weights),
         ema_decay=decay,
+        alpha=alpha,
+        label_smoothing=0.3 if setting.weights else 0.0,
     )
 
 
