@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from acto.core.errors import UserError
-from acto.data.label_columns import Labels
 from acto.data.votes import Floats, Votes
 
 PSEUDO_VOTES = 10.0
@@ -128,12 +127,10 @@ class _Tables:
         of_rows = counts.sum(2)
         right, total = np.einsum("jtt->j", counts), of_rows.sum(1)
         by_luck = (of_rows * self._used_to).sum(1)
-        overall = max(0.0, (right.sum() - by_luck.sum()) / max(total.sum() - by_luck.sum(), 1e-12))
         half = PSEUDO_VOTES / 2
+        overall = max(0.0, (right.sum() - by_luck.sum() + half / 2) / (total.sum() - by_luck.sum() + half))
         theta = np.clip((right - by_luck + half * overall) / (total - by_luck + half), 0, 0.995)
-        mistakes = (counts.sum(0) + self._of_all) * (1 - np.eye(num_classes)) + 1e-12
-        mistakes /= mistakes.sum(1, keepdims=True)
-        expected = 0.5 * (self._used_to[:, None, :] + mistakes)
+        expected = self._guesses(counts.sum(0))
         expected *= (1 - theta)[:, None, None]
         expected += theta[:, None, None] * np.eye(num_classes)
         expected *= PSEUDO_VOTES
@@ -141,6 +138,20 @@ class _Tables:
         expected += 1e-9
         expected /= expected.sum(2, keepdims=True)
         return expected
+
+    def _guesses(self, counts: Floats) -> Floats:
+        """(M, K, K) chances of an annotator who does not know the class: what it is used to saying, and half of what
+        goes wrong by the mistakes of all, (K, K). It says the right class no less often than by luck: otherwise few
+        votes would turn classes into each other.
+        """
+        others = 1 - np.eye(len(counts))
+        mistakes = (counts + self._of_all) * others + 1e-12 * others
+        mistakes /= mistakes.sum(1, keepdims=True)
+        found = np.repeat(self._used_to[:, None, :], len(counts), axis=1)
+        wrong = (found * others).sum(2, keepdims=True)
+        found *= 1 - 0.5 * others
+        found += 0.5 * wrong * mistakes
+        return found
 
     def log_likelihood(self, chances: Floats) -> Floats:
         """(N, K) of the votes on each sample if that class is right."""
@@ -168,7 +179,3 @@ def _softmax(scores: Floats) -> Floats:
     scores /= scores.sum(1, keepdims=True)
     return scores
 
-
-def most_likely(estimate: Estimate, votes: Votes) -> Labels:
-    """(N,) the likeliest class of each sample; -1 where nobody voted."""
-    return np.where(votes.per_sample > 0, estimate.probs.argmax(1), -1)

@@ -149,6 +149,9 @@ class DataSpec(Settings):
     """A manifest's column that says train, val or test; under this name it may be missing."""
     true_label_column: str = "true_label"
     """A manifest's column of true labels, for evaluation only; under this name it may be missing."""
+    votes: str | None = None
+    """A file with labels by several people of a manifest's or array file's samples, by their ids: a column an annotator,
+    or columns id, annotator, label. Their consensus is the given label."""
     size: int | None = setting(None, low=1)
     """Side of the training crop in pixels, for picture files; None: the source's own (224 for a folder)."""
     resize: int | None = setting(None, low=1)
@@ -165,6 +168,8 @@ class DataSpec(Settings):
         Settings.__post_init__(self)
         if self.cache in ("", "none"):
             object.__setattr__(self, "cache", None)
+        if self.votes in ("", "none"):
+            object.__setattr__(self, "votes", None)
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
             raise UserError(f"classes must be at least two different names, not {self.classes}")
 

@@ -31,11 +31,13 @@ LABEL_NAMES = ("label", "vote", "answer", "response", "class")
 title."""
 NO_ANNOTATORS = ("true_label", "split", "path", "image")
 """Columns beside the annotators' in a wide table; they are left out with a note."""
-IN_USE = ("label", "given_label", "labels", "consensus_label", "y")
+IN_USE = ("label", "given_label", "consensus_label")
 """Columns that may be an annotator's or what became of all of them."""
 _GAP_WORDS = ("nan", "na", "n/a", "none", "null", "<na>")
 _GAP_TYPES = ("NAType", "NaTType")
 _SHOWN = 5
+_SMALL = 2**16
+"""Class numbers below it are counted by their place."""
 
 Cells = Sequence[Any] | npt.NDArray[Any]
 
@@ -103,9 +105,9 @@ def votes_of(cells: VoteCells, class_names: Sequence[str] | None = None) -> Vote
     """
     distinct, codes = _distinct(cells.values)
     is_gap, said = _gaps(distinct, class_names)
-    notes = list(cells.notes)
+    notes, counts = list(cells.notes), np.bincount(codes, minlength=len(distinct))
     for word in sorted(said):
-        times = int(np.isin(codes, said[word]).sum())
+        times = int(counts[said[word]].sum())
         notes.append(
             f"{counted(times, 'label')} {word!r}: {'a negative number' if is_whole(word) else 'such a word'} counts as "
             "no label (if it is a class, give the classes by name)"
@@ -360,7 +362,9 @@ def _joined(columns: Sequence[Cells]) -> Cells:
 
 def _distinct(values: Cells) -> tuple[Cells, Labels]:
     """The different cells, and which of them each is (V,)."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iufbUS":
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" and len(values):
+        return _distinct_numbers(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "bUS":
         distinct, codes = np.unique(values, return_inverse=True)
         return distinct, codes.reshape(-1)
     number: dict[Any, int] = {}
@@ -370,6 +374,25 @@ def _distinct(values: Cells) -> tuple[Cells, Labels]:
         bad = next(value for value in values if not _is_plain(value))
         raise UserError(f"labels must be names or whole numbers, not {type(bad).__name__}") from None
     return list(number), codes
+
+
+def _distinct_numbers(values: npt.NDArray[Any]) -> tuple[Cells, Labels]:
+    """The same of numbers: most are small and whole, which need no sorting of millions."""
+    known = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(len(values), bool)
+    numbers = values[known]
+    low, high = (numbers.min(), numbers.max()) if len(numbers) else (0, 0)
+    if -_SMALL < low <= high < _SMALL and (values.dtype.kind != "f" or not (numbers % 1).any()):
+        offset = int(low)
+        places = np.full(len(values), int(high) - offset + 1)
+        places[known] = numbers.astype(np.int64) - offset
+        there = np.bincount(places, minlength=int(high) - offset + 2) > 0
+        kinds = np.flatnonzero(there)
+        distinct = (kinds + offset).astype(values.dtype)
+        if values.dtype.kind == "f" and there[-1]:
+            distinct[-1] = np.nan
+        return distinct, (np.cumsum(there) - 1)[places]
+    distinct, codes = np.unique(values, return_inverse=True)
+    return distinct, codes.reshape(-1)
 
 
 def _is_plain(value: Any) -> bool:
@@ -413,5 +436,6 @@ def _inferred(column: Column, said: Mapping[str, Sequence[int]]) -> tuple[str, .
     try:
         return infer_classes(column)
     except UserError as error:
-        gaps = f"; {', '.join(map(repr, sorted(said)))} count as no label" if said else ""
-        raise UserError(f"{error}{gaps}. Give the classes by name (class_names, --classes) if that is meant") from None
+        gaps = f" ({', '.join(map(repr, sorted(said)))} counts as no label)" if said else ""
+        help = "" if "if that is meant" in str(error) else "; if that is meant, give the classes by name (classes)"
+        raise UserError(f"{error}{gaps}{help}") from None

@@ -261,17 +261,17 @@ def _notes(votes: Votes, facts: dict[str, Any]) -> list[str]:
     if without := int((votes.per_sample == 0).sum()):
         first = votes.ids[int(np.flatnonzero(votes.per_sample == 0)[0])]
         found.append(
-            f"{counted(without, 'sample')} nobody labelled, the first {first!r}: there is no consensus on them"
+            f"{counted(without, 'sample')} without any label, the first {first!r}: no consensus"
         )
     shared = np.bincount(
         votes.annotators, weights=votes.per_sample[votes.samples] > 1, minlength=len(votes.annotator_names)
     )
     silent = votes.per_annotator == 0
     for chosen, words in (
-        (silent, "gave no label"),
+        (silent, "no label"),
         (
             (shared == 0) & ~silent,
-            "share no sample with others: their quality rests on "
+            "no sample that others labelled too; the quality rests on "
             + ("the model" if facts["with_model"] else "what annotators have in common"),
         ),
     ):

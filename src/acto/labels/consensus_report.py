@@ -22,6 +22,7 @@ import numpy.typing as npt
 from acto.core.errors import UserError, choose
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import sample_csv
+from acto.core.text import counted
 from acto.data.label_columns import Labels
 from acto.data.votes import Floats, named
 from acto.labels.report import Table
@@ -67,7 +68,7 @@ class ConsensusReport:
         low = int((quality[labelled] < LOW_QUALITY).sum())
         mean = f"{quality[labelled].mean():.3f}" if labelled.any() else "-"
         return (
-            f"ConsensusReport({len(self):,} samples, {len(self.annotators['annotator'])} annotators, "
+            f"ConsensusReport({counted(len(self), 'sample')}, {counted(len(self.annotators['annotator']), 'annotator')}, "
             f"{len(self.class_names)} classes, {self.facts['method']}{' with a model' if self.facts['with_model'] else ''}: "
             f"mean quality {mean}, {low:,} below {LOW_QUALITY}; least trusted: {worst})"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from acto.core.errors import UserError
 from acto.data.pictures.kinds import SUFFIXES as PICTURES
 from acto.data.pictures.kinds import UNREAD
-from acto.data.readers import arrays, folders, listings, manifests
+from acto.data.readers import arrays, folders, listings, manifests, voted_arrays
 from acto.data.readers.place import Place, Reader
 from acto.data.samples import DataSpec, Raw
 
@@ -31,7 +31,7 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "folder": Format((), "image folder", "folder", folders.read, folders.read_bare),
     "manifest": Format((".csv", ".tsv", ".parquet"), "manifest", "table", manifests.read, manifests.read_bare),
-    "arrays": Format((".npz", ".npy"), "array file", "array file", arrays.read, arrays.read_bare),
+    "arrays": Format((".npz", ".npy"), "array file", "array file", voted_arrays.read, arrays.read_bare),
 }
 """By the name of the source that stands for it. Messages list them in this order."""
 FILE_SUFFIXES = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
