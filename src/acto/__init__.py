@@ -67,9 +67,9 @@ _PUBLIC = {
 }
 
 __all__ = [  # noqa: RUF022 - written out for type checkers, checked against _PUBLIC in the tests
-    "ConsensusReport", "DataSpec", "Fitted", "LabelReport", "METHODS", "NoiseSpec", "NoisyLabelClassifier", "Plan", "Protocol",
-    "Run", "RunFolder", "TrainedModel", "UserError", "as_dataset", "audit", "audit_run", "consensus", "fit", "load_data",
-    "load_model", "read_report", "read_run", "recipe", "setting_for", "train_run",
+    "ConsensusReport", "DataSpec", "Fitted", "LabelReport", "METHODS", "NoiseSpec", "NoisyLabelClassifier", "Plan",
+    "Protocol", "Run", "RunFolder", "TrainedModel", "UserError", "as_dataset", "audit", "audit_run", "consensus", "fit",
+    "load_data", "load_model", "read_report", "read_run", "recipe", "setting_for", "train_run",
 ]  # fmt: skip
 
 share_cores()

@@ -68,7 +68,9 @@ def read_probs(path: Path) -> Any:
     Raises:
         UserError: the file cannot be read, or holds anything else.
     """
-    suffix = choose("kind of file with probabilities", path.suffix.lower(), (".npy", ".npz", ".csv", ".tsv", ".parquet"))
+    suffix = choose(
+        "kind of file with probabilities", path.suffix.lower(), (".npy", ".npz", ".csv", ".tsv", ".parquet")
+    )
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if suffix in (".npy", ".npz"):
@@ -90,8 +92,8 @@ def read_probs(path: Path) -> Any:
         except (TypeError, ValueError):
             row = next(i for i, cell in enumerate(cells) if not _is_number(cell))
             raise UserError(
-                f"{path} row {rows[row]}: {cells[row]!r} in column {name!r} is no number: beside {ID_NAMES[0]} there may "
-                "be the classes' columns alone"
+                f"{path} row {rows[row]}: {cells[row]!r} in column {name!r} is no number: beside {ID_NAMES[0]} there "
+                "may be the classes' columns alone"
             ) from None
     return pandas.DataFrame(columns, index=None if index is None else list(map(str, index)))
 
@@ -101,8 +103,8 @@ def report_lines(report: ConsensusReport, folder: Path) -> Iterable[str]:
     summary, facts, annotators = report.summary(), report.facts, report.annotators
     num_labels = summary["num_labels"]
     yield (
-        f"{summary['num_samples']:,} samples, {counted(summary['num_annotators'], 'annotator')}, {num_labels:,} labels, "
-        f"{len(report.class_names)} classes; {facts['method']}{' with a model' if facts['with_model'] else ''}"
+        f"{summary['num_samples']:,} samples, {counted(summary['num_annotators'], 'annotator')}, {num_labels:,} labels"
+        f", {len(report.class_names)} classes; {facts['method']}{' with a model' if facts['with_model'] else ''}"
     )
     yield from (visible(f"note: {note}") for note in report.notes)
     if facts["alpha"] is not None:

@@ -60,7 +60,7 @@ def dawid_skene(votes: Votes, pred_probs: Floats | None = None) -> Estimate:
     Raises:
         UserError: the tables would be too large.
     """
-    num_samples, num_annotators, num_classes = votes.shape
+    _, num_annotators, num_classes = votes.shape
     if (cells := num_annotators * num_classes**2) > MOST_CELLS:
         raise UserError(
             f"the tables of {num_annotators} annotators and {num_classes} classes have {cells:,} cells, and may have "
@@ -97,7 +97,7 @@ class _Tables:
 
     def __init__(self, votes: Votes, *, has_model: bool) -> None:
         self._votes = votes
-        num_samples, num_annotators, num_classes = votes.shape
+        _, num_annotators, num_classes = votes.shape
         self._cells = votes.annotators * num_classes + votes.labels
         counts_here = (votes.per_sample > 1)[votes.samples]
         if has_model:  # which tells of the votes on samples that nobody else has seen, if there are no others
@@ -178,4 +178,3 @@ def _softmax(scores: Floats) -> Floats:
     np.exp(scores, out=scores)
     scores /= scores.sum(1, keepdims=True)
     return scores
-

@@ -150,8 +150,8 @@ class DataSpec(Settings):
     true_label_column: str = "true_label"
     """A manifest's column of true labels, for evaluation only; under this name it may be missing."""
     votes: str | None = None
-    """A file with labels by several people of a manifest's or array file's samples, by their ids: a column an annotator,
-    or columns id, annotator, label. Their consensus is the given label."""
+    """A file with labels by several people of a manifest's or array file's samples, by their ids: a column for each, or
+    columns id, annotator, label. Their consensus is the given label."""
     size: int | None = setting(None, low=1)
     """Side of the training crop in pixels, for picture files; None: the source's own (224 for a folder)."""
     resize: int | None = setting(None, low=1)

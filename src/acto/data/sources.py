@@ -132,8 +132,8 @@ def read(
     if path.exists():
         if spec.votes is not None and (path.is_dir() or path.suffix.lower() not in VOTED_SUFFIXES):
             raise UserError(
-                f"data.votes is for the samples of a table or array file ({', '.join(VOTED_SUFFIXES)}), not for {path}: "
-                "a table with a column path lists pictures without labels"
+                f"data.votes is for the samples of a table or array file ({', '.join(VOTED_SUFFIXES)}), not for "
+                f"{path}: a table with a column path lists pictures without labels"
             )
         return read_path(spec, Place(path=path, known_classes=known_classes, problems=problems))
     check_locale([spec.source])  # in another one the file may be there

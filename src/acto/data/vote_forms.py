@@ -140,7 +140,9 @@ def votes_of(cells: VoteCells, class_names: Sequence[str] | None = None) -> Vote
                 f"an annotator gave one sample different labels, {counted(len(differ), 'time')}: {shown}. Keep the one "
                 "that counts, or give the second reading an annotator's name of its own"
             )
-        notes.append(f"{counted(len(again), 'label')} that an annotator gave a sample a second time, the same: left out")
+        notes.append(
+            f"{counted(len(again), 'label')} that an annotator gave a sample a second time, the same: left out"
+        )
         once = np.ones(len(labels), bool)
         once[again] = False
         samples, annotators, labels = samples[once], annotators[once], labels[once]
@@ -286,8 +288,8 @@ def _annotators_of(
     if doubtful := [title for title in others if title.lower() in IN_USE]:
         raise UserError(
             f"{name}: column {doubtful[0]!r} may be one annotator's labels or those that are in use: say which columns "
-            f"are annotators' (annotators). Long form needs columns for the sample ({', '.join(ID_NAMES[:4])}, ...), the "
-            f"annotator ({', '.join(ANNOTATOR_NAMES[:4])}, ...) and the label"
+            f"are annotators' (annotators). Long form needs columns for the sample ({', '.join(ID_NAMES[:4])}, ...), "
+            f"the annotator ({', '.join(ANNOTATOR_NAMES[:4])}, ...) and the label"
         )
     left_out = [title for title in others if title.lower() in NO_ANNOTATORS or title.lower() in ID_NAMES]
     chosen = [title for title in others if title not in left_out]
@@ -411,9 +413,7 @@ def _is_nothing(value: Any) -> bool:
     return isinstance(value, str | bytes) and not value.strip()
 
 
-def _gaps(
-    distinct: Cells, class_names: Sequence[str] | None
-) -> tuple[npt.NDArray[np.bool_], dict[str, list[int]]]:
+def _gaps(distinct: Cells, class_names: Sequence[str] | None) -> tuple[npt.NDArray[np.bool_], dict[str, list[int]]]:
     """Which of the different cells are gaps, and by their text those of which a note is due."""
     names = set(map(str, class_names or ()))
     is_gap = np.zeros(len(distinct), bool)

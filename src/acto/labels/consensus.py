@@ -118,7 +118,7 @@ def consensus_of(votes: Votes, pred_probs: Floats | None, *, method: str = "dawi
     choose("method", method, METHODS)
     if method == "crowdlab" and pred_probs is None:
         raise UserError("the method crowdlab needs a model's probabilities (pred_probs, --pred-probs)")
-    num_samples, num_annotators, _ = votes.shape
+    _, num_annotators, _ = votes.shape
     per_sample = votes.per_sample
     if pred_probs is None and not (per_sample > 1).any():
         raise UserError(
@@ -184,7 +184,7 @@ def _samples(votes: Votes, probs: Floats, chosen: Labels, pred_probs: Floats | N
 
 
 def _in_words(votes: Votes, counts: Labels) -> list[str]:
-    """"2 cat; 1 dog" for each sample, the most frequent first."""
+    """Say what each sample was labelled, the most frequent first: 2 cat; 1 dog."""
     texts: list[list[str]] = [[] for _ in votes.ids]
     samples, classes = np.nonzero(counts)
     times = counts[samples, classes]
@@ -260,9 +260,7 @@ def _notes(votes: Votes, facts: dict[str, Any]) -> list[str]:
     found = []
     if without := int((votes.per_sample == 0).sum()):
         first = votes.ids[int(np.flatnonzero(votes.per_sample == 0)[0])]
-        found.append(
-            f"{counted(without, 'sample')} without any label, the first {first!r}: no consensus"
-        )
+        found.append(f"{counted(without, 'sample')} without any label, the first {first!r}: no consensus")
     shared = np.bincount(
         votes.annotators, weights=votes.per_sample[votes.samples] > 1, minlength=len(votes.annotator_names)
     )
@@ -278,9 +276,7 @@ def _notes(votes: Votes, facts: dict[str, Any]) -> list[str]:
         if chosen.any():
             names = [votes.annotator_names[j] for j in np.flatnonzero(chosen).tolist()]
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            found.append(
-                f"{counted(len(names), 'annotator')} ({', '.join(map(repr, names[:_SHOWN]))}{more}): {words}"
-            )
+            found.append(f"{counted(len(names), 'annotator')} ({', '.join(map(repr, names[:_SHOWN]))}{more}): {words}")
     if not facts.get("converged", True):
         found.append(f"the estimate still moved after {facts['turns']} turns: labels are few, or annotators contradict")
     return found

@@ -43,7 +43,7 @@ class ConsensusReport:
     samples: Table
     """By column, (N,) each: id; consensus_label (empty where nobody labelled) and consensus_quality, the probability
     that it is right; num_labels; agreement, the share of the labels that are the consensus; predicted_label of the
-    model, if there is one; label_next, the larger the more another label of this sample would tell; labels, in words."""
+    model, if there is one; label_next, the larger the more another label of it would tell; labels, in words."""
     annotators: Table
     """By column, (M,) each: annotator; quality, the share of its labels that seem right; num_labels; num_shared, those
     of samples that others labelled too; agreement_with_consensus and agreement_with_others on these; and the mistake
@@ -67,9 +67,10 @@ class ConsensusReport:
         )
         low = int((quality[labelled] < LOW_QUALITY).sum())
         mean = f"{quality[labelled].mean():.3f}" if labelled.any() else "-"
+        people, model = len(self.annotators["annotator"]), " with a model" if self.facts["with_model"] else ""
         return (
-            f"ConsensusReport({counted(len(self), 'sample')}, {counted(len(self.annotators['annotator']), 'annotator')}, "
-            f"{len(self.class_names)} classes, {self.facts['method']}{' with a model' if self.facts['with_model'] else ''}: "
+            f"ConsensusReport({counted(len(self), 'sample')}, {counted(people, 'annotator')}, "
+            f"{len(self.class_names)} classes, {self.facts['method']}{model}: "
             f"mean quality {mean}, {low:,} below {LOW_QUALITY}; least trusted: {worst})"
         )
 

@@ -1,7 +1,7 @@
 """Consensus of annotators and a model by a weighted mean: CROWDLAB.
 
-H. W. Goh, U. Tkachenko, J. Mueller, "CROWDLAB: Supervised learning to infer consensus labels and quality scores for data
-with multiple annotators", 2022, https://arxiv.org/abs/2210.06812
+H. W. Goh, U. Tkachenko, J. Mueller, "CROWDLAB: Supervised learning to infer consensus labels and quality scores for
+data with multiple annotators", 2022, https://arxiv.org/abs/2210.06812
 
 Symbols
     I+     samples with two labels or more
@@ -12,8 +12,8 @@ Symbols
     w_j    weight 1 - (1 - s_j) / (1 - A_0) of annotator j
     w_M    weight (1 - (1 - A_M) / (1 - A_0)) * sqrt(mean number of labels) of the model
 
-An annotator's vote is worth P for its class and the rest evenly for the others; with the model's probabilities these are
-averaged by weight. Where no sample has two labels, all samples take the place of I+. A weight below 0 counts as 0.
+An annotator's vote is worth P for its class and the rest evenly for the others; with the model's probabilities these
+are averaged by weight. Where no sample has two labels, all samples take the place of I+. A weight below 0 counts as 0.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
         labels = voted_labels(spec, ids, labels, notes, classes=spec.classes or place.known_classes)
     usable = {i for i in range(len(ids)) if spec.votes is None or labels[i] != ""}
     if len(usable) < len(ids):
-        notes.append(f"{counted(len(ids) - len(usable), "row")} of {manifest.name} without votes or label: left out")
+        notes.append(f"{counted(len(ids) - len(usable), 'row')} of {manifest.name} without votes or label: left out")
     if place.problems is not None:  # rows of which that is known are no samples
         if (without := [row for row, label in zip(rows, labels, strict=True) if label == ""]) and spec.votes is None:
             shown = ", ".join(map(str, without[:_SHOWN]))
