@@ -29,9 +29,9 @@ PSEUDO_VOTES = 10.0
 TURNS, TOLERANCE = 200, 1e-5
 """EM ends when probabilities change by less on average, or after so many turns."""
 MOST_POWER = 5.0
-"""Of the model's probabilities."""
+"""Largest power of the model's probabilities."""
 MOST_CELLS = 100_000_000
-"""Of the tables of all annotators, M * K * K: 800 MB, and as much again while they are made."""
+"""Cells of all annotators' tables, M * K * K: 800 MB, and as much again while they are made."""
 _LEAST = 1e-6
 """Model's probabilities are not taken to be smaller: one mistake of it must not outweigh all votes."""
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from acto.core.errors import UserError, closest
 from acto.core.text import counted
 from acto.data.alignment import as_pandas, is_frame
 from acto.data.classes import ClassCodes, infer_classes, look_alikes
 from acto.data.label_columns import Column, Labels, Where, is_whole, read_column
+from acto.data.vote_cells import Cells, distinct_cells, find_gaps, is_nothing
 from acto.data.votes import Votes
 
 ID_NAMES = ("id", "sample_id", "sample", "task", "item", "example", "question", "path", "", "unnamed: 0", "index")
@@ -33,13 +33,7 @@ NO_ANNOTATORS = ("true_label", "split", "path", "image")
 """Columns beside the annotators' in a wide table; they are left out with a note."""
 IN_USE = ("label", "given_label", "consensus_label")
 """Columns that may be an annotator's or what became of all of them."""
-_GAP_WORDS = ("nan", "na", "n/a", "none", "null", "<na>")
-_GAP_TYPES = ("NAType", "NaTType")
 _SHOWN = 5
-_SMALL = 2**16
-"""Class numbers below it are counted by their place."""
-
-Cells = Sequence[Any] | npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -103,8 +97,8 @@ def votes_of(cells: VoteCells, class_names: Sequence[str] | None = None) -> Vote
     Raises:
         UserError: no labels, labels that are no class, or two different ones of one annotator for one sample.
     """
-    distinct, codes = _distinct(cells.values)
-    is_gap, said = _gaps(distinct, class_names)
+    distinct, codes = distinct_cells(cells.values)
+    is_gap, said = find_gaps(distinct, class_names)
     notes, counts = list(cells.notes), np.bincount(codes, minlength=len(distinct))
     for word in sorted(said):
         times = int(counts[said[word]].sum())
@@ -313,7 +307,7 @@ def _texts(values: Any, title: str, name: str, rows: Sequence[int] | None) -> tu
     """
     found = []
     for row, value in enumerate(values):
-        if _is_nothing(value):
+        if is_nothing(value):
             raise UserError(f"{name} row {_line(rows, row)} has no {title}")
         whole = isinstance(value, float | np.floating) and value % 1 == 0
         found.append(str(int(value)) if whole else str(value).strip())
@@ -347,9 +341,6 @@ def _line(rows: Sequence[int] | None, row: int) -> int:
     return row if rows is None else rows[row]
 
 
-# Cells ----------------------------------------------------------------------------------------------------------
-
-
 def _column_of(series: Any) -> Cells:
     """A frame's column as an array of numbers, or as a list."""
     values = series.to_numpy()
@@ -360,76 +351,6 @@ def _joined(columns: Sequence[Cells]) -> Cells:
     if all(isinstance(column, np.ndarray) and column.dtype.kind in "iuf" for column in columns):
         return np.concatenate(columns)
     return [value for column in columns for value in (column.tolist() if isinstance(column, np.ndarray) else column)]
-
-
-def _distinct(values: Cells) -> tuple[Cells, Labels]:
-    """The different cells, and which of them each is (V,)."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" and len(values):
-        return _distinct_numbers(values)
-    if isinstance(values, np.ndarray) and values.dtype.kind in "bUS":
-        distinct, codes = np.unique(values, return_inverse=True)
-        return distinct, codes.reshape(-1)
-    number: dict[Any, int] = {}
-    try:
-        codes = np.fromiter((number.setdefault(value, len(number)) for value in values), np.int64, len(values))
-    except TypeError:
-        bad = next(value for value in values if not _is_plain(value))
-        raise UserError(f"labels must be names or whole numbers, not {type(bad).__name__}") from None
-    return list(number), codes
-
-
-def _distinct_numbers(values: npt.NDArray[Any]) -> tuple[Cells, Labels]:
-    """The same of numbers: most are small and whole, which need no sorting of millions."""
-    known = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(len(values), bool)
-    numbers = values[known]
-    low, high = (numbers.min(), numbers.max()) if len(numbers) else (0, 0)
-    if -_SMALL < low <= high < _SMALL and (values.dtype.kind != "f" or not (numbers % 1).any()):
-        offset = int(low)
-        places = np.full(len(values), int(high) - offset + 1)
-        places[known] = numbers.astype(np.int64) - offset
-        there = np.bincount(places, minlength=int(high) - offset + 2) > 0
-        kinds = np.flatnonzero(there)
-        distinct = (kinds + offset).astype(values.dtype)
-        if values.dtype.kind == "f" and there[-1]:
-            distinct[-1] = np.nan
-        return distinct, (np.cumsum(there) - 1)[places]
-    distinct, codes = np.unique(values, return_inverse=True)
-    return distinct, codes.reshape(-1)
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
-def _is_nothing(value: Any) -> bool:
-    if value is None or type(value).__name__ in _GAP_TYPES:
-        return True
-    if isinstance(value, float | np.floating):
-        return bool(np.isnan(value))
-    return isinstance(value, str | bytes) and not value.strip()
-
-
-def _gaps(distinct: Cells, class_names: Sequence[str] | None) -> tuple[npt.NDArray[np.bool_], dict[str, list[int]]]:
-    """Which of the different cells are gaps, and by their text those of which a note is due."""
-    names = set(map(str, class_names or ()))
-    is_gap = np.zeros(len(distinct), bool)
-    said: dict[str, list[int]] = {}
-    for i, value in enumerate(distinct):
-        if _is_nothing(value):
-            is_gap[i] = True
-            continue
-        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        text = text.strip().removesuffix(".0")
-        if text in names:
-            continue
-        if text.lower() in _GAP_WORDS or (text.startswith("-") and is_whole(text)):
-            is_gap[i] = True
-            said.setdefault(text, []).append(i)
-    return is_gap, said
 
 
 def _inferred(column: Column, said: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
