@@ -158,7 +158,7 @@ def _of_array(labels: Any, ids: Sequence[Any] | None, annotators: Sequence[str] 
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu().numpy()
     if isinstance(labels, np.ma.MaskedArray):
-        labels = np.where(np.ma.getmaskarray(labels), None, labels.data.astype(object))
+        labels = labels.astype(object).filled(None)
     if not isinstance(labels, np.ndarray):
         if isinstance(labels, str | bytes) or not hasattr(labels, "__len__"):
             raise UserError(

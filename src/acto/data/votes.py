@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Votes:
-    """Which annotator gave which sample which label. V votes, N samples, M annotators, K classes."""
+    """Labels by sample and annotator: V votes on N samples by M annotators, of K classes."""
 
     samples: Labels
     """(V,) sample numbers, ascending."""

@@ -229,7 +229,8 @@ def _counts(votes: Votes, probs: Floats) -> Floats:
         np.bincount(cells, weights=np.ascontiguousarray(column)[votes.samples], minlength=num_annotators * num_classes)
         for column in probs.T
     ]
-    return np.stack(found).reshape(num_classes, num_annotators, num_classes).transpose(1, 0, 2).copy()
+    counts: Floats = np.stack(found).astype(np.float64).reshape(num_classes, num_annotators, num_classes)
+    return counts.transpose(1, 0, 2).copy()
 
 
 def _confusion(votes: Votes, probs: Floats) -> Floats:

@@ -87,7 +87,7 @@ class ConsensusReport:
 
     def label_next(self, count: int) -> list[str]:
         """Ids of the `count` samples of which another label would tell most, the first first."""
-        order = np.lexsort((self.samples["num_labels"], -np.asarray(self.samples["label_next"])))
+        order = np.lexsort((np.asarray(self.samples["num_labels"]), -np.asarray(self.samples["label_next"])))
         return [self.samples["id"][i] for i in order[:count].tolist()]
 
     def confusion_matrix(self, annotator: str) -> Floats:
