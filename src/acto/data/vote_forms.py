@@ -158,7 +158,9 @@ def _of_array(labels: Any, ids: Sequence[Any] | None, annotators: Sequence[str] 
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu().numpy()
     if isinstance(labels, np.ma.MaskedArray):
-        labels = labels.astype(object).filled(None)
+        is_masked = np.ma.getmaskarray(labels)
+        labels = labels.data.astype(object)
+        labels[is_masked] = None
     if not isinstance(labels, np.ndarray):
         if isinstance(labels, str | bytes) or not hasattr(labels, "__len__"):
             raise UserError(
