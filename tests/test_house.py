@@ -59,7 +59,8 @@ NO_TORCH = [
     "compare.table_formats", "compare.plots", "compare.published", "compare.ablation", "compare.collect",
     "diagnostics.machine", "diagnostics.run_checks", "diagnostics.findings", "data.noise",
     "data.pictures.files", "inference.feature_file", "runs.recipes.by_data", "cli", "cli.table", "cli.parser",
-    "cli.train_parser", "cli.exit_codes", "core.sample_columns",
+    "cli.train_parser", "cli.exit_codes", "core.sample_columns", "cli.consensus",
+    "labels.consensus", "labels.consensus_report",
 ]  # fmt: skip
 """Loaded without torch, they and all that they import: records, reports and tables are read in a moment."""
 LAZY = {"", "cli"}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from acto.fitting import Fitted as Fitted
     from acto.fitting import fit as fit
     from acto.labels.audit import audit as audit
+    from acto.labels.consensus import consensus as consensus
+    from acto.labels.consensus_report import ConsensusReport as ConsensusReport
     from acto.labels.report import LabelReport as LabelReport
     from acto.labels.report import read_report as read_report
     from acto.labels.run_audit import audit_run as audit_run
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from acto.training.protocol import Protocol as Protocol
 
 _PUBLIC = {
+    "ConsensusReport": ("acto.labels.consensus_report", "ConsensusReport"),
     "DataSpec": ("acto.data.samples", "DataSpec"),
     "Fitted": ("acto.fitting", "Fitted"),
     "LabelReport": ("acto.labels.report", "LabelReport"),
@@ -52,6 +55,7 @@ _PUBLIC = {
     "as_dataset": ("acto.data.in_memory", "as_dataset"),
     "audit": ("acto.labels.audit", "audit"),
     "audit_run": ("acto.labels.run_audit", "audit_run"),
+    "consensus": ("acto.labels.consensus", "consensus"),
     "fit": ("acto.fitting", "fit"),
     "load_data": ("acto.data.sources", "load_data"),
     "load_model": ("acto.runs.trained_model", "load_model"),
@@ -63,9 +67,9 @@ _PUBLIC = {
 }
 
 __all__ = [  # noqa: RUF022 - written out for type checkers, checked against _PUBLIC in the tests
-    "DataSpec", "Fitted", "LabelReport", "METHODS", "NoiseSpec", "NoisyLabelClassifier", "Plan", "Protocol",
-    "Run", "RunFolder", "TrainedModel", "UserError", "as_dataset", "audit", "audit_run", "fit", "load_data",
-    "load_model", "read_report", "read_run", "recipe", "setting_for", "train_run",
+    "ConsensusReport", "DataSpec", "Fitted", "LabelReport", "METHODS", "NoiseSpec", "NoisyLabelClassifier", "Plan",
+    "Protocol", "Run", "RunFolder", "TrainedModel", "UserError", "as_dataset", "audit", "audit_run", "consensus", "fit",
+    "load_data", "load_model", "read_report", "read_run", "recipe", "setting_for", "train_run",
 ]  # fmt: skip
 
 share_cores()

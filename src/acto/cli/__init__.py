@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "acto.cli.train:train",
     "features": "acto.cli.features:features",
     "audit": "acto.cli.audit:audit",
+    "consensus": "acto.cli.consensus:consensus",
     "review": "acto.cli.review:review",
     "apply": "acto.cli.apply:apply",
     "exchange": "acto.cli.exchange:exchange",
@@ -28,7 +29,7 @@ COMMANDS = {
     "bench": "acto.cli.bench:bench",
 }
 """Function of each command. It takes what stands behind its name, and returns the exit code."""
-LASTING = {"train", "features", "audit", "review", "apply", "exchange", "export", "sweep", "demo"}
+LASTING = {"train", "features", "audit", "consensus", "review", "apply", "exchange", "export", "sweep", "demo"}
 """Commands that make files and go on where nobody can read what they say. The others' work is what they print, unless
 --out names a file for it."""
 PRINTING = {"-h", "--help", "--dry-run", "--print-config"}
@@ -46,6 +47,7 @@ train and use:
 
 find wrong labels:
   audit RUN          rank the labels of a run's data, or of other data; estimate the noise
+  consensus VOTES    labels by several people: one for each sample; who and what to trust, and what to label next
   review RUN         go through the suspects in the browser, and keep what you decide
   apply DECISIONS    write the corrected data beside the old ones
   exchange           label reports and decisions to and from Label Studio, FiftyOne, cleanlab

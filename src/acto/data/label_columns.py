@@ -106,7 +106,7 @@ def shape_hint(labels: npt.NDArray[Any]) -> str:
         return "; of one-hot labels, pass labels.argmax(1)"
     return (
         f"; they look like {labels.shape[1]} annotators' columns: pass one label a sample, one of the "
-        "columns or their majority vote"
+        "columns or their consensus (acto.consensus), say a majority vote"
     )
 
 

@@ -152,6 +152,9 @@ class DataSpec(Settings):
     """A manifest's column that says train, val or test; under this name it may be missing."""
     true_label_column: str = "true_label"
     """A manifest's column of true labels, for evaluation only; under this name it may be missing."""
+    votes: str | None = None
+    """A file with labels by several people of a manifest's or array file's samples, by their ids: a column for each, or
+    columns id, annotator, label. Their consensus is the given label."""
     size: int | None = setting(None, low=1)
     """Side of the training crop in pixels, for picture files; None: the source's own (224 for a folder)."""
     resize: int | None = setting(None, low=1)
@@ -168,8 +171,9 @@ class DataSpec(Settings):
         Settings.__post_init__(self)
         if self.cache in ("", "none"):
             object.__setattr__(self, "cache", None)
-        if self.base in ("", "none"):
-            object.__setattr__(self, "base", None)
+        for name in ("base", "votes"):
+            if getattr(self, name) in ("", "none"):
+                object.__setattr__(self, name, None)
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
             raise UserError(f"classes must be at least two different names, not {self.classes}")
 

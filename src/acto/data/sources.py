@@ -31,6 +31,8 @@ from acto.data.views.spec import ViewSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+VOTED_SUFFIXES = (".csv", ".tsv", ".parquet", ".npz", ".npy")
+"""Files whose samples may have votes beside them."""
 SMALL_SIDE = 64
 """Picture files of one size up to this many pixels a side are decoded into memory."""
 _SHOWN = 5
@@ -120,12 +122,19 @@ def read(
     """
     root = _root(spec, data_root)
     if (source := SOURCES.get(spec.source)) is not None:
+        if spec.votes is not None and spec.source not in FORMATS:
+            raise UserError(f"{spec.source} has labels of its own: data.votes is for a table or array file")
         raw = source.read(spec, Place(path=root, download=download, problems=problems))
         return replace(raw, pipeline=source.pipeline or raw.pipeline, size=source.size, resize=source.resize)
     path = Path(spec.source).expanduser()
     if not path.exists() and root is not None:
         path = root / path
     if path.exists():
+        if spec.votes is not None and (path.is_dir() or path.suffix.lower() not in VOTED_SUFFIXES):
+            raise UserError(
+                f"data.votes is for the samples of a table or array file ({', '.join(VOTED_SUFFIXES)}), not for "
+                f"{path}: a table with a column path lists pictures without labels"
+            )
         return read_path(spec, Place(path=path, known_classes=known_classes, problems=problems))
     check_locale([spec.source])  # in another one the file may be there
     if path.suffix in FILE_SUFFIXES or Path(spec.source).name != spec.source:

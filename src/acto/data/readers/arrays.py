@@ -21,30 +21,46 @@ from acto.data.samples import DataSpec, Raw, Samples
 
 _CONTENT_KEYS = ("x", "images", "features")
 """Names of the samples in an array file, in this order."""
-_LABEL_KEYS = ("labels", "y")
+LABEL_KEYS = ("labels", "y")
 _CLASSES_KEYS = ("class_names", "classes")
 _SETS = {"train": "", "test": "test_", "val": "val_", "valid": "val_", "validation": "val_"}
 """Sets in the names of keras (x_train) and MedMNIST (train_images), and what stands before the names above instead."""
+VOTES_KEY = "votes"
+"""Labels by several people (N, M)."""
+SIBLINGS = (*LABEL_KEYS, *_CLASSES_KEYS, VOTES_KEY, "true_labels")
+"""Names of the .npy files that belong to another one beside them."""
 _PIPELINES = ("cifar", "digits", "fashion", "small")
 """Views that pictures in arrays may ask for."""
 
 
-def read(spec: DataSpec, place: Place) -> Raw:
-    """Read samples with their labels, and where the file has them a test set, true labels, ids and a class list."""
-    path = place.own
+def read_file(path: Path) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    """Read the arrays of a data set by name, of .npy files those beside it that belong to it as well; and notes.
+
+    Raises:
+        UserError: see read_arrays.
+    """
     arrays, said = _usual(read_arrays(path), path)
-    is_npy = path.suffix.lower() == ".npy"
-    content_keys = (path.stem,) if is_npy else _CONTENT_KEYS
-    if is_npy:  # its labels and test set are files of their own beside it
+    if path.suffix.lower() == ".npy":  # its labels and test set are files of their own beside it
         for sibling in sorted(path.parent.glob("*.npy")):
-            if sibling.stem.startswith("test_") or sibling.stem in (*_LABEL_KEYS, *_CLASSES_KEYS, "true_labels"):
+            if sibling.stem.startswith("test_") or sibling.stem in SIBLINGS:
                 arrays |= read_arrays(sibling)
+    return arrays, said
+
+
+def content_keys_of(path: Path) -> tuple[str, ...]:
+    """Names that the training samples of an array file may have."""
+    return (path.stem,) if path.suffix.lower() == ".npy" else _CONTENT_KEYS
+
+
+def assembled(arrays: Mapping[str, npt.NDArray[Any]], spec: DataSpec, place: Place) -> Raw:
+    """Make a data set of samples with their labels, and where there are a test set, true labels, ids, a class list."""
+    path, content_keys = place.own, content_keys_of(place.own)
     train = _ArraySplit(arrays, path, "", content_keys)
     has_test = any(name.startswith("test_") for name in arrays)
     test = _ArraySplit(arrays, path, "test_", _CONTENT_KEYS) if has_test else None
     if test is not None and test.content.shape[1:] != train.content.shape[1:]:
         raise UserError(f"{path}: a test sample has shape {test.content.shape[1:]}, others {train.content.shape[1:]}")
-    stated = next((_stated_classes(arrays[key], f"{path}: {key}") for key in _CLASSES_KEYS if key in arrays), ())
+    stated = stated_classes(arrays, path)
     own = stated or spec.classes or place.known_classes or infer_classes(train.labels)
     names = spec.classes or own
     parts = [train] + ([test] if test is not None else [])
@@ -64,7 +80,7 @@ def read(spec: DataSpec, place: Place) -> Raw:
         test_is_held_out=bool(held_out),
         class_names=names,
         pipeline=choose(f"pipeline of {path}", str(arrays["pipeline"]), _PIPELINES) if "pipeline" in arrays else None,
-        notes=(*said, *look_alikes(names), *notes),
+        notes=(*look_alikes(names), *notes),
     )
 
 
@@ -105,7 +121,7 @@ def _usual(arrays: dict[str, npt.NDArray[Any]], path: Path) -> tuple[dict[str, n
         if key in found:
             raise UserError(f"{path} holds several arrays that would be {key!r}, {name!r} among them")
         array = arrays[name]
-        found[key] = array[:, 0] if rest in _LABEL_KEYS and array.ndim == 2 and array.shape[1] == 1 else array
+        found[key] = array[:, 0] if rest in LABEL_KEYS and array.ndim == 2 and array.shape[1] == 1 else array
     if not any(key in found for key in _CONTENT_KEYS):
         return arrays, []
     of_val = [key for key in found if key.startswith("val_")]
@@ -137,6 +153,15 @@ def _with_ids(samples: Samples, key: str, arrays: Mapping[str, npt.NDArray[Any]]
     if column not in arrays:
         return samples
     return replace(samples, ids=_array_ids(arrays[column], len(samples), f"{path}: {column}"))
+
+
+def stated_classes(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> tuple[str, ...]:
+    """Read the class list of an array file; empty if it has none.
+
+    Raises:
+        UserError: it is no list of different texts or whole numbers.
+    """
+    return next((_stated_classes(arrays[key], f"{path}: {key}") for key in _CLASSES_KEYS if key in arrays), ())
 
 
 def _stated_classes(array: npt.NDArray[Any], what: str) -> tuple[str, ...]:
@@ -185,7 +210,7 @@ class _ArraySplit:
 
         content_key = pick("samples", content_keys)
         self.content = array_content(arrays[content_key], f"{path}: {content_key}")
-        self.labels = column(pick("labels", _LABEL_KEYS))
+        self.labels = column(pick("labels", LABEL_KEYS))
         truth_key = f"{prefix}true_labels"
         self.truth = column(truth_key, may_be_empty=True) if truth_key in arrays else None
         self.ids = tuple(map(str, range(len(self.content))))

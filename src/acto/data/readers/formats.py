@@ -9,7 +9,7 @@ from pathlib import Path
 from acto.core.errors import UserError
 from acto.data.pictures.kinds import SUFFIXES as PICTURES
 from acto.data.pictures.kinds import UNREAD
-from acto.data.readers import arrays, folders, hugging_face, json_lines, listings, manifests, shards
+from acto.data.readers import arrays, folders, hugging_face, json_lines, listings, manifests, shards, voted_arrays
 from acto.data.readers.place import Place, Reader
 from acto.data.samples import DataSpec, Raw
 
@@ -33,7 +33,7 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "folder": Format((), "image folder", "folder", folders.read, folders.read_bare),
     "manifest": Format((".csv", ".tsv", ".parquet"), "manifest", "table", manifests.read, manifests.read_bare),
-    "arrays": Format((".npz", ".npy"), "array file", "array file", arrays.read, arrays.read_bare),
+    "arrays": Format((".npz", ".npy"), "array file", "array file", voted_arrays.read, arrays.read_bare),
     "json-lines": Format((".jsonl", ".ndjson"), "JSON Lines", "JSON Lines", json_lines.read, json_lines.read_bare),
     "hugging-face": Format(
         (".arrow",),

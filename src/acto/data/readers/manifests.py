@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 from acto.core.errors import UserError
 from acto.core.sample_csv import rearmed
+from acto.core.text import counted
 from acto.data.readers.confined import base_of, confined
 from acto.data.readers.file_tree import leftover_rows, links_out
+from acto.data.readers.given_votes import voted_labels
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
 from acto.data.readers.place import Place
@@ -53,9 +55,11 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
     Raises:
         UserError: a missing column, a path that leaves the folder or occurs twice, or an unknown split.
     """
-    needed = [spec.path_column, spec.label_column]
+    needed = [spec.path_column] + ([spec.label_column] if spec.votes is None else [])
     usual = DataSpec()
     optional = [ID_COLUMN, *(name for name in _SPLIT_TITLES if name not in needed)]
+    if spec.votes is not None:
+        optional.append(spec.label_column)
     for column, name in ((spec.split_column, usual.split_column), (spec.true_label_column, usual.true_label_column)):
         (optional if column == name else needed).append(column)
     table, rows, said = _read_table(manifest, needed, optional, place=place)
@@ -64,14 +68,18 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
     cells = table.get(spec.split_column, ())
     splits = _each(cells, rows, place, read=lambda value, row: split_of(value, f"{manifest} row {row}"), instead="")
     notes = [] if splits else _other_splits(table, manifest, spec)
-    labels = _cells(table[spec.label_column], spec.label_column, manifest, rows)
+    labels = _cells(table.get(spec.label_column, [""] * len(ids)), spec.label_column, manifest, rows)
     truths = _cells(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
     if own:
         labels, truths = ([rearmed(str(text)) for text in texts] for texts in (labels, truths))
 
-    usable = set(range(len(ids)))
+    if spec.votes is not None:
+        labels = voted_labels(spec, ids, labels, notes, classes=spec.classes or place.known_classes)
+    usable = {i for i in range(len(ids)) if spec.votes is None or labels[i] != ""}
+    if len(usable) < len(ids):
+        notes.append(f"{counted(len(ids) - len(usable), 'row')} of {manifest.name} without votes or label: left out")
     if place.problems is not None:  # rows of which that is known are no samples
-        if without := [row for row, label in zip(rows, labels, strict=True) if label == ""]:
+        if (without := [row for row, label in zip(rows, labels, strict=True) if label == ""]) and spec.votes is None:
             shown = ", ".join(map(str, without[:_SHOWN]))
             place.refuse(
                 f"{manifest}: {len(without)} rows have no label, the first: {shown}. Fill it in or take them out"
