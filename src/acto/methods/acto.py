@@ -15,10 +15,10 @@ Symbols
 Forms
     published    the paper's method, to the last bit of its public code's arithmetic. Where most labels are wrong it ends
                  at a few classes: RTM judges its own labels, and the few that it keeps confirm it.
-    steady       for labels about which nothing is known. A slowly moving average of RTM, the teacher, judges in RTM's
-                 place: in the selection, in the gate, in q. RTM learns from the whole batch, in mixtures of the weak and
-                 of the strong view: the given label where it was selected, else the class that q names once its classes
-                 are as frequent as the given ones, weighed by how sure q is beside the other samples that were left out.
+    steady       for labels about which nothing is known. A slowly moving average of RTM, the teacher, judges in
+                 RTM's place: in the selection, in the gate, in q. RTM learns from the whole batch, in mixtures of the
+                 weak and of the strong view: the given label where it was selected, else the class that q names once
+                 its classes are as frequent as the given ones, weighed by how sure q is beside others left out.
     Every part has a setting of its own, which holds in both forms. Numbers: docs/benchmark.md; why: docs/decisions.md.
 
 Departures
@@ -34,7 +34,6 @@ Above 180 lines: two phases, two forms, selection with mining behind a gate, and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -49,15 +48,16 @@ from acto.core.errors import UserError
 from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, guessing, observed
+from acto.methods.blocks.confidence import moments_of, trust_in_confidence
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy, warm_up_loss
-from acto.methods.blocks.mixing import draw_share
+from acto.methods.blocks.mixing import Mixture
 from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.blocks.weight_average import follow
 
 REACH = 0.01
 """Share of a batch in the running means: of the teacher's predictions and of the confidence."""
-TINY = 1e-6
-"""Least variance of a confidence."""
+BELL = 2.0
+"""Steepness of the weight by confidence, as in SED and SoftMatch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,9 +133,9 @@ class ACTO(Method):
         selected_weight: float | None = setting(None, low=0)
         """Factor of the selected samples' loss. null: 1 - consistency_weight in the published form, 1 in the steady."""
         confidence: Literal["none", "gaussian"] | None = None
-        """Weight of a sample that was left out: 1, or by its pseudo label's probability, 1 from the mean of such samples
-        on and falling below it like a bell curve of half their deviation. null: none in the published form, gaussian in
-        the steady."""
+        """Weight of a sample that was left out: 1, or by its pseudo label's probability: 1 from the mean of such
+        samples on, and below it falling like a bell curve of half their deviation. null: none in the published form,
+        gaussian in the steady."""
         alignment: bool | None = None
         """Divide q by the teacher's mean prediction and multiply it with the shares of the given labels before its
         likeliest class is taken. null: no in the published form, yes in the steady."""
@@ -322,8 +322,8 @@ class ACTO(Method):
         confidence, pseudo_label = soft_label.max(1)
         if self.form.confidence == "none":
             return pseudo_label, torch.ones_like(confidence)
-        self.confidence.lerp_(*moments_of(confidence, rest, before=self.confidence))
-        return pseudo_label, bell(confidence, *self.confidence)
+        self.confidence.lerp_(*moments_of(confidence, rest, reach=REACH))
+        return pseudo_label, trust_in_confidence(confidence, *self.confidence, bell=BELL)
 
     def on_step(self, clock: Clock) -> None:
         """Move the teacher, in its first steps by more than later, when its start would weigh too much."""
@@ -364,51 +364,6 @@ def form_of(config: ACTO.Config) -> Form:
     form = FORMS[config.form or "published"]
     own = {field.name: getattr(config, field.name) for field in fields(Form)}
     return replace(form, **{name: value for name, value in own.items() if value is not None})
-
-
-@dataclass(frozen=True, slots=True)
-class Mixture:
-    """Partners within a batch, and the share that a sample has in its mixture with its partner."""
-
-    share: Tensor
-    """() in [0.5, 1]."""
-    partner: Tensor
-    """(B,) places in the batch, each once."""
-
-    @classmethod
-    def of(cls, label: Tensor, *, alpha: float) -> Mixture:
-        """Draw one for a batch with these (B,) labels; the share by Beta(alpha, alpha)."""
-        share = draw_share(alpha, label.device)
-        return cls(torch.maximum(share, 1 - share), torch.randperm(len(label), device=label.device))
-
-    def inputs(self, view: Tensor) -> Tensor:
-        """Mix a view, (B, ...)."""
-        return self.share * view + (1 - self.share) * view[self.partner]
-
-    def loss(self, loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """Weigh the losses of the mixtures' predictions (B, K) towards both of their targets, (B,)."""
-        own, other = loss(logits, target), loss(logits, target[self.partner])
-        return self.share * weight * own + (1 - self.share) * weight[self.partner] * other
-
-
-def moments_of(confidence: Tensor, members: Tensor, *, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance of the confidence among `members` of the global batch, (2,), and how far to go there.
-
-    Args:
-        confidence: (B,).
-        members: (B,) bool.
-        before: (2,) stays where fewer than two members have none.
-    """
-    ours = members.to(before.dtype)
-    count, sums = total(torch.stack([ours.sum(), (ours * confidence).sum()])).unbind()
-    mean = sums / count.clamp(min=1)
-    var = total((ours * (confidence - mean).square()).sum()) / (count - 1).clamp(min=1)
-    return torch.stack([mean, var]), torch.where(count > 1, REACH, 0.0).to(before.dtype)
-
-
-def bell(confidence: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    """exp(-2 min(c - mean, 0)^2 / var), (B,) in [0, 1]: 1 from the mean on."""
-    return (-2 * (confidence - mean).clamp(max=0).square() / var.clamp(min=TINY)).exp()
 
 
 def select(

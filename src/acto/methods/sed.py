@@ -44,11 +44,11 @@ from torch import Tensor
 from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, observed
+from acto.methods.blocks.confidence import trust_in_confidence
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
 from acto.methods.blocks.weight_average import average
 
 MAX_THRESHOLD = 0.95
-TINY = 1e-12
 
 
 class SED(Method):
@@ -186,16 +186,3 @@ def confidence_by_class(confidence: Tensor, predicted: Tensor, *, num_classes: i
     squares = zeros.index_add(0, predicted, (confidence - mean[predicted]).square())
     var = squares / (count - 1).clamp(min=1)
     return torch.where(count > 1, mean, 0.0), torch.where(count > 1, var, 1.0)
-
-
-def trust_in_confidence(confidence: Tensor, mean: Tensor, var: Tensor, *, bell: float) -> Tensor:
-    """W = exp(-n^2 min(k - mu, 0)^2 / (2 v)), (N,) in [0, 1]; 1 from the mean of the class on.
-
-    Args:
-        confidence: (N,), k.
-        mean: (N,), mu of the sample's predicted class.
-        var: (N,), v of that class, >= 0.
-        bell: n, > 0.
-    """
-    below = (confidence - mean).clamp(max=0)
-    return (-(bell**2) * below.square() / (2 * var.clamp(min=TINY))).exp()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -36,6 +37,31 @@ def draw_share(alpha: float, device: torch.device) -> Tensor:
     """() from Beta(alpha, alpha), on the device."""
     concentration = torch.full((), alpha, device=device)
     return Beta(concentration, concentration, validate_args=False).sample()
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Partners within a batch, and the share that a sample has in its mixture with its partner."""
+
+    share: Tensor
+    """() in [0.5, 1]."""
+    partner: Tensor
+    """(B,) places in the batch, each once."""
+
+    @classmethod
+    def of(cls, label: Tensor, *, alpha: float) -> Mixture:
+        """Draw one for a batch with these (B,) labels; the share by Beta(alpha, alpha)."""
+        share = draw_share(alpha, label.device)
+        return cls(torch.maximum(share, 1 - share), torch.randperm(len(label), device=label.device))
+
+    def inputs(self, view: Tensor) -> Tensor:
+        """Mix a view, (B, ...)."""
+        return self.share * view + (1 - self.share) * view[self.partner]
+
+    def loss(self, loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Weigh the losses of the mixtures' predictions (B, K) towards both of their targets, (B,)."""
+        own, other = loss(logits, target), loss(logits, target[self.partner])
+        return self.share * weight * own + (1 - self.share) * weight[self.partner] * other
 
 
 def fmix_mask(shape: Sequence[int], *, device: torch.device) -> Tensor:
