@@ -15,6 +15,7 @@ from PIL import Image
 from acto.cli import papers
 from acto.core.errors import UserError
 from acto.data.samples import DataSpec
+from acto.methods.acto import ACTO
 from acto.run_folder.reading import read_run
 from acto.runs.run import Run
 from acto.training.plans import Plan
@@ -147,6 +148,27 @@ def test_what_has_no_meaning_is_said() -> None:
 
 
 # Flags ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "warns"),
+    [
+        ("--closeset-ratio 0.8", True),
+        ("--closeset-ratio 0.5", False),
+        ("--closeset-ratio 0.8 --noise-type asymmetric", False),
+        ("--closeset-ratio 0.8 --form steady", False),
+        ("--closeset-ratio 0.8 --method standard", False),
+    ],
+)
+def test_the_published_form_is_warned_of_where_it_collapses(flags: str, warns: bool) -> None:
+    assert any("known to collapse" in note and "--form steady" in note for note in notes_of(flags)) == warns
+
+
+def test_the_steady_form_is_there_for_the_papers_data() -> None:
+    published, steady = (run_of("main.py", flags).config for flags in ("", "--form steady"))
+    assert isinstance(published, ACTO.Config) and isinstance(steady, ACTO.Config)
+    assert (published.form, published.selection, published.consistency_weight) == (None, "both", 0.2)
+    assert steady == ACTO.Config(form="steady", tau=published.tau, warmup_epochs=published.warmup_epochs)
 
 
 def test_every_unambiguous_prefix_of_an_old_flag_is_taken() -> None:

@@ -13,8 +13,8 @@ Symbols
     q_i          soft_label: moving average of RTM's prediction on sample i, one-hot at the start
 
 Forms
-    published    the paper's method, to the last bit of its public code's arithmetic. Where most labels are wrong it ends
-                 at a few classes: RTM judges its own labels, and the few that it keeps confirm it.
+    published    the paper's method, to the last bit of its public code's arithmetic. Where most labels are wrong it
+                 ends at a few classes: RTM judges its own labels, and the few that it keeps confirm it.
     steady       for labels about which nothing is known. A slowly moving average of RTM, the teacher, judges in
                  RTM's place: in the selection, in the gate, in q. RTM learns from the whole batch, in mixtures of the
                  weak and of the strong view: the given label where it was selected, else the class that q names once
@@ -77,12 +77,12 @@ class Form:
 
 FORMS = {
     "published": Form(
-        selection="both", min_share=0.0, judge="student", average_epochs=2.5, selected_weight=None,
+        selection="both", min_share=0.0, judge="student", average_epochs=1.0, selected_weight=None,
         consistency_weight=0.2, confidence="none", alignment=False, mixing=0.0,
     ),
     "steady": Form(
-        selection="both", min_share=0.25, judge="teacher", average_epochs=2.5, selected_weight=1.0,
-        consistency_weight=1.0, confidence="gaussian", alignment=True, mixing=1.0,
+        selection="both", min_share=0.25, judge="teacher", average_epochs=1.0, selected_weight=0.4,
+        consistency_weight=1.6, confidence="gaussian", alignment=True, mixing=1.0,
     ),
 }  # fmt: skip
 """Values of the settings that are None."""
@@ -120,7 +120,7 @@ class ACTO(Method):
         """Network whose prediction counts as RTM's in selection, gate and q: RTM itself, or the moving average of its
         weights and batch statistics, in evaluation mode. null: student in the published form, teacher in the steady."""
         average_epochs: float | None = setting(None, low=0, open_low=True)
-        """Epochs that the teacher reaches back. null: 2.5."""
+        """Epochs that the teacher reaches back. null: 1."""
         min_share: float | None = setting(None, low=0, high=1)
         """The sum of the selected samples' losses is divided by their number, but by no less than this share of the
         batch's. Without mixing only. null: 0 in the published form, as in the public code; 0.25 in the steady."""
@@ -129,9 +129,9 @@ class ACTO(Method):
         consistency: bool = True
         """RTM's strong view must give the sample's pseudo label."""
         consistency_weight: float | None = setting(None, low=0)
-        """Factor of that term in RTM's loss. null: 0.2 in the published form, 1 in the steady."""
+        """Factor of that term in RTM's loss. null: 0.2 in the published form, 1.6 in the steady."""
         selected_weight: float | None = setting(None, low=0)
-        """Factor of the selected samples' loss. null: 1 - consistency_weight in the published form, 1 in the steady."""
+        """Factor of the selected samples' loss. null: 1 - consistency_weight in the published form, 0.4 in steady."""
         confidence: Literal["none", "gaussian"] | None = None
         """Weight of a sample that was left out: 1, or by its pseudo label's probability: 1 from the mean of such
         samples on, and below it falling like a bell curve of half their deviation. null: none in the published form,

@@ -38,14 +38,18 @@ from acto.runs.recipes.by_data import Setting
 
 
 def _acto(setting: Setting, noise: NoiseSpec) -> ACTO.Config:
-    # The rule and the share of the published form vary with the data, so records of it have them.
-    published = {"selection": setting.selection, "consistency_weight": 0.2} if setting.form == "published" else {}
+    # What varies with the data. In the published form the share does not, but every record of it has one.
+    own: dict[str, Any] = {}
+    if setting.form == "published":
+        own = {"selection": setting.selection, "consistency_weight": 0.2}
+    elif not setting.mixes:
+        own = {"mixing": 0.0, "selected_weight": 0.8, "consistency_weight": 0.2}
     return ACTO.Config(
         warmup_epochs=setting.warmup_epochs,
         tau=setting.tau,
         form=setting.form,
         label_smoothing=setting.label_smoothing,
-        **published,
+        **own,
     )
 
 
