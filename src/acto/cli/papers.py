@@ -115,8 +115,8 @@ def paper_run(given: Mapping[str, Any], *, dataset: str) -> tuple[Run, tuple[str
         notes.append("a run's folder always keeps its last weights, whatever --save-weights says")
     if method == "acto" and setting.form == "published" and noise.kind == "symmetric" and noise.rate >= COLLAPSES_FROM:
         notes.append(
-            "ACTO as published is known to collapse with so many wrong labels (docs/benchmark.md): --form steady is made "
-            "for them"
+            "ACTO as published is known to collapse with so many wrong labels (docs/benchmark.md): --form steady is "
+            "made for them"
         )
     run = recipe(DataSpec(source=dataset, noise=noise), setting, method=method, seed=given.get("seed", SEED))
     run, more = _placed(run, given)
