@@ -174,7 +174,7 @@ def test_a_step_is_the_one_in_plain_numpy(epoch: int, mixing: float, monkeypatch
         method.soft_label.copy_(torch.from_numpy(softmax(waves(len(labels), K, start=11.0))))
         method.times_selected.copy_(torch.arange(7) % 3)
         method.mean_prediction.copy_(torch.tensor([0.5, 0.3, 0.2]))
-        method.confidence.copy_(torch.tensor([0.5, 0.01]))
+        method.confidence.copy_(torch.tensor([0.8, 0.04]))
     q, w = method.soft_label.numpy()[index].copy(), method.times_selected.numpy()[index].copy()
     weak, strong, label = waves(B, D, start=21.0), waves(B, D, start=33.0), labels[index]
     batch = Batch(torch.from_numpy(index), (torch.from_numpy(weak), torch.from_numpy(strong)), torch.from_numpy(label))
@@ -213,9 +213,10 @@ def test_a_step_is_the_one_in_plain_numpy(epoch: int, mixing: float, monkeypatch
     aligned /= aligned.sum(1, keepdims=True)
     confidence, pseudo = aligned.max(1), aligned.argmax(1)
     rest = confidence[~selected]
-    mu = (1 - REACH) * 0.5 + REACH * rest.mean()
-    var = (1 - REACH) * 0.01 + REACH * rest.var(ddof=1)
+    mu = (1 - REACH) * 0.8 + REACH * rest.mean()
+    var = (1 - REACH) * 0.04 + REACH * rest.var(ddof=1)
     trust = np.exp(-2 * np.minimum(confidence - mu, 0) ** 2 / var)
+    assert (trust[~selected] < 0.99).any()
     target = np.where(selected, label, pseudo)
     if mixing:
         loss_selected = pair(on_weak, target, np.where(selected, weight, trust)).mean()
