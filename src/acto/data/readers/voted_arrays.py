@@ -29,7 +29,8 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 def read(spec: DataSpec, place: Place) -> Raw:
     """Read samples with their labels; with votes (an array `votes`, or a file of them) their consensus is the label."""
-    arrays, notes = read_file(place.own), []
+    arrays: Arrays = read_file(place.own)
+    notes: list[str] = []
     if spec.votes is not None or (VOTES_KEY in arrays and not any(key in arrays for key in LABEL_KEYS)):
         arrays, notes = _with_consensus(arrays, spec, place)
     raw = assembled(arrays, spec, place)
