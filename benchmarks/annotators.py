@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, stdev
@@ -137,7 +138,7 @@ def _table(kind: str, classes: int, random: np.random.Generator) -> Floats:
     return np.roll(table, 1, axis=1)  # adversarial: the next class
 
 
-def human(features: Path, *, gaps: float, seed: int) -> Problem:
+def human(features: Path, gaps: float, seed: int) -> Problem:
     """Read the labels of CIFAR-10's annotators without some of them, and fit a model out of folds to a majority."""
     with np.load(features, allow_pickle=False) as arrays:
         labels = np.stack([arrays[f"train_annotator_{j}"] for j in (1, 2, 3)], 1).astype(np.float64)
@@ -156,8 +157,8 @@ def human(features: Path, *, gaps: float, seed: int) -> Problem:
     return Problem(labels, probs, truth)
 
 
-Result = tuple[Labels, Floats | None, Floats | None]
-"""Consensus (N,), its quality (N,) and the annotators' (M,), where a method has them."""
+Result = tuple[Labels, Floats, Floats]
+"""Consensus (N,), its quality (N,) and the annotators' (M,)."""
 
 
 def ours(problem: Problem, *, method: str, with_model: bool) -> Result:
@@ -199,7 +200,7 @@ def measured(problem: Problem) -> dict[str, tuple[float, ...]]:
     """Measure each method: accuracy, AUROC of the quality, rank correlation and mean error of the annotators' quality,
     and CPU seconds.
     """
-    found = {}
+    found: dict[str, tuple[float, ...]] = {}
     for name, method in METHODS.items():
         start = time.process_time()
         consensus, quality, people = method(problem)
@@ -238,12 +239,10 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     seeds = range(FIRST_SEED, FIRST_SEED + given.seeds)
-    cases: dict[str, Callable[[int], Problem]] = {
-        name: lambda seed, case=case: made(case, seed) for name, case in CASES.items()
-    }
+    cases: dict[str, Callable[[int], Problem]] = {name: partial(made, case) for name, case in CASES.items()}
     if given.features:
         for words, gaps in (("", 0.0), (", 40 % taken away", 0.4)):
-            cases[f"CIFAR-10's annotators{words}"] = lambda seed, gaps=gaps: human(given.features, gaps=gaps, seed=seed)
+            cases[f"CIFAR-10's annotators{words}"] = partial(human, given.features, gaps)
     lines = [
         f"`python benchmarks/annotators.py {' '.join(sys.argv[1:])}`: seeds {seeds[0]} to {seeds[-1]}, mean ± "
         f"deviation; CPU seconds. {platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, "

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import acto
 import toys
 from acto.core.sample_columns import SampleColumn, of_report, of_samples_csv, of_training
 from acto.data.noise import NoiseSpec
@@ -221,8 +223,10 @@ def test_the_examples_for_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     exec(block.replace("epochs=20", "epochs=3"), values)  # 20 take longer and show the same
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert len(values["report"]) == 1797
-    (block,) = python_blocks("docs/labels.md")
-    exec(block, {"labels": values["y"], "pred_probs": values["fitted"].predict_proba(values["X"]), "names": range(10)})
+    people, block = python_blocks("docs/labels.md")
+    probs = values["fitted"].predict_proba(values["X"])
+    exec(people.replace('"ann"', '"0"'), {"acto": acto, "votes": np.stack([values["y"]] * 3, 1), "pred_probs": probs})
+    exec(block, {"labels": values["y"], "pred_probs": probs, "names": range(10)})
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -145,6 +145,8 @@ def consensus_of(votes: Votes, pred_probs: Floats | None, *, method: str = "dawi
         # One more vote, spread by the class's frequency: one of one is no certainty.
         probs = (counts + votes.counts().sum(0) / len(votes)) / (per_sample + 1)[:, None]
         chosen = majority(votes, pred_probs)
+        agrees = np.bincount(votes.annotators, weights=votes.labels == chosen[votes.samples], minlength=num_annotators)
+        quality = shares(agrees, votes.per_annotator)
     if method != "majority":
         chosen = probs.argmax(1)
     chosen = np.where(per_sample > 0, chosen, -1)

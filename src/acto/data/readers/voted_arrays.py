@@ -29,6 +29,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 def read(spec: DataSpec, place: Place) -> Raw:
     """Read samples with their labels; with votes (an array `votes`, or a file of them) their consensus is the label."""
+    arrays: Arrays
     arrays, notes = read_file(place.own)
     if spec.votes is not None or (VOTES_KEY in arrays and not any(key in arrays for key in LABEL_KEYS)):
         arrays, more = _with_consensus(arrays, spec, place)
