@@ -166,6 +166,18 @@ def test_other_labels_for_one_seed_are_called_out(tmp_path: Path) -> None:
     assert "seed 0: aaaaaaaa and dddddddd" in facts
 
 
+@pytest.mark.parametrize(("name", "before"), [("1", "ACTO as published"), ("4", "+ASS+ASM+DSRW+CR")])
+def test_acto_s_own_form_is_a_row_of_its_own_below_the_published_one(tmp_path: Path, name: str, before: str) -> None:
+    run_folder(tmp_path, accuracy=0.5)
+    run_folder(tmp_path, accuracy=0.7, form="steady")
+    table = build_table(name, read_records([tmp_path]))
+    names = [row.name for row in table.rows]
+    assert names[names.index(before) + 1] == "ACTO, ours" and names.count("ACTO, ours") == 1
+    means = {row.name: row.cells[0].mean for row in table.rows}
+    assert means[before] == pytest.approx(50) and means["ACTO, ours"] == pytest.approx(70)
+    assert next(row for row in table.rows if row.name == "ACTO, ours").method == "acto"
+
+
 def test_runs_with_other_settings_are_rows_of_their_own(tmp_path: Path) -> None:
     run_folder(tmp_path, accuracy=0.5, tau=0.1)
     run_folder(tmp_path, accuracy=0.6, tau=0.2)

@@ -135,7 +135,7 @@ def build_table(name: str, found: Found, *, data: Sequence[str] = (), sort: str 
     rows_of = _ablation_rows if name == "4" else _method_rows
     groups = rows_of([run for run in found.records if _column(run) in columns])
     order = list(dict.fromkeys(cell.row for cell in printed))
-    if OURS in groups:
+    if any(row == OURS for row, _ in groups):
         order.insert(1 + next((k for k, row in enumerate(order) if row in ("acto", list(ABLATION)[-1])), -1), OURS)
     keys = [key for row in order for key in sorted(key for key in groups if key[0] == row) or [(row, "")]]
     keys += sorted(key for key in groups if key[0] not in order)

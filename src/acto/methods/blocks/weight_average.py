@@ -31,8 +31,8 @@ def follow(target: nn.Module, source: nn.Module, *, move: Tensor) -> None:
         source: the network that learns.
         move: () in [0, 1], share of the way; on the device, so that it may change between replays of a graph.
     """
-    pairs = [*zip(target.parameters(), source.parameters(), strict=True)]
-    counts = []
+    pairs: list[tuple[Tensor, Tensor]] = [*zip(target.parameters(), source.parameters(), strict=True)]
+    counts: list[tuple[Tensor, Tensor]] = []
     for mine, new in zip(target.buffers(), source.buffers(), strict=True):
         (pairs if mine.is_floating_point() else counts).append((mine, new))
     targets, sources = map(list, zip(*pairs, strict=True))
