@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,18 @@ def summary(report: LabelReport) -> dict[str, Any]:
         "noise_rate": noise.rate,
         "noise_rate_low": noise.rate_low,
         "noise_rate_high": noise.rate_high,
+        "look_first": dict(report.look_first),
+        "warnings": [asdict(doubt) for doubt in report.warnings],
     }
 
 
 def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
     """Format a report as lines for a terminal."""
     noise, names = report.noise, report.class_names
+    yield from (visible(f"WARNING: {doubt.text}") for doubt in report.warnings)
     yield (
-        f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong: {percent(noise.rate)} "
-        f"({percent(noise.rate_low)} to {percent(noise.rate_high)})"
+        f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong; estimated rate "
+        f"{percent(noise.rate)} ({percent(noise.rate_low)} to {percent(noise.rate_high)})"
     )
     if report.facts.get("state") not in ("finished", None):
         yield f"the run is {report.facts['state']}: this is what it knew after {report.facts.get('epochs', 0)} epochs"
@@ -91,6 +95,13 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
             for line in aligned(
                 (f"{count:.0f}", f"{names[right]!r}", f"labelled {names[given]!r}") for given, right, count in confused
             )
+        )
+    if report.look_first:
+        yield "worth a look at once: " + ", ".join(
+            f"the first {count:,} ({100 * float(precision):.0f} % expected to be wrong)"
+            if count
+            else f"none that is {100 * float(precision):.0f} % sure"
+            for precision, count in report.look_first.items()
         )
     rows = report.rows([i for i in report.ranked()[:SHOWN] if report.is_label_issue[i]])
     if rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import load_data, read
 from acto.labels.audit import Trained, report_on
 from acto.labels.page import write_report_page
+from acto.labels.rate import Unseen
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import pictures_of
 from acto.methods.standard import Standard
@@ -86,11 +88,20 @@ def audit_run(
             other_predictions=tuple(others),
             epochs=len(record.metrics),
         ),
+        unseen=_unseen(record, dataset),
         robust=record.config["method"] != Standard.name,
         duplicates=near_duplicate_groups(samples, max_pixels=max_pixels) if find_duplicates else (),
         facts=_facts(record, dataset),
-        seed=record.config["seed"],
     )
+
+
+def _unseen(record: RunRecord, dataset: Dataset) -> Unseen | None:
+    """The run's accuracy on its test set, or on what was held out, over its last epochs; None if nothing was evaluated."""
+    found = record.last_accuracies()
+    if not found or not len(dataset.test):
+        return None
+    mean = math.fsum(found) / len(found)
+    return Unseen(agreement=mean, count=len(dataset.test), are_given=dataset.test_labels_are_given)
 
 
 def _files(record: RunRecord, samples: Samples, *, data_root: str | None) -> list[str] | None:
