@@ -7,7 +7,8 @@ predictions alone, so the interval covers both:
   labels that the model agrees with. What the model gets wrong on labels that it has not seen bounds the rate as well,
   where that is known: every wrong label there is a contradiction, or is shared by the model.
 - from below, contradictions count that are sure and leave the given label little, less the errors that hide among
-  them: a model that errs is unsure far more often than sure.
+  them: a model that errs is unsure far more often than sure. A model that does not expect more errors than there are
+  contradictions tells how many it expects: these need no wrong label either.
 
 A model that agrees with the labels no better than chance says nothing from below.
 """
@@ -92,28 +93,34 @@ def estimate_noise(look: Look, *, unseen: Unseen | None = None) -> NoiseEstimate
         np.bincount(which, weights=sure, minlength=len(pairs))[wrong],
         np.bincount(which, weights=clear, minlength=len(pairs))[wrong],
     )
-    by_chance = kappa(look) < CHANCE
+    differs, by_chance = float(look.differs.mean()), kappa(look) < CHANCE
     differing = np.bincount(first[wrong], weights=found.all, minlength=num_classes) / np.maximum(counts, 1)
     rate, rate_low, rate_high = (
         float(part[0]) / len(look.given)
         for part in _Contradictions(*(np.array([part.sum()]) for part in found.parts)).bounds(
-            np.array([look.differs.mean()]), by_chance=by_chance
+            np.array([differs]), by_chance=by_chance
         )
     )
+    expected, luck = 1 - float(look.confidence.mean()), DEVIATIONS * math.sqrt(differs / len(look.given))
+    if expected < differs + luck:
+        # One that expects more has learned from wrong labels: its doubt is about these, not about itself.
+        stated = max(differs - expected - luck, 0.0)
+        shrink, rate_low = min(1.0, stated / rate_low) if rate_low else 1.0, min(rate_low, stated)
+    else:
+        shrink = 1.0
     share, low, high = (part / counts[first[wrong]] for part in found.bounds(differing[first[wrong]], by_chance=by_chance))
+    low *= shrink
     if unseen is not None:
-        bound = unseen.most_errors + (0 if unseen.are_given else float(look.differs.mean()))
-        bound = min(1.0, max(bound, float(look.differs.mean())))
+        bound = min(1.0, max(differs, unseen.most_errors + (0 if unseen.are_given else differs)))
         # Class by class the bound is not known: all grow or shrink alike.
-        high = np.maximum(np.minimum(high * (bound / rate_high), 1), share)
-        rate_high = max(bound, rate_high if not unseen.are_given else 0.0, rate_low)
-        rate = min(rate, rate_high)
+        high = np.maximum(high * (bound / rate_high), share)
+        rate_high = bound
     columns = _with_right_ones(first, wrong, np.minimum(share, 1), low, np.minimum(high, 1), counts)
     kept = np.sort(np.argsort(-columns[0] * counts[first], kind="stable")[:MOST_PAIRS])
     return NoiseEstimate(
-        rate=rate,
-        rate_low=rate_low,
-        rate_high=min(1.0, rate_high),
+        rate=min(rate, rate_high),
+        rate_low=min(rate_low, rate_high),
+        rate_high=min(rate_high, 1.0),
         given=first[kept],
         right=second[kept],
         share=columns[0][kept],

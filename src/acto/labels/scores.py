@@ -127,10 +127,12 @@ def label_quality(look: Look, probs: Probs, score: str) -> Values:
         entropy = _entropy(probs)
         total = look.prob_given + entropy
         return np.divide(look.prob_given, total, out=np.zeros(len(total)), where=total > 0)
+    # A class that the model never names has no level to compare with: one sample in N is the least that shows.
+    own, anyone = (_log(np.maximum(level, 1 / len(probs))) for level in (look.own_level, look.any_level))
     ratio = (
         _log(look.prob_given)
-        - OWN_LEVEL * _log(look.own_level)[look.given]
-        - ANY_LEVEL * _log(look.any_level)[look.given]
+        - OWN_LEVEL * own[look.given]
+        - ANY_LEVEL * anyone[look.given]
         - OTHER_CLASS * _log(look.prob_other)
     )
     return 1 / (1 + np.exp(-ratio))
