@@ -13,6 +13,7 @@ from typing import Any
 from acto.cli.parser import Parser
 from acto.core.text import aligned, percent, visible
 from acto.data.readers.place import DATA_ROOT_VARIABLE
+from acto.labels.belief import rule_in_words
 from acto.labels.decisions import DECISIONS_FILE
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_others, audit_run, save, training_data
@@ -88,6 +89,7 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
     )
     if report.facts.get("state") not in ("finished", None):
         yield f"the run is {report.facts['state']}: this is what it knew after {report.facts.get('epochs', 0)} epochs"
+    yield from (visible(line) for line in rule_in_words(report))
     if confused := noise.confusions(SHOWN):
         yield "most often:"
         yield from (
@@ -97,15 +99,15 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
             )
         )
     if report.look_first:
-        yield "worth a look at once: " + ", ".join(
+        found = [
             f"the first {count:,} ({100 * float(precision):.0f} % expected to be wrong)"
-            if count
-            else f"none that is {100 * float(precision):.0f} % sure"
             for precision, count in report.look_first.items()
-        )
+            if count
+        ]
+        yield "look first at " + (", ".join(found) or "each with care: no suspect is likely enough to be wrong")
     rows = report.rows([i for i in report.ranked()[:SHOWN] if report.is_label_issue[i]])
     if rows:
-        yield "look first at:"
+        yield "the first of them:"
         yield from (
             f"  {line}"
             for line in aligned(

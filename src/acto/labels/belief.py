@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from acto.core.text import percent, visible
 from acto.labels.rate import CHANCE, Unseen, kappa
-from acto.labels.report import Doubt, NoiseEstimate
+from acto.labels.report import Doubt, LabelReport, NoiseEstimate
 from acto.labels.scores import Look, Values
 
 FEW = 20
@@ -32,6 +32,8 @@ ODDS, EXPONENT, MOST_UNUSUAL = 0.15, 0.75, 100.0
 """Odds that a suspected label is wrong: ODDS, times the sure contradictions for each unsure one, times how unusually
 little the model gives the label, MOST_UNUSUAL at most, to the power of EXPONENT. Fitted cautiously (docs/decisions.md)."""
 _NAMED = 5
+_NOTHING = {"collapsed_model", "chance_level"}
+"""Codes of a model that has learned nothing."""
 _MORE = "Train longer, begin from pretrained weights or their frozen features, or bring more data"
 
 
@@ -68,6 +70,21 @@ def first_suspects(look: Look, is_issue: npt.NDArray[np.bool_], quality: npt.NDA
     return found
 
 
+def rule_in_words(report: LabelReport) -> list[str]:
+    """Sentences on what called labels wrong, and on which case the data seem to be; none in reports of before."""
+    rule, counts = report.facts.get("rule"), report.facts.get("rule_counts")
+    if not isinstance(counts, dict) or not {"confident_learning", "predicted_neq_given"} <= set(counts):
+        return [f"Suspected by the rule {rule}."] if isinstance(rule, str) else []
+    differ, sure = counts["predicted_neq_given"], counts["confident_learning"]
+    named = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name != "predicted_neq_given")
+    words = [f"Suspected are those that at least two of four rules name ({named})."]
+    if not _NOTHING & {doubt.code for doubt in report.warnings}:
+        share = sure / max(differ, 1)
+        case = "most of them are thought to be wrong" if share >= 0.5 else "most may be right, and the model in error"
+        words.append(f"The model contradicts {differ:,} labels and is sure of {percent(share)} of these: {case}.")
+    return words
+
+
 def doubts(
     look: Look,
     noise: NoiseEstimate,
@@ -91,7 +108,7 @@ def doubts(
         *_memorized(look, unseen, is_run=facts.get("source") == "run"),
         *_few_samples(look, class_names),
     ]
-    if noise.rate_high - noise.rate_low > WIDE and not {"collapsed_model", "chance_level"} & {d.code for d in found}:
+    if noise.rate_high - noise.rate_low > WIDE and not _NOTHING & {doubt.code for doubt in found}:
         found.insert(0, _weak(look, noise, unseen))
     return tuple(found)
 

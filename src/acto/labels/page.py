@@ -23,6 +23,7 @@ from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_columns import of_page
 from acto.core.text import counted, percent
 from acto.core.waiting import in_threads
+from acto.labels.belief import rule_in_words
 from acto.labels.decisions import DECISION_COLUMNS, DECISIONS_FILE, Decision, printable
 from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
@@ -105,7 +106,10 @@ def render(
         subtitle=_subtitle(report, record, name),
         banners=[*_banners(record), *(printable(doubt.text) for doubt in report.warnings)],
         facts=_facts(report, record),
-        listing=_listing(report, len(listed), len(pictures), has_pictures=picture_of is not None and served is None),
+        listing=[
+            *_listing(report, len(listed), len(pictures), has_pictures=picture_of is not None and served is None),
+            *map(printable, rule_in_words(report)),
+        ],
         served=served is not None,
         is_of_run=facts.get("source") == "run",
         decisions_file=DECISIONS_FILE,
@@ -254,7 +258,7 @@ def _facts(report: LabelReport, record: RunRecord | None) -> list[dict[str, str]
         facts.append(
             {
                 "title": "look first at the most suspicious",
-                "value": " / ".join(f"{count:,}" for count in report.look_first.values()),
+                "value": " / ".join(f"{count:,}" if count else "none" for count in report.look_first.values()),
                 "note": "of which at least "
                 + " / ".join(f"{100 * float(precision):.0f} %" for precision in report.look_first)
                 + " are expected to be wrong",

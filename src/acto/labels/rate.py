@@ -8,7 +8,10 @@ predictions alone, so the interval covers both:
   where that is known: every wrong label there is a contradiction, or is shared by the model.
 - from below, contradictions count that are sure and leave the given label little, less the errors that hide among
   them: a model that errs is unsure far more often than sure. A model that does not expect more errors than there are
-  contradictions tells how many it expects: these need no wrong label either.
+  contradictions tells how many it expects: these need no wrong label either. Its doubt counts against what it is at
+  its surest of the same class, as a model that has learned from wrong labels is never quite sure.
+
+Where true labels are at hand that the model has not seen, its errors there bound the rate on both sides.
 
 A model that agrees with the labels no better than chance says nothing from below.
 """
@@ -40,6 +43,8 @@ DEVIATIONS = 1.96
 """Standard deviations of a 95 % interval."""
 NONE_SEEN = 3.0
 """Events that a 95 % interval still allows where none was seen: (1 - 3 / n)^n is 5 %."""
+SUREST = 0.97
+"""Quantile of the confidence in a class that counts as certainty."""
 CHANCE = 0.1
 """A model whose agreement, corrected for chance (Cohen's kappa), is below this has learned next to nothing."""
 
@@ -101,13 +106,11 @@ def estimate_noise(look: Look, *, unseen: Unseen | None = None) -> NoiseEstimate
             np.array([differs]), by_chance=by_chance
         )
     )
-    expected, luck = 1 - float(look.confidence.mean()), DEVIATIONS * math.sqrt(differs / len(look.given))
-    if expected < differs + luck:
-        # One that expects more has learned from wrong labels: its doubt is about these, not about itself.
-        stated = max(differs - expected - luck, 0.0)
-        shrink, rate_low = min(1.0, stated / rate_low) if rate_low else 1.0, min(rate_low, stated)
-    else:
-        shrink = 1.0
+    luck = DEVIATIONS * math.sqrt(differs / len(look.given))
+    least = rate_low
+    if 1 - float(look.confidence.mean()) < differs + luck:
+        least = min(least, max(differs - _own_doubt(look) - luck, 0.0))
+    shrink, rate_low = least / rate_low if rate_low else 1.0, least
     share, low, high = (part / counts[first[wrong]] for part in found.bounds(differing[first[wrong]], by_chance=by_chance))
     low *= shrink
     if unseen is not None:
@@ -115,6 +118,9 @@ def estimate_noise(look: Look, *, unseen: Unseen | None = None) -> NoiseEstimate
         # Class by class the bound is not known: all grow or shrink alike.
         high = np.maximum(high * (bound / rate_high), share)
         rate_high = bound
+        if not unseen.are_given:
+            rate_low = max(rate_low, differs - unseen.most_errors)
+            rate = (rate_low + rate_high) / 2
     columns = _with_right_ones(first, wrong, np.minimum(share, 1), low, np.minimum(high, 1), counts)
     kept = np.sort(np.argsort(-columns[0] * counts[first], kind="stable")[:MOST_PAIRS])
     return NoiseEstimate(
@@ -129,6 +135,15 @@ def estimate_noise(look: Look, *, unseen: Unseen | None = None) -> NoiseEstimate
         counts=counts,
         resamples=0,
     )
+
+
+def _own_doubt(look: Look) -> float:
+    """Share of errors that the model expects, where its surest predictions of each class count as certain."""
+    order = np.lexsort((look.confidence, look.predicted))
+    ends = np.searchsorted(look.predicted[order], np.arange(len(look.counts) + 1))
+    place = ends[:-1] + (SUREST * (np.diff(ends) - 1)).astype(np.int64)
+    surest = look.confidence[order[np.clip(place, 0, len(order) - 1)]]
+    return float(np.maximum(1 - look.confidence / surest[look.predicted], 0).mean())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
