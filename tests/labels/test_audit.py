@@ -41,9 +41,7 @@ def trained() -> Trained:
 
 
 def test_issues_and_suggestions() -> None:
-    report = audit(
-        GIVEN, PROBS, class_names=["ant", "bee", "cat"], score="self_confidence", rule="confident_learning"
-    )
+    report = audit(GIVEN, PROBS, class_names=["ant", "bee", "cat"], score="self_confidence", rule="confident_learning")
     assert report.is_label_issue.tolist() == [False, True, False, False, False, True]
     assert report.columns["suggested_label"] == ["", "bee", "", "", "", "cat"]
     assert report.columns["predicted_label"] == ["ant", "bee", "bee", "cat", "cat", "cat"]

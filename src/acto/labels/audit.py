@@ -1,8 +1,8 @@
 """Audit of labels, from probabilities and from what training saw. torch is never imported here.
 
-A label is an issue where the model predicts another class. Of a model that was not trained to distrust these labels more
-is asked: acto.labels.rules has the rules, acto.labels.scores what ranks the labels, acto.labels.rate the estimate of the
-noise, and acto.labels.belief what speaks against all of it.
+A label is an issue where the model predicts another class. Of a model that was not trained to distrust these labels
+more is asked: acto.labels.rules has the rules, acto.labels.scores what ranks the labels, acto.labels.rate the estimate
+of the noise, and acto.labels.belief what speaks against all of it.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ PRECISIONS = (0.9, 0.75)
 """Expected precisions of the first suspects that are counted."""
 ODDS, EXPONENT, MOST_UNUSUAL = 0.15, 0.75, 100.0
 """Odds that a suspected label is wrong: ODDS, times the sure contradictions for each unsure one, times how unusually
-little the model gives the label, MOST_UNUSUAL at most, to the power of EXPONENT. Fitted cautiously (docs/decisions.md)."""
+little the model gives the label, MOST_UNUSUAL at most, to the power of EXPONENT. docs/decisions.md has their origin."""
 _NAMED = 5
 _NOTHING = {"collapsed_model", "chance_level"}
 """Codes of a model that has learned nothing."""
@@ -150,7 +150,7 @@ def _learned_nothing(look: Look, class_names: Sequence[str]) -> list[Doubt]:
 
 def _weak(look: Look, noise: NoiseEstimate, unseen: Unseen | None) -> Doubt:
     differs = float(look.differs.mean())
-    unsure = float((look.differs & ~look.is_sure).mean())
+    unsure = float((look.differs & ~look.is_sure).mean()) / max(differs, 1e-12)
     beside = (
         f" Of {unseen.count:,} labels that it has not seen it predicts {percent(unseen.agreement)}."
         if unseen is not None and unseen.are_given
@@ -159,8 +159,8 @@ def _weak(look: Look, noise: NoiseEstimate, unseen: Unseen | None) -> Doubt:
     return Doubt(
         "weak_model",
         f"How many labels are wrong cannot be told closely: {percent(noise.rate_low)} to {percent(noise.rate_high)}. "
-        f"The model contradicts {percent(differs)} of the labels and is unsure of {percent(unsure / max(differs, 1e-12))} "
-        f"of these contradictions, which may be its own errors.{beside} Begin with the first suspects. {_MORE}.",
+        f"The model contradicts {percent(differs)} of the labels and is unsure of {percent(unsure)} of these "
+        f"contradictions, which may be its own errors.{beside} Begin with the first suspects. {_MORE}.",
     )
 
 

@@ -111,7 +111,9 @@ def estimate_noise(look: Look, *, unseen: Unseen | None = None) -> NoiseEstimate
     if 1 - float(look.confidence.mean()) < differs + luck:
         least = min(least, max(differs - _own_doubt(look) - luck, 0.0))
     shrink, rate_low = least / rate_low if rate_low else 1.0, least
-    share, low, high = (part / counts[first[wrong]] for part in found.bounds(differing[first[wrong]], by_chance=by_chance))
+    share, low, high = (
+        part / counts[first[wrong]] for part in found.bounds(differing[first[wrong]], by_chance=by_chance)
+    )
     low *= shrink
     if unseen is not None:
         bound = min(1.0, max(differs, unseen.most_errors + (0 if unseen.are_given else differs)))
@@ -193,7 +195,7 @@ def _with_right_ones(
     sums[2] = np.maximum(sums[2], NONE_SEEN / np.maximum(counts, 1))
     columns = []
     for part, rest in ((share, sums[0]), (low, sums[2]), (high, sums[1])):
-        column = np.clip(1 - rest, 0, 1)[first]
+        column: Values = np.clip(1 - rest, 0.0, 1.0)[first]
         column[wrong] = part
         columns.append(column)
     return columns[0], np.minimum(columns[1], columns[0]), np.maximum(columns[2], columns[0])

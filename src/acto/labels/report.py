@@ -59,8 +59,8 @@ class NoiseEstimate:
     rate: float
     """Share of wrong labels, in [0, 1]."""
     rate_low: float
-    """Lower end of a 95 % interval that covers the model's own errors (acto.labels.rate). In reports of earlier versions,
-    which name `resamples`, it was a bootstrap's and knew the luck of the draw alone."""
+    """Lower end of a 95 % interval that covers the model's own errors (acto.labels.rate). In reports of earlier
+    versions, which name `resamples`, it was a bootstrap's and knew the luck of the draw alone."""
     rate_high: float
     given: npt.NDArray[np.int64]
     """(P,) the given class of each pair."""

@@ -89,7 +89,7 @@ def _by_class(issues: Issues) -> Flags:
     first, _, times = issues.wrong_pairs()
     wrong = np.bincount(first, weights=times, minlength=len(look.counts)).astype(np.int64)
     rows_of = _rows_of_classes(look, np.arange(len(look.given)))
-    for label in np.flatnonzero(wrong):
+    for label in np.flatnonzero(wrong).tolist():
         rows = rows_of(label)
         flags[rows[_largest(-look.prob_given[rows], wrong[label])]] = True
     return flags
@@ -115,7 +115,9 @@ def _largest(values: Values, count: int) -> Flags:
     """The `count` largest, and what equals the last of them."""
     if count >= len(values):
         return np.ones(len(values), bool)
-    return values >= np.partition(values, len(values) - count)[len(values) - count]
+    least = float(np.partition(values, len(values) - count)[len(values) - count])
+    found: Flags = values >= least
+    return found
 
 
 def _rows_of_classes(look: Look, rows: npt.NDArray[np.int64]) -> Callable[[int], npt.NDArray[np.int64]]:

@@ -96,7 +96,7 @@ def audit_run(
 
 
 def _unseen(record: RunRecord, dataset: Dataset) -> Unseen | None:
-    """The run's accuracy on its test set, or on what was held out, over its last epochs; None if nothing was evaluated."""
+    """The run's accuracy on its test set, or on what was held out, over its last epochs; None without any."""
     found = record.last_accuracies()
     if not found or not len(dataset.test):
         return None

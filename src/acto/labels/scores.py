@@ -1,7 +1,7 @@
 """Scores of labels from probabilities: trust in each given label, in [0, 1]. torch is never imported here.
 
-Every function goes through the (N, K) probabilities in blocks and keeps (N,) and (K,) arrays alone, so that they may lie
-on the disk.
+Every function goes through the (N, K) probabilities in blocks and keeps (N,) and (K,) arrays alone, so that they may
+lie on the disk.
 
     relative_confidence   probability of the given label against what is usual for that label; the default
     self_confidence       probability of the given label
