@@ -173,6 +173,8 @@ def test_memorized_probabilities() -> None:
     held_out = Unseen(agreement=0.6, count=200, are_given=True)
     report = report_on(given, probs, list("abcd"), unseen=held_out, facts=run)
     assert codes(report) == ["weak_model", "memorized"] and "60.00 %" in report.warnings[1].text
+    # Its odds were fitted on unseen labels: a weak model's, of labels it was trained on, promise nothing.
+    assert report.look_first == {"0.9": 0, "0.75": 0} != audit(given, probs).look_first
     true = Unseen(agreement=0.6, count=200, are_given=False)
     assert "memorized" not in codes(report_on(given, probs, list("abcd"), unseen=true, facts=run))
 

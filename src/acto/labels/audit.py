@@ -20,7 +20,7 @@ from acto.core.sample_columns import in_order, of_report
 from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
 from acto.data.label_columns import Labels, check_one_each, read_column
-from acto.labels.belief import doubts, first_suspects
+from acto.labels.belief import doubts, first_suspects, is_wide
 from acto.labels.rate import Unseen, estimate_noise
 from acto.labels.report import SEPARATOR, LabelReport, Table
 from acto.labels.rules import RULES, VOTE, VOTERS, Issues
@@ -187,7 +187,7 @@ def report_on(
         noise=noise,
         facts=facts,
         warnings=doubts(look, noise, names, unseen=unseen, facts=facts),
-        look_first=first_suspects(look, is_issue, quality),
+        look_first=first_suspects(look, is_issue, quality, can_promise=unseen is None or not is_wide(noise)),
     )
 
 

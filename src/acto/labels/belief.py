@@ -46,13 +46,16 @@ def odds_of_error(look: Look) -> Values:
     return odds
 
 
-def first_suspects(look: Look, is_issue: npt.NDArray[np.bool_], quality: npt.NDArray[Any]) -> dict[str, int]:
+def first_suspects(
+    look: Look, is_issue: npt.NDArray[np.bool_], quality: npt.NDArray[Any], *, can_promise: bool = True
+) -> dict[str, int]:
     """Count the suspects, the least trusted first, of which at least 90 % (75 %) are expected to be wrong.
 
     Args:
         look: at the probabilities.
         is_issue: (N,) the suspects.
         quality: (N,) trust, by which they are listed.
+        can_promise: False where a model judges the labels that it was trained on and is weak: its odds mean nothing.
 
     Returns:
         The numbers by precision, "0.9" and "0.75"; 0 where no suspect is sure enough, or the model knows too little.
@@ -66,8 +69,13 @@ def first_suspects(look: Look, is_issue: npt.NDArray[np.bool_], quality: npt.NDA
     for precision in PRECISIONS:
         enough = int((expected >= precision).sum())
         good = np.flatnonzero(means[:enough] >= precision)
-        found[f"{precision:g}"] = int(good[-1]) + 1 if len(good) and kappa(look) >= CHANCE else 0
+        found[f"{precision:g}"] = int(good[-1]) + 1 if len(good) and can_promise and kappa(look) >= CHANCE else 0
     return found
+
+
+def is_wide(noise: NoiseEstimate) -> bool:
+    """Tell whether the interval of the rate is too wide to be an answer."""
+    return noise.rate_high - noise.rate_low > WIDE
 
 
 def rule_in_words(report: LabelReport) -> list[str]:
@@ -108,7 +116,7 @@ def doubts(
         *_memorized(look, unseen, is_run=facts.get("source") == "run"),
         *_few_samples(look, class_names),
     ]
-    if noise.rate_high - noise.rate_low > WIDE and not _NOTHING & {doubt.code for doubt in found}:
+    if is_wide(noise) and not _NOTHING & {doubt.code for doubt in found}:
         found.insert(0, _weak(look, noise, unseen))
     return tuple(found)
 

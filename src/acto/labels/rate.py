@@ -193,9 +193,8 @@ def _with_right_ones(
     shrink = 1 / np.maximum(sums[0], 1)
     share, sums[0] = share * shrink[first[wrong]], sums[0] * shrink
     sums[2] = np.maximum(sums[2], NONE_SEEN / np.maximum(counts, 1))
-    columns = []
-    for part, rest in ((share, sums[0]), (low, sums[2]), (high, sums[1])):
-        column: Values = np.clip(1 - rest, 0.0, 1.0)[first]
+    columns = np.empty((3, len(first)))
+    for column, part, rest in zip(columns, (share, low, high), (sums[0], sums[2], sums[1]), strict=True):
+        column[:] = np.clip(1 - rest, 0, 1)[first]
         column[wrong] = part
-        columns.append(column)
     return columns[0], np.minimum(columns[1], columns[0]), np.maximum(columns[2], columns[0])

@@ -116,8 +116,7 @@ def _largest(values: Values, count: int) -> Flags:
     if count >= len(values):
         return np.ones(len(values), bool)
     least = float(np.partition(values, len(values) - count)[len(values) - count])
-    found: Flags = values >= least
-    return found
+    return np.asarray(values >= least)
 
 
 def _rows_of_classes(look: Look, rows: npt.NDArray[np.int64]) -> Callable[[int], npt.NDArray[np.int64]]:
