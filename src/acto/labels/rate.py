@@ -191,10 +191,10 @@ def _with_right_ones(
     sums = [np.bincount(first[wrong], weights=part, minlength=num_classes) for part in (share, low, high)]
     # No more than all of a class can be wrong.
     shrink = 1 / np.maximum(sums[0], 1)
-    share, sums[0] = share * shrink[first[wrong]], sums[0] * shrink
-    sums[2] = np.maximum(sums[2], NONE_SEEN / np.maximum(counts, 1))
+    share, part_wrong = share * shrink[first[wrong]], sums[0] * shrink
+    most_wrong = np.maximum(sums[2], NONE_SEEN / np.maximum(counts, 1))
     columns = np.empty((3, len(first)))
-    for column, part, rest in zip(columns, (share, low, high), (sums[0], sums[2], sums[1]), strict=True):
+    for column, part, rest in zip(columns, (share, low, high), (part_wrong, most_wrong, sums[1]), strict=True):
         column[:] = np.clip(1 - rest, 0, 1)[first]
         column[wrong] = part
     return columns[0], np.minimum(columns[1], columns[0]), np.maximum(columns[2], columns[0])

@@ -108,7 +108,8 @@ def _low(score: str) -> Callable[[Issues], Flags]:
 
 
 def _vote(issues: Issues) -> Flags:
-    return np.sum([issues.by(rule) for rule in VOTERS], axis=0, dtype=np.int8) >= NEEDED_VOTES
+    votes = np.sum([issues.by(rule) for rule in VOTERS], axis=0, dtype=np.int8)
+    return np.asarray(votes >= NEEDED_VOTES)
 
 
 def _largest(values: Values, count: int) -> Flags:
@@ -116,7 +117,8 @@ def _largest(values: Values, count: int) -> Flags:
     if count >= len(values):
         return np.ones(len(values), bool)
     least = float(np.partition(values, len(values) - count)[len(values) - count])
-    return np.asarray(values >= least)
+    found: Flags = np.greater_equal(values, least)
+    return found
 
 
 def _rows_of_classes(look: Look, rows: npt.NDArray[np.int64]) -> Callable[[int], npt.NDArray[np.int64]]:
