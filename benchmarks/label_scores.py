@@ -23,7 +23,8 @@ import numpy.typing as npt
 from acto.data.moments import moments
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.views.spec import ViewSpec
-from acto.labels.audit import find_issues
+from acto.labels.rules import Issues
+from acto.labels.scores import look_at
 from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import Setting
 from acto.runs.recipes.recipe import recipe
@@ -83,9 +84,10 @@ def rules(training: Training, probs: dict[str, npt.NDArray[np.float32]], given: 
     """(N,) bool by name, which labels are called wrong."""
     quality = training.method.label_quality()
     assert quality is not None
+    issues = Issues(look_at(given, probs["rtm"]), probs["rtm"])
     return {
-        "prediction differs": find_issues(given, probs["rtm"], robust=True)[0],
-        "and is sure": find_issues(given, probs["rtm"], robust=False)[0],
+        "prediction differs": issues.by("predicted_neq_given"),
+        "and is sure": issues.by("confident_learning"),
         "soft label below 0.5": quality.numpy() < 0.5,
     }
 

@@ -172,7 +172,6 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             dataset.class_names,
             label_quality=quality,
             robust=self.method != Standard.name,
-            seed=seed,
         )
         suggested = np.array([int(name) if name else -1 for name in report.columns["suggested_label"]])
         self.label_quality_ = report.label_quality

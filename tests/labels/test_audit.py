@@ -10,7 +10,7 @@ import pytest
 
 from acto.core.errors import RunError, UserError
 from acto.core.sample_columns import of_report
-from acto.labels.audit import Trained, audit, estimate_noise, find_issues, report_on
+from acto.labels.audit import Trained, audit, find_issues, report_on
 from acto.labels.report import LabelReport, read_report
 
 PROBS = np.array(
@@ -41,7 +41,7 @@ def trained() -> Trained:
 
 
 def test_issues_and_suggestions() -> None:
-    report = audit(GIVEN, PROBS, class_names=["ant", "bee", "cat"])
+    report = audit(GIVEN, PROBS, class_names=["ant", "bee", "cat"], score="self_confidence", rule="confident_learning")
     assert report.is_label_issue.tolist() == [False, True, False, False, False, True]
     assert report.columns["suggested_label"] == ["", "bee", "", "", "", "cat"]
     assert report.columns["predicted_label"] == ["ant", "bee", "bee", "cat", "cat", "cat"]
@@ -85,22 +85,34 @@ def test_many_copies_of_one_sample_are_not_all_listed() -> None:
 
 
 def test_a_robust_model_need_not_be_sure() -> None:
-    given = np.array(GIVEN)
-    assert find_issues(given, PROBS, robust=True)[0].tolist() == [False, True, False, True, False, True]
-    # Class 2 is given to one sample, at 0.90: 0.38 is less. Class 1 is given to two, at 0.405 on average.
-    assert find_issues(given, PROBS, robust=False)[0].tolist() == [False, True, False, False, False, True]
+    found, predicted = find_issues(np.array(GIVEN), PROBS, robust=True)
+    assert found.tolist() == [False, True, False, True, False, True] and predicted.tolist() == [0, 1, 1, 2, 2, 2]
+    assert audit(GIVEN, PROBS, robust=True).facts["rule"] == "predicted_neq_given"
+    assert audit(GIVEN, PROBS).facts["rule"] == "two_of_four"
 
 
-def test_the_threshold_is_reached_by_what_is_equal_to_it() -> None:
-    probs = np.array([[0.25, 0.75, 0.0], [0.25, 0.75, 0.0], [0.25, 0.75, 0.0]])
-    assert find_issues(np.array([1, 1, 0]), probs, robust=False)[0].tolist() == [False, False, True]
+def test_the_report_says_how_labels_were_judged() -> None:
+    facts = audit(GIVEN, PROBS).facts
+    assert facts["score"] == "relative_confidence"
+    assert facts["rule_counts"]["confident_learning"] == 2 and facts["rule_counts"]["predicted_neq_given"] == 3
+    named = audit(GIVEN, PROBS, rule="both", score="normalized_margin").facts
+    assert (named["rule"], named["score"], "rule_counts" in named) == ("both", "normalized_margin", False)
+    assert audit(GIVEN, PROBS, label_quality=[0.5] * 6).facts["score"] is None
 
 
-def test_the_threshold_is_that_of_the_predicted_class() -> None:
-    # Class 0 is given to two samples, at (1 + 0.4) / 2 = 0.7 on average; class 1 at (0.6 + 0.4) / 2 = 0.5.
-    # 0.6 lies between: it is enough for class 1 (second row), but not for class 0 (last row).
-    probs = np.array([[1.0, 0.0], [0.4, 0.6], [0.4, 0.6], [0.6, 0.4]])
-    assert find_issues(np.array([0, 0, 1, 1]), probs, robust=False)[0].tolist() == [False, True, False, False]
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rule": "by_class"}, "unknown rule 'by_class'.*prune_by_class"),
+        ({"rule": 3}, "unknown rule '3'"),
+        ({"score": "margin"}, "unknown score 'margin'.*normalized_margin"),
+        ({"score": ["self_confidence"]}, "unknown score"),
+        ({"score": "self_confidence", "label_quality": [0.5] * 6}, "leave out score"),
+    ],
+)
+def test_rules_and_scores_that_do_not_exist(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        audit(GIVEN, PROBS, **options)  # type: ignore[arg-type]
 
 
 def test_what_training_saw_becomes_columns_and_words() -> None:
@@ -130,40 +142,6 @@ def test_exactly_half_is_late_and_is_memorized() -> None:
     assert late == (
         f"{early} The model first predicted it late (epoch 6 of 10). Only the network that memorizes fits it."
     )
-
-
-def test_noise_by_hand() -> None:
-    # Of 4 given 0, one is a 1; of 2 given 1, both are 2; nothing was given 3.
-    given, right = np.array([0, 0, 0, 0, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 2, 2, 2, 2])
-    noise = estimate_noise(given, right, num_classes=4)
-    assert noise.rate == 3 / 8
-    assert noise.matrix.tolist() == [[0.75, 0.25, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-    assert noise.counts.tolist() == [4, 2, 2, 0]
-    assert 0 <= noise.rate_low < 3 / 8 < noise.rate_high <= 1
-    assert noise.matrix_low[0, 1] == 0 and noise.matrix_high[0, 1] > 0.5
-    # Of the right class 2 there are 4 samples: two were given 1, two 2. Nothing is a 3, and the 1 was given 0.
-    assert noise.transition_matrix().tolist() == [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
-    assert noise.confusions(5) == [(1, 2, 2.0), (0, 1, 1.0)]
-
-
-def test_given_classes_of_different_size_count_by_their_samples() -> None:
-    # Of 4 given 0, three are a 1; of 2 given 1, one is a 0.
-    noise = estimate_noise(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 1, 1, 1, 0, 1]), num_classes=2)
-    assert noise.counts.tolist() == [4, 2] and noise.matrix.tolist() == [[0.25, 0.75], [0.5, 0.5]]
-    # Two are a 0: one was given 0, one 1. Four are a 1: three were given 0, one 1.
-    assert noise.transition_matrix().tolist() == [[0.5, 0.5], [0.75, 0.25]]
-
-
-def test_the_interval_holds_the_rate_of_a_new_draw() -> None:
-    """Of 200 draws of 500 labels with 30 % noise, about 95 % of the intervals hold 30 %."""
-    random = np.random.default_rng(1)
-    held = 0
-    for seed in range(200):
-        given = random.integers(0, 3, 500)
-        right = np.where(random.random(500) < 0.3, (given + 1) % 3, given)
-        noise = estimate_noise(given, right, num_classes=3, seed=seed)
-        held += noise.rate_low <= 0.3 <= noise.rate_high
-    assert 0.90 <= held / 200 <= 0.99
 
 
 @pytest.mark.parametrize(
@@ -215,6 +193,8 @@ def test_saved_and_read_again(tmp_path: Path) -> None:
     for name, column in report.columns.items():
         np.testing.assert_array_equal(np.asarray(back.columns[name]), np.asarray(column))
     np.testing.assert_array_equal(back.noise.matrix_high, report.noise.matrix_high)
+    assert back.warnings == report.warnings and [doubt.code for doubt in back.warnings] == ["weak_model", "few_samples"]
+    assert back.look_first == report.look_first == {"0.9": 0, "0.75": 0}
     text = (tmp_path / "new" / "label_report.csv").read_text()
     assert "\n'=1+1," in text, "a spreadsheet would run this cell"
 
@@ -237,6 +217,37 @@ def test_a_damaged_report(tmp_path: Path) -> None:
     (tmp_path / "label_report.json").write_text(json.dumps(described))
     with pytest.raises(RunError, match="damaged"):
         read_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("warnings", [{"code": "weak_model"}]),
+        ("warnings", [{"code": "weak_model", "text": 3}]),
+        ("warnings", [7]),
+        ("warnings", 7),
+        ("look_first", {"0.9": -1}),
+        ("look_first", {"0.9": "many"}),
+        ("look_first", {"0.9": 7}),
+        ("look_first", [3]),
+    ],
+)
+def test_a_report_with_damaged_warnings(tmp_path: Path, name: str, value: object) -> None:
+    hostile().save(tmp_path)
+    path = tmp_path / "label_report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(RunError, match="damaged"):
+        read_report(tmp_path)
+
+
+def test_a_report_of_before_there_were_warnings(tmp_path: Path) -> None:
+    hostile().save(tmp_path)
+    path = tmp_path / "label_report.json"
+    described = json.loads(path.read_text())
+    del described["warnings"], described["look_first"]
+    path.write_text(json.dumps(described))
+    back = read_report(tmp_path)
+    assert back.warnings == () and back.look_first == {}
 
 
 def test_rows_are_plain_values() -> None:

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from acto.cli.audit import report_lines, summary
 from acto.core.sample_columns import of_page
 from acto.data.samples import Samples
+from acto.labels.audit import audit
 from acto.labels.decisions import DECISION_COLUMNS
 from acto.labels.page import MATRIX_CLASSES, NUM_PICTURES, render, write_report_page
 from acto.labels.thumbnails import MAX_BYTES, SIDE, media_type, pictures_of, placeholder, thumbnail
@@ -243,3 +245,33 @@ def test_files_that_are_gone_or_broken_give_a_placeholder(tmp_path: Path):
 
 def test_features_have_no_picture():
     assert pictures_of(samples_of(features=np.zeros((2, 3), np.float32))) is None
+
+
+def test_warnings_and_first_suspects_are_on_top(tmp_path: Path) -> None:
+    probs = np.tile([0.97, 0.02, 0.01], (90, 1))
+    report = audit(np.arange(90) % 3, probs, class_names=["<i>", "b", "c"])
+    page = render(report, None).decode()
+    head = page[: page.index("</header>")]
+    assert "predicts 1 of 3 classes" in head and "none / none" in head and "covers the model&#39;s own errors" in head
+    assert "at least two of four rules" in page and "is sure of" not in page
+    lines = "\n".join(report_lines(report, tmp_path))
+    assert lines.startswith("WARNING: The model predicts 1 of 3 classes only")
+    assert "look first at each with care" in lines
+    assert [doubt["code"] for doubt in summary(report)["warnings"]] == ["collapsed_model"]
+
+
+def test_pairs_that_do_not_occur_have_no_interval(tmp_path: Path) -> None:
+    page = render(audit([0, 0, 1, 1], np.eye(3)[[0, 1, 1, 1]], class_names=list("abc")), None).decode()
+    assert "given b, right a: not seen" in page and "given a, right b: 50.0 %" in page
+    assert "(0.0 to 0.0 %)" not in page
+
+
+def test_a_good_model_says_how_many_to_look_at_first(tmp_path: Path) -> None:
+    given = np.arange(4000) % 4
+    probs = np.full((4000, 4), 0.01)
+    probs[np.arange(4000), given] = 0.97
+    given[:800] = (given[:800] + 1) % 4
+    report = audit(given, probs)
+    assert report.warnings == () and report.look_first == {"0.9": 800, "0.75": 800}
+    lines = "\n".join(report_lines(report, tmp_path))
+    assert "look first at the first 800 (90 % expected to be wrong)" in lines and "is sure of 100.00 %" in lines

@@ -61,7 +61,9 @@ def test_the_audit_says_what_it_said() -> None:
     after = acto.read_report("finished")
     for name, column in before.columns.items():
         np.testing.assert_array_equal(after.columns[name], column)
-    np.testing.assert_array_equal(after.noise.matrix, before.noise.matrix)
+    # The share of suspects was the rate; now it covers the model's errors, which 54 samples leave wide open.
+    assert after.noise.rate_low < before.noise.rate < after.noise.rate_high
+    assert before.warnings == () and {doubt.code for doubt in after.warnings} >= {"weak_model"}
 
 
 def test_it_is_resumed_and_ends_like_the_undisturbed_run() -> None:

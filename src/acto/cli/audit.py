@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from acto.cli.parser import Parser
 from acto.core.errors import UserError
 from acto.core.text import aligned, percent, visible
 from acto.data.readers.place import DATA_ROOT_VARIABLE
+from acto.labels.belief import rule_in_words
 from acto.labels.decisions import DECISIONS_FILE
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_others, audit_run, save, training_data
@@ -90,18 +92,22 @@ def summary(report: LabelReport) -> dict[str, Any]:
         "noise_rate": noise.rate,
         "noise_rate_low": noise.rate_low,
         "noise_rate_high": noise.rate_high,
+        "look_first": dict(report.look_first),
+        "warnings": [asdict(doubt) for doubt in report.warnings],
     }
 
 
 def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
     """Format a report as lines for a terminal."""
     noise, names = report.noise, report.class_names
+    yield from (visible(f"WARNING: {doubt.text}") for doubt in report.warnings)
     yield (
-        f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong: {percent(noise.rate)} "
-        f"({percent(noise.rate_low)} to {percent(noise.rate_high)})"
+        f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong; estimated rate "
+        f"{percent(noise.rate)} ({percent(noise.rate_low)} to {percent(noise.rate_high)})"
     )
     if report.facts.get("state") not in ("finished", None):
         yield f"the run is {report.facts['state']}: this is what it knew after {report.facts.get('epochs', 0)} epochs"
+    yield from (visible(line) for line in rule_in_words(report))
     if confused := noise.confusions(SHOWN):
         yield "most often:"
         yield from (
@@ -110,9 +116,16 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
                 (f"{count:.0f}", f"{names[right]!r}", f"labelled {names[given]!r}") for given, right, count in confused
             )
         )
+    if report.look_first:
+        found = [
+            f"the first {count:,} ({100 * float(precision):.0f} % expected to be wrong)"
+            for precision, count in report.look_first.items()
+            if count
+        ]
+        yield "look first at " + (", ".join(found) or "each with care: no suspect is likely enough to be wrong")
     rows = report.rows([i for i in report.ranked()[:SHOWN] if report.is_label_issue[i]])
     if rows:
-        yield "look first at:"
+        yield "the first of them:"
         yield from (
             f"  {line}"
             for line in aligned(

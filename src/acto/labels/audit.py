@@ -1,8 +1,8 @@
 """Audit of labels, from probabilities and from what training saw. torch is never imported here.
 
-A label is an issue where the model predicts another class. A model that was not trained to distrust these labels must
-also be sure enough. Confident learning's threshold (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) is what
-the model gives a class on average over the samples that carry that label.
+A label is an issue where the model predicts another class. Of a model that was not trained to distrust these labels
+more is asked: acto.labels.rules has the rules, acto.labels.scores what ranks the labels, acto.labels.rate the estimate
+of the noise, and acto.labels.belief what speaks against all of it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto.core.errors import UserError
+from acto.core.errors import UserError, choose
 from acto.core.sample_columns import in_order, of_report
 from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
 from acto.data.label_columns import Labels, check_one_each, read_column
-from acto.labels.report import MOST_PAIRS, SEPARATOR, LabelReport, NoiseEstimate, Table
+from acto.labels.belief import doubts, first_suspects, is_wide
+from acto.labels.rate import Unseen, estimate_noise
+from acto.labels.report import SEPARATOR, LabelReport, Table
+from acto.labels.rules import RULES, VOTE, VOTERS, Issues
+from acto.labels.scores import BLOCK, SCORES, Probs, look_at
+from acto.labels.scores import label_quality as score_of
 
-Probs = npt.NDArray[np.floating[Any]]
-
-_BLOCK = 2**20
-"""Probabilities that are checked at a time."""
 SUM_TOLERANCE = 0.02
 """Rows of probabilities may miss 1 by this: half precision does."""
-RESAMPLES = 200
-INTERVAL = (2.5, 97.5)
-"""Percentiles of the bootstrap."""
 MOST_DUPLICATES = 20
 """Ids that a cell of duplicates names."""
 LATE_SHARE = 0.5
@@ -57,6 +55,8 @@ def audit(
     ids: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
     label_quality: npt.ArrayLike | None = None,
+    score: str | None = None,
+    rule: str | None = None,
     robust: bool = False,
     seed: int = 0,
 ) -> LabelReport:
@@ -73,14 +73,24 @@ def audit(
         class_names: K names in the order of the columns; None: the names of a data frame's columns, or the numbers.
         ids: (N,) names of the samples; None: row numbers.
         paths: (N,) picture files.
-        label_quality: (N,) trust in each label in [0, 1], 1 = trustworthy; None: the probability of the given label.
+        label_quality: (N,) trust in each label in [0, 1], 1 = trustworthy; None: `score`.
+        score: what ranks the labels, a name of acto.labels.scores.SCORES: relative_confidence (None), self_confidence,
+            normalized_margin or entropy_weighted.
+        rule: what is called wrong, a name of acto.labels.rules.RULES, cleanlab's filters among them; None: two_of_four,
+            or with `robust` predicted_neq_given.
         robust: the model was trained on these labels and distrusted them, as ACTO does.
-        seed: of the bootstrap.
+        seed: of no effect any more: the intervals are computed, not drawn.
 
     Raises:
         UserError: lengths, shapes, NaN, labels or probabilities out of range, with the first rows; a data frame whose
-            rows or columns do not fit.
+            rows or columns do not fit; an unknown score or rule, or a score beside label_quality.
     """
+    if score is not None:
+        choose("score", str(score), SCORES)
+        if label_quality is not None:
+            raise UserError("label_quality already ranks the labels: leave out score, or leave out label_quality")
+    if rule is not None:
+        choose("rule", str(rule), RULES)
     rows = {
         "labels": labels, "pred_probs": pred_probs, "label_quality": label_quality, "ids": ids, "paths": paths,
     }  # fmt: skip
@@ -99,7 +109,9 @@ def audit(
             raise UserError(f"{what} has {length} entries, but pred_probs has {num_samples} rows")
     check_one_each(labels)
     given = encode(read_column(labels, where=lambda i: f"row {i}"), names)
-    return report_on(given, probs, names, ids=ids, paths=paths, label_quality=label_quality, robust=robust, seed=seed)
+    return report_on(
+        given, probs, names, ids=ids, paths=paths, label_quality=label_quality, score=score, rule=rule, robust=robust
+    )
 
 
 def report_on(
@@ -110,11 +122,13 @@ def report_on(
     ids: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
     label_quality: npt.ArrayLike | None = None,
+    score: str | None = None,
+    rule: str | None = None,
     trained: Trained | None = None,
+    unseen: Unseen | None = None,
     robust: bool = False,
     duplicates: Sequence[Sequence[int]] = (),
     facts: Mapping[str, Any] | None = None,
-    seed: int = 0,
 ) -> LabelReport:
     """The same as `audit` of labels that are class numbers for certain, with what else is known of the samples.
 
@@ -125,19 +139,26 @@ def report_on(
         ids: see audit.
         paths: see audit.
         label_quality: see audit.
+        score: see audit.
+        rule: see audit.
         trained: what training saw.
+        unseen: what the model makes of labels that it has not seen.
         robust: see audit.
         duplicates: groups of row numbers of samples with nearly the same content.
         facts: see LabelReport; None: source is "pred_probs".
-        seed: see audit.
     """
     probs, names = _checked_probs(pred_probs), tuple(class_names)
     num_samples, num_classes = probs.shape
     assert num_classes == len(names) and num_samples == len(given), (probs.shape, len(names), len(given))
     ids = list(map(str, ids if ids is not None else range(num_samples)))
-    quality = _checked_quality(label_quality) if label_quality is not None else probs[np.arange(num_samples), given]
-
-    is_issue, predicted = find_issues(given, probs, robust=robust)
+    look = look_at(given, probs)
+    if label_quality is not None:
+        quality, score = _checked_quality(label_quality), None
+    else:
+        score = score if score is not None else SCORES[0]
+        quality = score_of(look, probs, score)
+    issues, rule = Issues(look, probs), _rule(rule, robust=robust)
+    is_issue, predicted = issues.by(rule), look.predicted
     near, conflicting = _duplicate_columns(duplicates, given, ids)
     of_names = np.array(names)
     columns: Table = {
@@ -148,8 +169,8 @@ def report_on(
         "suggested_label": np.where(is_issue, of_names[predicted], "").tolist(),
         "is_label_issue": is_issue,
         "label_quality": quality.astype(np.float32),
-        "confidence": probs.max(1).astype(np.float32),
-        "prob_given": probs[np.arange(num_samples), given].astype(np.float32),
+        "confidence": look.confidence.astype(np.float32),
+        "prob_given": look.prob_given.astype(np.float32),
     }
     if trained is not None:
         if trained.other_predictions:
@@ -158,11 +179,15 @@ def report_on(
         columns |= {name: np.asarray(values) for name, values in trained.columns.items()}
     columns |= {"near_duplicates": near, "conflicting_duplicates": conflicting}
     columns["reason"] = list(_reasons(columns, epochs=trained.epochs if trained is not None else 0))
+    noise = estimate_noise(look, unseen=unseen)
+    facts = {"source": "pred_probs", **(facts or {}), **_how(issues, rule, score)}
     return LabelReport(
         class_names=names,
         columns=in_order(columns, of_report()),
-        noise=estimate_noise(given, np.where(is_issue, predicted, given), num_classes=num_classes, seed=seed),
-        facts={"source": "pred_probs", **(facts or {})},
+        noise=noise,
+        facts=facts,
+        warnings=doubts(look, noise, names, unseen=unseen, facts=facts),
+        look_first=first_suspects(look, is_issue, quality, can_promise=unseen is None or not is_wide(noise)),
     )
 
 
@@ -172,56 +197,23 @@ def find_issues(given: Labels, probs: Probs, *, robust: bool) -> tuple[npt.NDArr
     Args:
         given: (N,) class numbers.
         probs: (N, K).
-        robust: the model was trained on these labels and distrusted them: what it predicts is evidence enough. Else it
-            must be as sure of the other class as it is on average of the samples that carry that label.
+        robust: the model was trained on these labels and distrusted them: what it predicts is evidence enough. Else the
+            default rule for other people's probabilities.
     """
-    rows, num_classes = np.arange(len(given)), probs.shape[1]
-    predicted = probs.argmax(1)
-    issues = predicted != given
-    if not robust:
-        counts = np.bincount(given, minlength=num_classes)
-        sums = np.bincount(given, weights=probs[rows, given], minlength=num_classes)
-        threshold_K = np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
-        issues &= probs[rows, predicted] >= threshold_K[predicted]
-    return issues, predicted
+    look = look_at(given, probs)
+    return Issues(look, probs).by(_rule(None, robust=robust)), look.predicted
 
 
-def estimate_noise(given: Labels, right: Labels, *, num_classes: int, seed: int = 0) -> NoiseEstimate:
-    """Count which class is taken for which; intervals by a bootstrap over the samples of each given class.
+def _rule(asked: str | None, *, robust: bool) -> str:
+    return asked if asked is not None else "predicted_neq_given" if robust else VOTE
 
-    Args:
-        given: (N,) given classes.
-        right: (N,) what they should be.
-        num_classes: K.
-        seed: of the bootstrap.
-    """
-    random = np.random.default_rng(seed)
-    pairs, times = np.unique(given * num_classes + right, return_counts=True)
-    first, second = np.divmod(pairs, num_classes)
-    counts = np.bincount(given, minlength=num_classes)
-    share, low, high = times / counts[first], np.empty(len(pairs)), np.empty(len(pairs))
-    wrong = np.zeros(RESAMPLES)
-    # Only what occurs can be drawn again: the pairs of each given class, one class after another.
-    for part in np.split(np.arange(len(pairs)), np.flatnonzero(np.diff(first)) + 1) if len(pairs) else ():
-        label = first[part[0]]
-        draws = random.multinomial(counts[label], share[part], size=RESAMPLES)
-        low[part], high[part] = np.percentile(draws / counts[label], INTERVAL, axis=0)
-        wrong += draws[:, second[part] != label].sum(1)
-    total = max(len(given), 1)
-    rate_low, rate_high = np.percentile(wrong / total, INTERVAL)
-    kept = np.sort(np.argsort(-times, kind="stable")[:MOST_PAIRS])
-    return NoiseEstimate(
-        rate=float(np.mean(given != right)) if len(given) else 0.0,
-        rate_low=float(rate_low),
-        rate_high=float(rate_high),
-        given=first[kept],
-        right=second[kept],
-        share=share[kept],
-        low=low[kept],
-        high=high[kept],
-        counts=counts,
-        resamples=RESAMPLES,
-    )
+
+def _how(issues: Issues, rule: str, score: str | None) -> dict[str, Any]:
+    """Facts on how labels were judged."""
+    if rule != VOTE:
+        return {"rule": rule, "score": score}
+    found = {name: int(issues.by(name).sum()) for name in (*VOTERS, "predicted_neq_given")}
+    return {"rule": rule, "score": score, "rule_counts": found}
 
 
 # Checks at the door ---------------------------------------------------------------------------------------------
@@ -259,7 +251,7 @@ def _checked_probs(values: npt.ArrayLike) -> Probs:
         "pred_probs must lie in [0, 1]": lambda rows: ((rows < 0) | (rows > 1 + SUM_TOLERANCE)).any(1),
         "rows of pred_probs must add up to 1 (are these logits?)": lambda rows: np.abs(rows.sum(1) - 1) > SUM_TOLERANCE,
     }
-    step = max(1, _BLOCK // probs.shape[1])
+    step = max(1, BLOCK // probs.shape[1])
     for problem, is_bad in faults.items():
         blocks = (probs[start : start + step].astype(np.float64) for start in range(0, len(probs), step))
         _refuse_rows(np.concatenate([is_bad(block) for block in blocks]), problem)

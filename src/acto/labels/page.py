@@ -23,6 +23,7 @@ from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_columns import of_page
 from acto.core.text import counted, percent
 from acto.core.waiting import in_threads
+from acto.labels.belief import rule_in_words
 from acto.labels.decisions import DECISION_COLUMNS, DECISIONS_FILE, Decision, printable
 from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
@@ -103,9 +104,12 @@ def render(
         policy=_policy(style, script, served=served is not None),
         name=data_name,
         subtitle=_subtitle(report, record, name),
-        banners=_banners(record),
+        banners=[*_banners(record), *(printable(doubt.text) for doubt in report.warnings)],
         facts=_facts(report, record),
-        listing=_listing(report, len(listed), len(pictures), has_pictures=picture_of is not None and served is None),
+        listing=[
+            *_listing(report, len(listed), len(pictures), has_pictures=picture_of is not None and served is None),
+            *map(printable, rule_in_words(report)),
+        ],
         served=served is not None,
         is_of_run=facts.get("source") == "run",
         decisions_file=DECISIONS_FILE,
@@ -237,8 +241,12 @@ def _facts(report: LabelReport, record: RunRecord | None) -> list[dict[str, str]
         {
             "title": "labels that are wrong, estimated",
             "value": f"{100 * noise.rate:.1f} %",
-            "note": f"95 % interval {100 * noise.rate_low:.1f} to {100 * noise.rate_high:.1f} %, from "
-            f"{noise.resamples} resamples; it knows the luck of the draw, not the model's own errors",
+            "note": f"95 % interval {100 * noise.rate_low:.1f} to {100 * noise.rate_high:.1f} %; "
+            + (
+                "it knows the luck of the draw, not the model's own errors"
+                if noise.resamples
+                else "it covers the model's own errors"
+            ),
         },
         {
             "title": "suspected labels, one by one",
@@ -246,6 +254,16 @@ def _facts(report: LabelReport, record: RunRecord | None) -> list[dict[str, str]
             "note": f"{percent(issues / len(report))} of the samples",
         },
     ]
+    if report.look_first:
+        facts.append(
+            {
+                "title": "look first at the most suspicious",
+                "value": " / ".join(f"{count:,}" if count else "none" for count in report.look_first.values()),
+                "note": "of which at least "
+                + " / ".join(f"{100 * float(precision):.0f} %" for precision in report.look_first)
+                + " are expected to be wrong",
+            }
+        )
     if record is None:
         return facts
     realised = ((record.labels or {}).get("noise") or {}).get("rate_realised")
@@ -257,9 +275,7 @@ def _facts(report: LabelReport, record: RunRecord | None) -> list[dict[str, str]
                 "note": "training never sees the truth",
             }
         )
-    found = [row["test_accuracy"] for row in record.metrics]
-    accuracies = [value for value in found if isinstance(value, float | int) and math.isfinite(value)][-10:]
-    if accuracies:
+    if accuracies := record.last_accuracies():
         given = _labels_are_given(report, record)
         against = "against held-out given labels, which may be wrong too" if given else "on the test set"
         facts.append(
@@ -316,7 +332,9 @@ def _matrix(report: LabelReport) -> list[dict[str, Any]]:
             # A light shade from half a percent on, the darkest from a fifth of the class on.
             look = "right" if i == j else f"h{int(np.searchsorted((0.005, 0.03, 0.08, 0.2), share, side='right'))}"
             low, high = 100 * lows[i, j], 100 * highs[i, j]
-            title = f"given {given}, right {right}: {100 * share:.1f} % ({low:.1f} to {high:.1f} %)"
+            title = f"given {given}, right {right}: " + (
+                f"{100 * share:.1f} % ({low:.1f} to {high:.1f} %)" if high > 0 else "not seen"
+            )
             cells.append({"look": look, "text": f"{100 * share:.0f}" if share >= 0.005 else "", "title": title})
         rows.append({"class": given, "cells": cells})
     return rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,17 @@ Table = dict[str, npt.NDArray[Any] | Texts]
 """Name -> (N,) numbers or booleans, or a list of strings."""
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Reason not to believe an audit."""
+
+    code: str
+    """One word that stays the same, for programs: collapsed_model, chance_level, lost_classes, weak_model, cut_short,
+    memorized, few_samples."""
+    text: str
+    """Sentences for people: the finding, and the help."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class NoiseEstimate:
     """Estimate of how many labels are wrong, and of which classes are taken for which.
@@ -48,7 +59,8 @@ class NoiseEstimate:
     rate: float
     """Share of wrong labels, in [0, 1]."""
     rate_low: float
-    """The 95 % interval of a bootstrap over the samples. It knows the luck of the draw, not the model's own errors."""
+    """Lower end of a 95 % interval that covers the model's own errors (acto.labels.rate). In reports of earlier
+    versions, which name `resamples`, it was a bootstrap's and knew the luck of the draw alone."""
     rate_high: float
     given: npt.NDArray[np.int64]
     """(P,) the given class of each pair."""
@@ -57,12 +69,12 @@ class NoiseEstimate:
     share: npt.NDArray[np.float64]
     """(P,) of the samples that were given this class, the share whose right class is that one."""
     low: npt.NDArray[np.float64]
-    """(P,) of the same bootstrap."""
+    """(P,) ends of an interval of the same kind."""
     high: npt.NDArray[np.float64]
     counts: npt.NDArray[np.int64]
     """(K,) samples that were given each class."""
     resamples: int
-    """Resamples of the bootstrap."""
+    """Resamples of an earlier version's bootstrap; 0 where the interval covers the model's errors."""
 
     @classmethod
     def of_matrices(
@@ -90,12 +102,12 @@ class NoiseEstimate:
 
     @property
     def matrix_low(self) -> npt.NDArray[np.float64]:
-        """(K, K) of the same bootstrap."""
+        """(K, K) ends of an interval of the same kind."""
         return self._dense(self.low)
 
     @property
     def matrix_high(self) -> npt.NDArray[np.float64]:
-        """(K, K) of the same bootstrap."""
+        """(K, K) ends of an interval of the same kind."""
         return self._dense(self.high)
 
     def _dense(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -145,7 +157,11 @@ class LabelReport:
     facts: Mapping[str, Any]
     """Origin of the report: source ("run", "new data" or "pred_probs"), and of a run its folder, method, data, state
     and
-    epochs. Plain values."""
+    epochs; of probabilities, the score and the rule, and what each rule found. Plain values."""
+    warnings: tuple[Doubt, ...] = ()
+    """Reasons not to believe it, the worst first."""
+    look_first: Mapping[str, int] = field(default_factory=dict)
+    """Number of the first suspects that are expected to be wrong with a precision, "0.9" and "0.75"."""
 
     def __len__(self) -> int:
         return len(self.columns["id"])
@@ -198,6 +214,8 @@ class LabelReport:
             "class_names": list(self.class_names),
             "columns": types,
             "facts": dict(self.facts),
+            "warnings": [asdict(doubt) for doubt in self.warnings],
+            "look_first": dict(self.look_first),
             "noise": {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self.noise).items()},
         }
         files = {
@@ -234,6 +252,9 @@ def read_report(folder: Path | str) -> LabelReport:
                 columns=read_sample_csv(path.with_suffix(".csv"), described["columns"]),
                 noise=_noise(described["noise"], num_classes=len(names)),
                 facts=described["facts"],
+                # Reports of earlier versions have neither.
+                warnings=tuple(Doubt(**doubt) for doubt in described.get("warnings", ())),
+                look_first=described.get("look_first", {}),
             )
             _check(report)
         except KeyError as error:
@@ -269,6 +290,10 @@ def _check(report: LabelReport) -> None:
         _check_numbers(f"noise.{name}", getattr(noise, name), shape=shape, high=1)
     _check_numbers("noise.counts", noise.counts, shape=(len(names),), high=len(report))
     _check_numbers("noise.resamples", noise.resamples, shape=(), high=2**31)
+    if not all(isinstance(text, str) for doubt in report.warnings for text in (doubt.code, doubt.text)):
+        raise ValueError("warnings are no texts")
+    for precision, count in dict(report.look_first).items():
+        _check_numbers(f"look_first.{precision}", count, shape=(), high=len(report))
     if not isinstance(report.facts, dict) or not isinstance(report.facts.get("folder", ""), str):
         raise ValueError("facts is no mapping with a text as folder")
 

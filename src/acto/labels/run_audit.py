@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import load_data, read
 from acto.labels.audit import Trained, report_on
 from acto.labels.page import write_report_page
+from acto.labels.rate import Unseen
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import pictures_of
 from acto.methods.standard import Standard
@@ -87,11 +89,22 @@ def audit_run(
             other_predictions=tuple(others),
             epochs=record.model_epochs,
         ),
+        unseen=_unseen(record, dataset),
         robust=record.config["method"] != Standard.name,
         duplicates=near_duplicate_groups(samples, max_pixels=max_pixels) if find_duplicates else (),
         facts=_facts(record, dataset),
-        seed=record.config["seed"],
     )
+
+
+def _unseen(record: RunRecord, dataset: Dataset) -> Unseen | None:
+    """The run's accuracy against given labels that were held out, over its last epochs; None without any.
+
+    A test set of its own says nothing here: its labels may be better than those of training, and truth only evaluates.
+    """
+    found = record.last_accuracies()
+    if not found or not len(dataset.test) or not dataset.test_labels_are_given:
+        return None
+    return Unseen(agreement=math.fsum(found) / len(found), count=len(dataset.test))
 
 
 def _files(record: RunRecord, samples: Samples, *, data_root: str | None) -> list[str] | None:

@@ -79,6 +79,11 @@ class RunRecord:
         """Number of epochs that the model was trained for: all that were done, or those up to the chosen one."""
         return len(self.metrics) if self.early_end is None else int(self.early_end["epoch"]) + 1
 
+    def last_accuracies(self, most: int = 10) -> list[float]:
+        """Test accuracies, in [0, 1], of the last epochs that were evaluated, the earliest first."""
+        found = [row["test_accuracy"] for row in self.metrics]
+        return [float(value) for value in found if isinstance(value, float | int) and 0 <= value <= 1][-most:]
+
     def noisy_labels(self) -> np.ndarray[Any, Any]:
         """(N,) the labels that were trained on."""
         with disk_errors(f"read {self.path / 'noisy_labels.npy'}"):

@@ -1,0 +1,229 @@
+"""Belief in an audit: what speaks against it, and how many suspects are worth a look at once.
+
+torch is never imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from acto.core.text import percent, visible
+from acto.labels.rate import CHANCE, Unseen, kappa
+from acto.labels.report import Doubt, LabelReport, NoiseEstimate
+from acto.labels.scores import Look, Values
+
+FEW = 20
+"""Samples that a class needs before its share of wrong labels means something: of fewer, 95 % may be right by luck."""
+LOST = 0.05
+"""A class is lost if it is predicted for fewer samples than this share of those that were given it."""
+WIDE = 0.1
+"""Width of an interval of the rate that is no answer."""
+TOO_GOOD = 0.001
+"""A model that contradicts a smaller share of the labels has most likely been trained on them."""
+FITTED = 0.1
+"""Training labels agree better with the model than unseen ones by this much, and twice as well: it has memorized."""
+PRECISIONS = (0.9, 0.75)
+"""Expected precisions of the first suspects that are counted."""
+ODDS, EXPONENT, MOST_UNUSUAL = 0.15, 0.75, 100.0
+"""Odds that a suspected label is wrong: ODDS, times the sure contradictions for each unsure one, times how unusually
+little the model gives the label, MOST_UNUSUAL at most, to the power of EXPONENT. docs/decisions.md has their origin."""
+_NAMED = 5
+_NOTHING = {"collapsed_model", "chance_level"}
+"""Codes of a model that has learned nothing."""
+_MORE = "Train longer, begin from pretrained weights or their frozen features, or bring more data"
+
+
+def odds_of_error(look: Look) -> Values:
+    """(N,) estimated odds that the label is wrong, >= 0, where the model contradicts it."""
+    sure = int((look.is_sure & look.differs).sum())
+    unsure = int(look.differs.sum()) - sure
+    unusual = look.own_level[look.given] / np.maximum(look.prob_given, 1e-12)
+    odds: Values = ODDS * sure / (unsure + 1) * np.minimum(unusual, MOST_UNUSUAL) ** EXPONENT
+    return odds
+
+
+def first_suspects(
+    look: Look, is_issue: npt.NDArray[np.bool_], quality: npt.NDArray[Any], *, can_promise: bool = True
+) -> dict[str, int]:
+    """Count the suspects, the least trusted first, of which at least 90 % (75 %) are expected to be wrong.
+
+    Args:
+        look: at the probabilities.
+        is_issue: (N,) the suspects.
+        quality: (N,) trust, by which they are listed.
+        can_promise: False where a model judges the labels that it was trained on and is weak: its odds mean nothing.
+
+    Returns:
+        The numbers by precision, "0.9" and "0.75"; 0 where no suspect is sure enough, or the model knows too little.
+    """
+    rows = np.flatnonzero(is_issue)
+    rows = rows[np.argsort(quality[rows], kind="stable")]
+    odds = odds_of_error(look)[rows]
+    expected = odds / (1 + odds)
+    means = np.cumsum(expected) / np.arange(1, len(rows) + 1)
+    found = {}
+    for precision in PRECISIONS:
+        enough = int((expected >= precision).sum())
+        good = np.flatnonzero(means[:enough] >= precision)
+        found[f"{precision:g}"] = int(good[-1]) + 1 if len(good) and can_promise and kappa(look) >= CHANCE else 0
+    return found
+
+
+def is_wide(noise: NoiseEstimate) -> bool:
+    """Tell whether the interval of the rate is too wide to be an answer."""
+    return noise.rate_high - noise.rate_low > WIDE
+
+
+def rule_in_words(report: LabelReport) -> list[str]:
+    """Sentences on what called labels wrong, and on which case the data seem to be; none in reports of before."""
+    rule, counts = report.facts.get("rule"), report.facts.get("rule_counts")
+    if not isinstance(counts, dict) or not {"confident_learning", "predicted_neq_given"} <= set(counts):
+        return [f"Suspected by the rule {rule}."] if isinstance(rule, str) else []
+    differ, sure = counts["predicted_neq_given"], counts["confident_learning"]
+    named = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name != "predicted_neq_given")
+    words = [f"Suspected are those that at least two of four rules name ({named})."]
+    if not _NOTHING & {doubt.code for doubt in report.warnings}:
+        share = sure / max(differ, 1)
+        case = "most of them are thought to be wrong" if share >= 0.5 else "most may be right, and the model in error"
+        words.append(f"The model contradicts {differ:,} labels and is sure of {percent(share)} of these: {case}.")
+    return words
+
+
+def doubts(
+    look: Look,
+    noise: NoiseEstimate,
+    class_names: Sequence[str],
+    *,
+    unseen: Unseen | None = None,
+    facts: Mapping[str, Any],
+) -> tuple[Doubt, ...]:
+    """Reasons not to believe an audit, the worst first, each with what helps.
+
+    Args:
+        look: at the probabilities.
+        noise: the estimate.
+        class_names: K names.
+        unseen: what the model makes of labels that it has not seen.
+        facts: of the report; of a run, its state and epochs.
+    """
+    found = [
+        *_learned_nothing(look, class_names),
+        *_cut_short(facts),
+        *_memorized(look, unseen, is_run=facts.get("source") == "run"),
+        *_few_samples(look, class_names),
+    ]
+    if is_wide(noise) and not _NOTHING & {doubt.code for doubt in found}:
+        found.insert(0, _weak(look, noise, unseen))
+    return tuple(found)
+
+
+def _learned_nothing(look: Look, class_names: Sequence[str]) -> list[Doubt]:
+    predicted = np.bincount(look.predicted, minlength=len(look.counts))
+    judged = look.counts >= FEW
+    lost = np.flatnonzero(judged & (predicted < LOST * look.counts))
+    if len(lost) and 2 * len(lost) >= judged.sum():
+        named = int((judged & (predicted >= LOST * look.counts)).sum())
+        return [
+            Doubt(
+                "collapsed_model",
+                f"The model predicts {named} of {int(judged.sum())} classes only, so it calls nearly all labels of "
+                f"the others wrong. Believe neither the suspects nor the rate. {_MORE}; if training diverged, lower "
+                "the learning rate.",
+            )
+        ]
+    agreement = kappa(look)
+    if agreement < CHANCE:
+        return [
+            Doubt(
+                "chance_level",
+                f"The model agrees with {percent(1 - float(look.differs.mean()))} of the labels, hardly more than by "
+                "chance. Believe neither the suspects nor the rate. Are the rows and the columns of the probabilities "
+                f"in the order of the labels and of the classes? {_MORE}.",
+            )
+        ]
+    if len(lost):
+        return [
+            Doubt(
+                "lost_classes",
+                f"The model hardly ever predicts {_listed(lost, class_names)}: do not believe that labels of "
+                f"{'this class' if len(lost) == 1 else 'these classes'} are wrong. {_MORE} of such classes.",
+            )
+        ]
+    return []
+
+
+def _weak(look: Look, noise: NoiseEstimate, unseen: Unseen | None) -> Doubt:
+    differs = float(look.differs.mean())
+    unsure = float((look.differs & ~look.is_sure).mean()) / max(differs, 1e-12)
+    beside = (
+        f" Of {unseen.count:,} labels that it has not seen it predicts {percent(unseen.agreement)}."
+        if unseen is not None
+        else ""
+    )
+    return Doubt(
+        "weak_model",
+        f"How many labels are wrong cannot be told closely: {percent(noise.rate_low)} to {percent(noise.rate_high)}. "
+        f"The model contradicts {percent(differs)} of the labels and is unsure of {percent(unsure)} of these "
+        f"contradictions, which may be its own errors.{beside} Begin with the first suspects. {_MORE}.",
+    )
+
+
+def _cut_short(facts: Mapping[str, Any]) -> list[Doubt]:
+    done, asked = facts.get("epochs"), facts.get("epochs_asked")
+    if facts.get("source") != "run" or not isinstance(done, int) or not isinstance(asked, int) or done >= asked:
+        return []
+    return [
+        Doubt(
+            "cut_short",
+            f"This run ended after {done} of {asked} epochs: its model has not learned all it could. Go on with it "
+            "(acto train --resume FOLDER), and audit again.",
+        )
+    ]
+
+
+def _memorized(look: Look, unseen: Unseen | None, *, is_run: bool) -> list[Doubt]:
+    differs = float(look.differs.mean())
+    if is_run:
+        missed = 1 - unseen.agreement if unseen is not None else 0.0
+        if missed - differs < FITTED or missed < 2 * differs:
+            return []
+        return [
+            Doubt(
+                "memorized",
+                f"The model predicts {percent(1 - differs)} of the labels it was trained on, but {percent(1 - missed)} "
+                "of those it has not seen: it has learned wrong labels by heart and misses them. Use a method that "
+                "distrusts labels, such as acto, or fewer epochs.",
+            )
+        ]
+    if differs >= TOO_GOOD or len(look.given) < FEW * 2:
+        return []
+    return [
+        Doubt(
+            "memorized",
+            f"The model contradicts {int(look.differs.sum())} of {len(look.given):,} labels. If it was trained on "
+            "them, it has learned them by heart and finds nothing: use probabilities of held-out folds, or of a "
+            "model that distrusts labels.",
+        )
+    ]
+
+
+def _few_samples(look: Look, class_names: Sequence[str]) -> list[Doubt]:
+    few = np.flatnonzero(look.counts < FEW)
+    if not len(few):
+        return []
+    return [
+        Doubt(
+            "few_samples",
+            f"Fewer than {FEW} samples were given {_listed(few, class_names)}: nothing certain can be said of "
+            f"{'this class' if len(few) == 1 else 'these classes'}. Collect more, or look at all of them.",
+        )
+    ]
+
+
+def _listed(classes: npt.NDArray[np.int64], class_names: Sequence[str]) -> str:
+    named = ", ".join(repr(visible(class_names[k])) for k in classes[:_NAMED])
+    return named if len(classes) <= _NAMED else f"{named} and {len(classes) - _NAMED:,} more classes"

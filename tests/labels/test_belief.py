@@ -1,0 +1,205 @@
+"""The rate's interval, the warnings and the first suspects, on made data with known truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from acto.labels.audit import audit, report_on
+from acto.labels.belief import first_suspects
+from acto.labels.rate import Unseen, estimate_noise, kappa
+from acto.labels.report import LabelReport
+from acto.labels.rules import Issues
+from acto.labels.scores import label_quality, look_at
+
+Array = npt.NDArray[Any]
+
+
+def made(*, skill: float, noise: float, n: int = 2000, k: int = 4, seed: int = 0) -> tuple[Array, Array, Array]:
+    """Given labels, probabilities of a calibrated model, and which labels are wrong. `skill`: size of the logits."""
+    random = np.random.default_rng(seed)
+    true = random.integers(0, k, n)
+    given = np.where(random.random(n) < noise, (true + random.integers(1, k, n)) % k, true)
+    logits = random.normal(size=(n, k))
+    logits[np.arange(n), true] += skill
+    probs = np.exp(skill * logits)
+    return given, probs / probs.sum(1, keepdims=True), given != true
+
+
+def codes(report: LabelReport) -> list[str]:
+    return [doubt.code for doubt in report.warnings]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1, 0.3, 0.45])
+@pytest.mark.parametrize("skill", [1.5, 2.5, 4.0])
+def test_the_interval_holds_the_truth(skill: float, noise: float) -> None:
+    given, probs, wrong = made(skill=skill, noise=noise)
+    found = estimate_noise(look_at(given, probs))
+    assert found.rate_low <= wrong.mean() <= found.rate_high
+    assert 0 <= found.rate_low <= found.rate <= found.rate_high <= 1 and found.rate_high > found.rate_low
+    assert (found.low <= found.share).all() and (found.share <= found.high).all() and (found.high <= 1).all()
+    np.testing.assert_allclose(found.matrix.sum(1), 1)
+    if noise == 0:
+        assert found.rate_low == 0
+
+
+def test_a_better_model_knows_more() -> None:
+    widths = []
+    for skill in (1.5, 2.5, 4.0):
+        given, probs, _ = made(skill=skill, noise=0.2)
+        found = estimate_noise(look_at(given, probs))
+        widths.append(found.rate_high - found.rate_low)
+    assert widths[0] > 0.2 > widths[1] > 0.03 > widths[2]
+
+
+def test_numbers_by_hand() -> None:
+    # Of 1,000 given 0, 300 are predicted 1: 200 at .9 (at least the .8 that those given 1 get, and .1 is little beside
+    # .9), 100 at .6, which is less. The model expects to err in 19 % and contradicts 15 %.
+    probs = np.repeat([[0.8, 0.2], [0.1, 0.9], [0.4, 0.6], [0.2, 0.8]], [700, 200, 100, 1000], axis=0)
+    given = np.repeat([0, 1], 1000)
+    found = estimate_noise(look_at(given, probs))
+    spread = 1.96 / 2 * 100**0.5
+    assert found.rate == pytest.approx((200 + 100 / 4) / 2000)
+    assert found.rate_low == pytest.approx((200 - 100 / 4 - spread) / 2000)
+    assert found.rate_high == pytest.approx((300 - 100 / 5 + 0.75 * 100 * 0.15 + spread) / 2000)
+    np.testing.assert_allclose(found.matrix, [[0.775, 0.225], [0, 1]])
+    assert found.matrix_high[0, 1] == pytest.approx((300 - 20 + 0.75 * 100 * 0.3 + spread) / 1000)
+    assert found.matrix_low[0, 0] == pytest.approx(1 - found.matrix_high[0, 1])
+    # Nobody of class 1 is contradicted, and yet three of 1,000 might be wrong.
+    assert found.matrix_low[1, 1] == pytest.approx(0.997)
+    assert found.counts.tolist() == [1000, 1000] and found.resamples == 0
+    np.testing.assert_allclose(found.transition_matrix()[1], [225 / 1225, 1000 / 1225])
+    assert found.confusions(5) == [(0, 1, 225.0)]
+
+
+def test_errors_that_the_model_expects_itself_need_no_wrong_label() -> None:
+    # It contradicts 10 % of the labels at .95, and expects to err in 5.5 %: at least the rest needs wrong labels.
+    probs = np.repeat([[0.94, 0.06], [0.05, 0.95], [0.06, 0.94]], [800, 200, 1000], axis=0)
+    found = estimate_noise(look_at(np.repeat([0, 1], 1000), probs))
+    luck = 1.96 * (0.1 / 2000) ** 0.5
+    doubt = 0.5 * (1 - 0.94 / 0.95)  # of the second half, beside the surest of class 1
+    assert found.rate_low == pytest.approx(min(0.1 - doubt - luck, (200 - 0.98) / 2000))
+    assert found.matrix_low[0, 1] == pytest.approx(2 * found.rate_low, rel=0.02)
+
+
+def test_nothing_found_is_no_proof() -> None:
+    probs = np.eye(3)[np.arange(600) % 3]
+    found = estimate_noise(look_at(np.arange(600) % 3, probs))
+    assert found.rate == 0 and found.rate_low == 0 and found.rate_high == pytest.approx(3 / 600)
+    assert (np.diag(found.matrix_low) < 1).all()
+
+
+def test_a_class_that_is_contradicted_altogether() -> None:
+    probs = np.tile([0.05, 0.9, 0.05], (60, 1))
+    probs[40:] = [0.9, 0.05, 0.05]
+    found = estimate_noise(look_at(np.repeat([0, 1, 2], 20), probs))
+    np.testing.assert_allclose(found.matrix.sum(1), 1)
+    assert (found.matrix_high >= found.matrix).all() and (found.matrix_low <= found.matrix).all()
+
+
+def test_unseen_given_labels_bound_the_rate() -> None:
+    given, probs, _ = made(skill=4.0, noise=0.2)
+    look = look_at(given, probs)
+    alone = estimate_noise(look)
+    weak = estimate_noise(look, unseen=Unseen(agreement=0.5, count=200))
+    assert weak.rate_high == pytest.approx(0.5687, abs=1e-3)  # Wilson's interval of 100 of 200
+    assert weak.rate_low == alone.rate_low and weak.rate == alone.rate
+    taken = weak.given != weak.right
+    assert (weak.high[taken] > alone.high[taken]).all() and (weak.low[~taken] < alone.low[~taken]).all()
+    # Unseen labels that agree better than those of training do not bring the bound below what is contradicted.
+    lucky = estimate_noise(look, unseen=Unseen(agreement=1.0, count=50))
+    assert lucky.rate_high >= look.differs.mean() >= lucky.rate >= lucky.rate_low
+
+
+def test_agreement_beyond_chance() -> None:
+    given = np.arange(100) % 4
+    assert kappa(look_at(given, np.eye(4)[given])) == 1
+    assert kappa(look_at(given, np.eye(4)[np.zeros(100, int)])) == 0
+    assert kappa(look_at(np.zeros(9, int), np.eye(4)[np.zeros(9, int)])) == 0
+
+
+def test_a_collapsed_model_is_not_believed() -> None:
+    """One class alone is predicted: before, 75 % wrong with every suspect at 100 %, and not a word."""
+    probs = np.tile([0.97, 0.01, 0.01, 0.01], (400, 1))
+    for robust in (True, False):
+        report = audit(np.arange(400) % 4, probs, robust=robust)
+        assert codes(report) == ["collapsed_model"]
+        assert "predicts 1 of 4 classes" in report.warnings[0].text and "learning rate" in report.warnings[0].text
+        assert report.noise.rate_low == 0 and report.noise.rate_high > 0.5
+        assert report.look_first == {"0.9": 0, "0.75": 0}
+
+
+def test_a_model_by_chance_is_not_believed() -> None:
+    random = np.random.default_rng(0)
+    report = audit(random.integers(0, 5, 3000), random.dirichlet(np.full(5, 0.2), 3000))
+    assert codes(report) == ["chance_level"] and "columns" in report.warnings[0].text
+    assert report.noise.rate_low == 0 and report.look_first == {"0.9": 0, "0.75": 0}
+
+
+def test_columns_in_another_order_are_told() -> None:
+    given, probs, _ = made(skill=4.0, noise=0.1)
+    assert "chance_level" in codes(audit(given, probs[:, [1, 2, 3, 0]]))
+    assert codes(audit(given, probs)) == []
+
+
+def test_a_class_that_is_never_predicted() -> None:
+    given, probs, _ = made(skill=4.0, noise=0.0, k=5)
+    probs[:, 4] = 0
+    report = audit(given, probs / probs.sum(1, keepdims=True), class_names=["a", "b", "c", "d", "<b>\n"])
+    assert codes(report)[-1] == "lost_classes" and r"'<b>\\n'" in report.warnings[-1].text
+
+
+def test_a_weak_model_says_so() -> None:
+    given, probs, wrong = made(skill=1.2, noise=0.25)
+    report = audit(given, probs)
+    assert codes(report) == ["weak_model"] and "pretrained" in report.warnings[0].text
+    assert report.noise.rate_low <= wrong.mean() <= report.noise.rate_high
+
+
+def test_memorized_probabilities() -> None:
+    given, _, _ = made(skill=4.0, noise=0.3)
+    assert codes(audit(given, np.eye(4)[given] * 0.8 + 0.05)) == ["memorized"]
+    run = {"source": "run", "epochs": 5, "epochs_asked": 5}
+    given, probs, _ = made(skill=4.0, noise=0.05)
+    held_out = Unseen(agreement=0.6, count=200)
+    report = report_on(given, probs, list("abcd"), unseen=held_out, facts=run)
+    assert codes(report) == ["weak_model", "memorized"] and "60.00 %" in report.warnings[1].text
+    # Its odds were fitted on unseen labels: a weak model's, of labels it was trained on, promise nothing.
+    assert report.look_first == {"0.9": 0, "0.75": 0} != audit(given, probs).look_first
+
+
+def test_a_run_that_was_cut_short() -> None:
+    given, probs, _ = made(skill=4.0, noise=0.1)
+    run = {"source": "run", "epochs": 4, "epochs_asked": 5}
+    report = report_on(given, probs, list("abcd"), facts=run)
+    assert codes(report) == ["cut_short"] and "4 of 5 epochs" in report.warnings[0].text
+    assert codes(report_on(given, probs, list("abcd"), facts={**run, "epochs": 5})) == []
+
+
+def test_few_samples_and_none() -> None:
+    given, probs, _ = made(skill=4.0, noise=0.0)
+    few = np.flatnonzero((given != 3) | (np.cumsum(given == 3) <= 19))
+    report = audit(given[few], probs[few])
+    assert codes(report) == ["few_samples"] and "given '3'" in report.warnings[0].text
+    enough = np.flatnonzero((given != 3) | (np.cumsum(given == 3) <= 20))
+    assert codes(audit(given[enough], probs[enough])) == []
+
+
+def test_the_first_suspects_keep_their_promise() -> None:
+    given, probs, wrong = made(skill=2.5, noise=0.25, n=6000)
+    report = audit(given, probs)
+    first = report.ranked()
+    counts = report.look_first
+    assert 20 < counts["0.9"] < counts["0.75"] <= report.is_label_issue.sum()
+    assert wrong[first[: counts["0.9"]]].mean() >= 0.9 and wrong[first[: counts["0.75"]]].mean() >= 0.75
+
+
+def test_no_promise_where_no_label_is_wrong() -> None:
+    given, probs, _ = made(skill=2.0, noise=0.0, n=4000)
+    look = look_at(given, probs)
+    issues = Issues(look, probs).by("predicted_neq_given")
+    assert issues.any()
+    assert first_suspects(look, issues, label_quality(look, probs, "self_confidence"))["0.9"] == 0
