@@ -103,13 +103,13 @@ FOOD101N = Setting(
     selection="robust", label_smoothing=0.35, assumed_noise_rate=0.2,
 )  # fmt: skip
 
-# Everything below: [ours], with ACTO's form for labels about which nothing is known.
+# Everything below: [ours].
 CIFAR_HUMAN = replace(
-    CIFAR_NUST, form="steady", net="preact_resnet18", lr=0.02, warmup_lr=0.02, schedule="cosine:50,2e-4,150", lr1=0.02,
+    CIFAR_NUST, net="preact_resnet18", lr=0.02, warmup_lr=0.02, schedule="cosine:50,2e-4,150", lr1=0.02,
     like_cifar100=False,
 )  # fmt: skip
 SMALL_PICTURES = Setting(
-    form="steady", net="cnn_small", epochs=60, warmup_epochs=15, batch_size=64, precision="float32",
+    net="cnn_small", epochs=60, warmup_epochs=15, batch_size=64, precision="float32",
     lr=0.02, warmup_lr=0.02, schedule="cosine", lr1=0.04, schedule1="constant",
 )  # fmt: skip
 # For the demo: chosen by benchmarks/demo_settings.py on 1,347 pictures of Fashion-MNIST shrunk to 8x8, with 40 epochs;
@@ -119,7 +119,7 @@ DIGITS = replace(
     selection="robust", label_smoothing=0.2, tau=0.1,
 )  # fmt: skip
 PHOTOS = replace(
-    WEB, form="steady", net="resnet18", weights=None, epochs=60, warmup_epochs=12, batch_size=64,
+    WEB, net="resnet18", weights=None, epochs=60, warmup_epochs=12, batch_size=64,
     lr=0.02, warmup_lr=0.02, schedule="cosine", lr1=0.02, schedule1="cosine", label_smoothing=0.0,
     assumed_noise_rate=None,
 )  # fmt: skip
