@@ -106,6 +106,10 @@ SOURCES: Mapping[str, Source] = {
         read=formats.read_path,
         about="a .csv, .tsv or .parquet table: path, label[, split, true_label]; a path as source does the same",
     ),
+    "table": Source(
+        read=formats.read_path,
+        about="a .csv, .tsv, .jsonl or .parquet table of features or texts, and label; a path does the same",
+    ),
     "web-aircraft": _WEB(
         read=partial(web.read, num_classes=100),
         about="Web-aircraft (web labels, 100 classes)",

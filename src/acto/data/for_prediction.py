@@ -19,6 +19,7 @@ from acto.data.readers.formats import FORMATS, read_bare_path
 from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
 from acto.data.samples import DataSpec, Raw, Samples, join
 from acto.data.sources import load_data, read
+from acto.data.tables.encoding import Encoding
 
 _SHOWN = 5
 
@@ -77,7 +78,11 @@ def _together(raw: Raw) -> NewData:
 
 
 def read_labelled(
-    source: str, class_names: Sequence[str], *, data_root: str | Path | None = None
+    source: str,
+    class_names: Sequence[str],
+    *,
+    data_root: str | Path | None = None,
+    encoding: Encoding | None = None,
 ) -> tuple[Raw, Samples]:
     """Every labelled sample of a source, for a model that knows `class_names`; not every class needs a sample.
 
@@ -87,6 +92,7 @@ def read_labelled(
         source: what acto.data.sources.load_data takes.
         class_names: the model's. A table or arrays without a class list of their own may name them or number them.
         data_root: folder of the data sets; else the variable ACTO_DATA_ROOT.
+        encoding: of a model that takes rows: it knows which columns are what.
 
     Returns:
         What the source holds; and all its samples, a test set behind the rest, with positions in `class_names` as
@@ -96,6 +102,14 @@ def read_labelled(
         UserError: there is no such source, it cannot be used, or it has other classes.
     """
     spec = DataSpec(source=source, root=None if data_root is None else str(data_root))
+    if encoding is not None:
+        plan = encoding.plan
+        spec = replace(
+            spec,
+            label_column=plan.label_column or spec.label_column,
+            text_column=plan.columns[0] if plan.is_text else None,
+            columns=() if plan.is_text else plan.columns,
+        )
     if source in SOURCES and source not in FORMATS:  # `load_data` knows which labels belong to it
         data = load_data(spec)
         raw = Raw(name=data.name, train=data.train, test=data.test, class_names=data.class_names, notes=data.notes)

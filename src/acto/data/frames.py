@@ -6,9 +6,9 @@ it matters what they say. The note or refusal names the column and how to keep i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,13 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError
 from acto.data.alignment import check_same_index
-from acto.data.readers.split_columns import SPLIT_NAMES, divides, plain_name, split_of
+from acto.data.readers.split_columns import divides, split_of
 from acto.data.samples import DataSpec
+from acto.data.tables.suspects import Suspect, Traits, suspect_of
 
 PATH_COLUMN = "path"
 """A data frame's column of picture files."""
 _SPLIT, _TRUTH = DataSpec().split_column, DataSpec().true_label_column
-_IDS = re.compile(r"index|idx|level_0|unnamed_\d+|row|row_?(nr|no|num|number|index|idx)|(.*_)?(id|uid|uuid|guid)")
-"""Names of columns that name rows, as `plain_name` writes them."""
-_FEW, _SOME = 10, 20
-"""Rows from which on the numbers of the rows in order, or different whole numbers, are hardly a coincidence."""
 _SHOWN = 5
 
 
@@ -44,19 +41,6 @@ class FrameContent:
     splits: tuple[str, ...] = ()
     """(N,) as acto.data.readers.split_columns.split_of writes them; empty if no column says."""
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Suspect:
-    """Column that is hardly a feature."""
-
-    name: str
-    kind: str
-    """split, constant (a split that all rows share), truth, id, or perhaps (an id, for all that is known)."""
-    why: str
-    """Words after the column's name."""
-    keep: str = "rename it"
-    """Way to keep it as a feature."""
 
 
 def read_frame(frame: Any, labels: Any, columns: Sequence[str]) -> FrameContent:
@@ -129,23 +113,24 @@ def read_frame(frame: Any, labels: Any, columns: Sequence[str]) -> FrameContent:
 def suspects(frame: Any, names: Sequence[str]) -> Iterator[Suspect]:
     """Columns among `names` that are hardly features: by their name, or because they number the rows."""
     for name in names:
-        column, plain = frame[name], plain_name(name)
-        if not _has_values(column):
+        if not _has_values(column := frame[name]):
             continue
-        is_whole, is_float = column.dtype.kind in "iu", column.dtype.kind == "f"
-        if name == _TRUTH:
-            yield Suspect(name=name, kind="truth", why="holds true labels")
-        elif plain in SPLIT_NAMES and not is_float:
-            kind = "constant" if column.nunique(dropna=False) < 2 else "split"
-            why = "looks like a split" + (" with one value" if kind == "constant" else "")
-            yield Suspect(name=name, kind=kind, why=why, keep="rename it or make it float")
-        elif _IDS.fullmatch(plain) and (column.is_unique or is_whole):
-            kind = "id" if column.is_unique else "perhaps"
-            yield Suspect(name=name, kind=kind, why="names the rows" if kind == "id" else "looks like an id")
-        elif is_whole and len(column) >= _FEW and _numbers_rows(column, frame.index):
-            yield Suspect(name=name, kind="id", why="numbers the rows", keep="make it float")
-        elif is_whole and len(column) >= _SOME and column.is_unique:
-            yield Suspect(name=name, kind="perhaps", why="has another whole number in every row, as ids have")
+        traits = Traits(
+            name=name,
+            count=len(column),
+            is_whole=column.dtype.kind in "iu",
+            is_float=column.dtype.kind == "f",
+            is_unique=column.is_unique,
+            is_constant=column.nunique(dropna=False) < 2,
+            whole=partial(_whole, column),
+            index=frame.index,
+        )
+        if (found := suspect_of(traits, truth=_TRUTH)) is not None:
+            yield found
+
+
+def _whole(column: Any) -> npt.NDArray[np.int64] | None:
+    return np.asarray(column, dtype=np.int64) if column.notna().all() else None
 
 
 def _has_values(column: Any) -> bool:
@@ -154,17 +139,6 @@ def _has_values(column: Any) -> bool:
         return column.is_unique is not None
     except TypeError:
         return False
-
-
-def _numbers_rows(column: Any, index: Any) -> bool:
-    """Tell whether whole numbers are those of the rows: from 0 or 1 on, in any order if they are some; or the index."""
-    if not column.notna().all() or not column.is_unique:
-        return False
-    values = np.asarray(column, dtype=np.int64)
-    start = values.min()
-    ordered = values if len(values) < _SOME else np.sort(values)
-    counts = start in (0, 1) and np.array_equal(ordered, np.arange(start, start + len(values)))
-    return bool(counts or np.array_equal(values, np.asarray(index)))
 
 
 def _features(frame: Any, others: Sequence[str], labels: Any) -> tuple[list[str], list[str]]:

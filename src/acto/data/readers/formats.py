@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from acto.core.errors import UserError
 from acto.data.pictures.kinds import SUFFIXES as PICTURES
 from acto.data.pictures.kinds import UNREAD
-from acto.data.readers import arrays, folders, listings, manifests
+from acto.data.readers import arrays, folders, listings, manifests, tables
+from acto.data.readers.delimited import SUFFIXES as TABLES
 from acto.data.readers.place import Place, Reader
 from acto.data.samples import DataSpec, Raw
 
@@ -26,23 +27,30 @@ class Format:
     read: Reader
     read_bare: Reader
     """The samples alone: labels are not read and all 0, and a test set is there where the file names one."""
+    fits: Callable[[Path, DataSpec], bool] = lambda path, spec: True
+    """Tells it by its contents from the later formats that have its suffix."""
 
 
 FORMATS: Mapping[str, Format] = {
     "folder": Format((), "image folder", "folder", folders.read, folders.read_bare),
-    "manifest": Format((".csv", ".tsv", ".parquet"), "manifest", "table", manifests.read, manifests.read_bare),
+    "manifest": Format(
+        (".csv", ".tsv", ".parquet"), "manifest", "table", manifests.read, manifests.read_bare, tables.lists_files
+    ),
     "arrays": Format((".npz", ".npy"), "array file", "array file", arrays.read, arrays.read_bare),
+    "table": Format(TABLES, "table of features or texts", "table of features or texts", tables.read, tables.read_bare),
 }
 """By the name of the source that stands for it. Messages list them in this order."""
-FILE_SUFFIXES = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
+FILE_SUFFIXES = tuple(dict.fromkeys(suffix for format in FORMATS.values() for suffix in format.suffixes))
 
 
-def format_of(path: Path) -> Format | None:
-    """Find the format of what is at `path`, by its suffix or because it is a folder; None if it has none of them."""
+def format_of(path: Path, spec: DataSpec) -> Format | None:
+    """Find the format of what is at `path`, by its suffix, its heading, or because it is a folder; None for others."""
     suffix = path.suffix.lower()
     is_folder = path.is_dir()
-    fitting = (f for f in FORMATS.values() if (not f.suffixes if is_folder else suffix in f.suffixes))
-    return next(fitting, None)
+    if is_folder and (table := tables.table_in(path)) is not None and not tables.lists_files(table, spec):
+        return FORMATS["table"]
+    fitting = [f for f in FORMATS.values() if (not f.suffixes if is_folder else suffix in f.suffixes)]
+    return next((f for f in fitting[:-1] if f.fits(path, spec)), fitting[-1]) if fitting else None
 
 
 def read_path(spec: DataSpec, place: Place) -> Raw:
@@ -55,7 +63,7 @@ def read_path(spec: DataSpec, place: Place) -> Raw:
         raise UserError(
             f"data source {spec.source!r} needs its place: give the path itself as source, or as --data-root"
         )
-    if (format := format_of(place.path)) is None:
+    if (format := format_of(place.path, spec)) is None:
         raise UserError(f"{place.path} is no {_either([_said(f.words, f.suffixes) for f in FORMATS.values()])}")
     return format.read(spec, place)
 
@@ -67,7 +75,7 @@ def read_bare_path(spec: DataSpec, place: Place) -> Raw:
         UserError: it is in none of FORMATS and no picture, or cannot be used.
     """
     path = place.own
-    if (format := format_of(path)) is not None:
+    if (format := format_of(path, spec)) is not None:
         return format.read_bare(spec, place)
     if path.suffix.lower() in PICTURES:
         return listings.unlabelled(path.name, (path.name,), paths=(path,))

@@ -1,4 +1,4 @@
-"""Listings: picture files with their labels as text, read from folders, manifests or lists, and not yet decoded."""
+"""Listings: picture files or rows with labels as text, read from folders, manifests or lists, and not yet decoded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from acto.data.classes import ClassCodes, infer_classes, look_alikes
 from acto.data.label_columns import Column, Where, exact_column, read_column
 from acto.data.samples import DataSpec, Raw, Samples
+from acto.data.tables.rows import Rows
 
 HELD_OUT = "heldout"
 """The split of rows that a run held out of noisy data: they are tested on, and their labels may be wrong too."""
@@ -27,17 +28,21 @@ class Listing:
 
     ids: tuple[str, ...]
     """Path of each sample, relative to the data set, with forward slashes."""
-    paths: tuple[Path, ...]
     labels: tuple[Any, ...]
     """Names, or the numbers of a table that has numbers."""
     true_labels: tuple[Any, ...] | None = None
     """As labels; empty where nobody knows."""
+    paths: tuple[Path, ...] | None = None
+    cells: Rows | None = None
+    """Picture files, or rows of a table."""
     file: str = ""
     rows: tuple[int, ...] = ()
     """Name of the manifest and each sample's row in it (the heading is row 1), if the samples come from one."""
 
     def where(self, i: int) -> str:
         """Name the place of sample i, for messages."""
+        if self.cells is not None:
+            return self.cells.where(i)
         return f"{self.file} row {self.rows[i]} ({self.ids[i]})" if self.rows else self.ids[i]
 
 
@@ -90,7 +95,9 @@ def labelled(name: str, listings: Listings, *, spec: DataSpec, known_classes: tu
                 notes.append(
                     f"{num_open} true labels of {listing.file} name no class: none of the classes is right there"
                 )
-        return Samples(ids=listing.ids, labels=codes.labels(column), true_labels=truth, paths=listing.paths)
+        return Samples(
+            ids=listing.ids, labels=codes.labels(column), true_labels=truth, paths=listing.paths, rows=listing.cells
+        )
 
     train, *tests = map(samples, parts, given, truths)
     test = tests[0] if tests else None

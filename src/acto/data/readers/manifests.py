@@ -9,6 +9,7 @@ from typing import Any
 
 from acto.core.errors import UserError
 from acto.core.sample_csv import rearmed
+from acto.data.readers.delimited import separator_of
 from acto.data.readers.file_tree import leftover_rows, links_out
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
@@ -177,8 +178,8 @@ def _read_csv(
     manifest: Path, needed: Sequence[str], optional: Sequence[str], place: Place
 ) -> tuple[dict[str, list[str]], list[int]]:
     """The columns of a CSV or TSV file by name, and the line on which each row ends."""
-    delimiter = "\t" if manifest.suffix.lower() == ".tsv" else ","
-    reader = rows_of(read_text(manifest), str(manifest), delimiter=delimiter)
+    text = read_text(manifest)
+    reader = rows_of(text, str(manifest), delimiter=separator_of(text, manifest))
     header = [title.strip() for title in next(reader, (0, []))[1]]
     check_titles(header, [*needed, *optional], str(manifest))
     for column in needed:
