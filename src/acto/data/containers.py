@@ -28,13 +28,14 @@ from acto.data.label_columns import Column, Where, check_one_each, exact_column,
 from acto.data.pictures.files import opened_rgb
 from acto.data.readers.arrays import array_content
 from acto.data.samples import Samples
+from acto.data.tables.rows import Rows
 
 _PIXEL_TOLERANCE = 1e-3
 """Largest distance of 255 times a float32 pixel from a whole number."""
 _MISSING = ("NAType", "NaTType")
 
-Content = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...]
-"""(N, H, W, C) pixels, (N, D) features or (N,) picture files."""
+Content = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...] | Rows
+"""(N, H, W, C) pixels, (N, D) features, (N,) picture files or (N,) rows of a data frame."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -62,11 +63,15 @@ class Gathered:
         """Pictures, vectors or files, with the shape of one of them."""
         if isinstance(self.content, tuple):
             return "picture files"
+        if isinstance(self.content, Rows):
+            return "rows of a data frame"
         return f"{'pictures' if self.content.dtype == np.uint8 else 'vectors'} of {self.content.shape[1:]}"
 
     def samples(self, labels: npt.NDArray[np.int64], *, ids: tuple[str, ...] | None = None) -> Samples:
         """With class numbers (N,) as labels."""
         content = self.content
+        if isinstance(content, Rows):
+            return Samples(ids=ids or self.ids or tuple(map(str, range(len(content)))), labels=labels, rows=content)
         is_files = isinstance(content, tuple)
         is_pixels = not is_files and cast(npt.NDArray[Any], content).dtype == np.uint8
         return Samples(
@@ -82,7 +87,11 @@ class Gathered:
         content, labels = self.content, self.label_column()
         return replace(
             self,
-            content=tuple(content[row] for row in rows) if isinstance(content, tuple) else content[list(rows)],
+            content=tuple(content[row] for row in rows)
+            if isinstance(content, tuple)
+            else content.take(np.array(rows, np.int64))
+            if isinstance(content, Rows)
+            else content[list(rows)],
             labels=labels[list(rows)] if isinstance(labels, np.ndarray) else [labels[row] for row in rows],
             ids=tuple(ids),
             splits=(),
@@ -127,13 +136,14 @@ class Gathered:
         return np.asarray(values)[first_of_each].astype(np.bool_ if kind == "b" else np.int64)
 
 
-def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> Gathered:
+def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = (), as_rows: bool | None = None) -> Gathered:
     """Take samples and labels out of `data`, in any form that as_dataset takes.
 
     Args:
         data: see as_dataset.
         labels: see as_dataset.
         columns: of a data frame: which columns are the features, in which order; empty: all but the labels'.
+        as_rows: of a data frame: whether its cells are kept for an encoding; None: where they are no plain numbers.
 
     Raises:
         UserError: data that cannot be used.
@@ -144,7 +154,7 @@ def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> Gat
             check_one_each(labels)
         labels = labels.iloc[:, 0]
     if is_frame(data):
-        gathered = _from_frame(data, labels, columns)
+        gathered = _from_frame(data, labels, columns, as_rows)
     elif isinstance(data, str | Path):
         raise UserError(f"{str(data)!r} names data: pass acto.load_data(acto.DataSpec(source={str(data)!r}))")
     elif isinstance(labels, str):
@@ -364,11 +374,11 @@ def _replaced(gathered: Gathered, labels: Any) -> Gathered:
     return Gathered(content=gathered.content, labels=labels, ids=gathered.ids)
 
 
-def _from_frame(frame: Any, labels: Any, columns: Sequence[str]) -> Gathered:
+def _from_frame(frame: Any, labels: Any, columns: Sequence[str], as_rows: bool | None) -> Gathered:
     """A data frame of pandas."""
-    found = read_frame(frame, labels, columns)
+    found = read_frame(frame, labels, columns, as_rows=as_rows)
     return Gathered(
-        content=found.values if isinstance(found.values, tuple) else _content(found.values, "the columns"),
+        content=found.values if isinstance(found.values, tuple | Rows) else _content(found.values, "the columns"),
         labels=found.labels,
         ids=found.ids,
         columns=found.columns,

@@ -19,6 +19,7 @@ from acto.core.errors import UserError
 from acto.data.alignment import check_same_index
 from acto.data.readers.split_columns import divides, split_of
 from acto.data.samples import DataSpec
+from acto.data.tables.rows import Plan, Rows, as_texts, read_cells, text_cells
 from acto.data.tables.suspects import Suspect, Traits, suspect_of
 
 PATH_COLUMN = "path"
@@ -31,8 +32,8 @@ _SHOWN = 5
 class FrameContent:
     """Contents of a data frame."""
 
-    values: npt.NDArray[np.float64] | tuple[Path, ...]
-    """(N, D) features, or (N,) picture files."""
+    values: npt.NDArray[np.float64] | tuple[Path, ...] | Rows
+    """(N, D) features, (N,) picture files, or (N,) rows that have cells of other kinds, or lack some."""
     labels: Any
     """(N,) as they come; None if there are none."""
     ids: tuple[str, ...] | None
@@ -43,13 +44,14 @@ class FrameContent:
     notes: tuple[str, ...] = ()
 
 
-def read_frame(frame: Any, labels: Any, columns: Sequence[str]) -> FrameContent:
+def read_frame(frame: Any, labels: Any, columns: Sequence[str], *, as_rows: bool | None = None) -> FrameContent:
     """Take samples and labels out of a data frame.
 
     Args:
         frame: with a column "path", or numbers.
         labels: the name of their column, (N,) labels, or None: then no row is divided off and no column doubted.
         columns: the features in their order; empty: all but the labels' and those that are none.
+        as_rows: whether cells are to be kept for an encoding; None: where they are no plain numbers.
 
     Raises:
         UserError: columns that cannot be used.
@@ -94,20 +96,74 @@ def read_frame(frame: Any, labels: Any, columns: Sequence[str]) -> FrameContent:
         raise UserError(f"the data frame has no column {missing[0]!r}; it has {', '.join(names)}")
     if not wanted:
         raise UserError("; ".join(["the data frame has no column beside the labels", *notes]))
-    for name in wanted:
-        if frame[name].dtype.kind not in "iufb":
-            raise UserError(
-                f"column {name!r} is {frame[name].dtype}, no number: encode it, leave it out, or call it "
-                f"{PATH_COLUMN!r} if it holds picture files"
-            )
+    if as_rows is False:
+        for name in wanted:
+            if frame[name].dtype.kind not in "iufb":
+                raise UserError(f"column {name!r} is {frame[name].dtype}, but training had plain numbers there")
+    if as_rows is False or (as_rows is None and are_plain_numbers(frame[wanted])):
+        values: Any = frame[wanted].to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        if labels is not None and not columns:
+            wanted, said = _varying(frame, wanted)
+            notes += said
+        values = rows_of_frame(frame, wanted)
     return FrameContent(
-        values=frame[wanted].to_numpy(dtype=np.float64, na_value=np.nan),
+        values=values,
         labels=labels,
         ids=tuple(map(str, frame.index)) if frame.index.is_unique else None,
         columns=tuple(wanted),
         splits=splits,
         notes=tuple(notes),
     )
+
+
+def are_plain_numbers(frame: Any) -> bool:
+    """Tell a frame of numbers and booleans, none of them missing, from one that needs an encoding."""
+    return all(dtype.kind in "iufb" for dtype in frame.dtypes) and not bool(frame.isna().any(axis=None))
+
+
+def rows_of_frame(frame: Any, columns: Sequence[str], *, label_column: str = "") -> Rows:
+    """The cells of a data frame's columns; a category or an object becomes the text or the number that it is.
+
+    Raises:
+        UserError: a column of lists, pictures and the like.
+    """
+    cells = {}
+    for name in columns:
+        found = read_cells(frame[name].tolist())
+        if found is None:
+            odd = next(value for value in frame[name] if read_cells([value]) is None)
+            raise UserError(
+                f"column {name!r} holds {type(odd).__name__}, no single numbers or texts: encode it, leave it out, or "
+                f"call it {PATH_COLUMN!r} if it holds picture files"
+            )
+        is_code = str(frame[name].dtype) in ("category", "object", "string", "str")
+        cells[name] = text_cells(as_texts(found)) if is_code and _are_texts(frame[name]) else found
+    plan = Plan(columns=tuple(columns), label_column=label_column)
+    return Rows(cells=cells, numbers=np.arange(len(frame)), plan=plan)
+
+
+def _are_texts(column: Any) -> bool:
+    """Tell a column whose values are texts, even such as write numbers, from one of numbers among other objects."""
+    return any(isinstance(value, str) for value in column.tolist())
+
+
+def _varying(frame: Any, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns that may help, and a note on those of which each row has another text, or all the same."""
+    kept, notes = [], []
+    for name in names:
+        column = frame[name]
+        if not _has_values(column):
+            kept.append(name)
+        elif column.nunique(dropna=False) < 2:
+            notes.append(f"column {name!r} never varies and is left out")
+        elif column.dtype.kind not in "iufbMm" and len(column) >= 20 and column.nunique() > 0.5 * column.notna().sum():
+            notes.append(f"column {name!r} has another text in nearly every row and is left out")
+        else:
+            kept.append(name)
+    if not kept:
+        raise UserError("; ".join(["no column of the data frame can be a feature", *notes]))
+    return kept, notes
 
 
 def suspects(frame: Any, names: Sequence[str]) -> Iterator[Suspect]:

@@ -82,6 +82,8 @@ class Encoding:
         if self.texts is not None:
             arrays = {f"weights{k}": weights for k, weights in enumerate(self.texts.weights)}
             arrays["components"] = self.texts.components
+        # The format writes memory as it lies, and says nothing of another order.
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         return safetensors.numpy.save(arrays, {"acto": json.dumps(facts)})
 
 

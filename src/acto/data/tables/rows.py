@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -216,11 +217,11 @@ def _plain(value: Any) -> Any:
     """A text, a float, None where nothing stands; NotImplemented for what is no cell."""
     if isinstance(value, str) or value is None:
         return value
-    if isinstance(value, bool | int | float | np.bool_ | np.number | decimal.Decimal):
+    if isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating | decimal.Decimal):
         try:
             number = float(value)
-        except (OverflowError, TypeError, ValueError):  # a whole number of a thousand digits, a complex one
-            return str(value)
+        except (OverflowError, ValueError):  # a whole number of a thousand digits, a signalling NaN
+            return math.inf
         return None if number != number else number
     if type(value).__name__ in _NO_VALUE:
         return None

@@ -19,7 +19,7 @@ from acto.data.tables.rows import Rows, as_texts
 
 NUM_DIMENSIONS = 256
 """Numbers that a text becomes at most."""
-MOST_TERMS = 20_000
+MOST_TERMS = 10_000
 """Words (and pairs of them), and parts of words, each, that are counted: the most frequent."""
 _SHORTEST_USE = 2
 """Training texts that a term has to occur in."""
@@ -124,7 +124,7 @@ def fit_texts(rows: Rows, column: str) -> tuple[Texts, list[str]]:
         column=column,
         terms=tuple(terms),
         weights=tuple(weights),
-        components=svd.components_.astype(np.float32),
+        components=np.ascontiguousarray(svd.components_, dtype=np.float32),
     )
     return found, _notes(texts, column, found)
 
