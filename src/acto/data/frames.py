@@ -19,13 +19,15 @@ from acto.core.errors import UserError
 from acto.data.alignment import check_same_index
 from acto.data.readers.split_columns import divides, split_of
 from acto.data.samples import DataSpec
-from acto.data.tables.rows import Plan, Rows, as_texts, read_cells, text_cells
+from acto.data.tables.rows import Plan, Rows, are_dates, as_texts, read_cells, text_cells
 from acto.data.tables.suspects import Suspect, Traits, suspect_of
 
 PATH_COLUMN = "path"
 """A data frame's column of picture files."""
 _SPLIT, _TRUTH = DataSpec().split_column, DataSpec().true_label_column
 _SHOWN = 5
+_SOME = 20
+"""Rows from which on different texts are hardly a coincidence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -157,13 +159,21 @@ def _varying(frame: Any, names: Sequence[str]) -> tuple[list[str], list[str]]:
             kept.append(name)
         elif column.nunique(dropna=False) < 2:
             notes.append(f"column {name!r} never varies and is left out")
-        elif column.dtype.kind not in "iufbMm" and len(column) >= 20 and column.nunique() > 0.5 * column.notna().sum():
+        elif _hardly_repeat(column):
             notes.append(f"column {name!r} has another text in nearly every row and is left out")
         else:
             kept.append(name)
     if not kept:
         raise UserError("; ".join(["no column of the data frame can be a feature", *notes]))
     return kept, notes
+
+
+def _hardly_repeat(column: Any) -> bool:
+    """Tell a column of texts, no dates, of which nearly every row has another."""
+    if column.dtype.kind in "iufbMm" or len(column) < _SOME or column.nunique() <= 0.5 * column.notna().sum():
+        return False
+    cells = read_cells(column.tolist())
+    return cells is not None and not are_dates(cells)
 
 
 def suspects(frame: Any, names: Sequence[str]) -> Iterator[Suspect]:
