@@ -74,10 +74,10 @@ def read_frame(frame: Any, labels: Any, columns: Sequence[str], *, as_rows: bool
         splits = _splits(frame[_SPLIT])
         others.remove(_SPLIT)
     if PATH_COLUMN in others and (not columns or tuple(columns) == (PATH_COLUMN,)):
-        values = frame[PATH_COLUMN]
-        if bad := [row for row, value in enumerate(values) if not isinstance(value, str | Path) or not str(value)]:
+        given = frame[PATH_COLUMN]
+        if bad := [row for row, value in enumerate(given) if not isinstance(value, str | Path) or not str(value)]:
             raise UserError(f"column {PATH_COLUMN!r} has no path in row {', '.join(map(str, bad[:_SHOWN]))}")
-        paths = tuple(Path(value) for value in values)
+        paths = tuple(Path(value) for value in given)
         doubted = [each for each in suspects(frame, others) if each.kind in ("split", "truth")] if not columns else []
         _refuse_words(frame, others)
         notes = [f"column {each.name!r} {each.why}: it is not used" for each in doubted]

@@ -211,7 +211,7 @@ class Dataset:
     sha256 of the labels, and path, name, pixel_scale where they matter. Plain values, for JSON."""
     views: ViewSpec
     encoding: Encoding | None = None
-    """What makes the features of rows; None where samples are no rows."""
+    """Encoding that makes the features of rows; None where samples are no rows."""
     notes: tuple[str, ...] = ()
     """Notes for the user."""
     dropped: tuple[str, ...] = ()

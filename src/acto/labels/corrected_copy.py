@@ -263,7 +263,7 @@ def _read_back(copy: DataSpec, before: Raw, names: tuple[str, ...], ids: Texts, 
 
 
 def _spec_of_copy(spec: DataSpec, path: Path, raw: Raw) -> DataSpec:
-    """What reads the copy. A table's columns stay what they were, a manifest's get their usual names."""
+    """The spec that reads the copy. A table's columns stay what they were, a manifest's get their usual names."""
     if raw.train.rows is not None:
         columns: dict[str, Any] = {"label_column": raw.train.rows.plan.label_column}
     else:

@@ -85,7 +85,7 @@ class TrainedModel:
     max_pixels: int = MAX_PIXELS
     """Larger picture files are refused before they are decoded."""
     encoding: Encoding | None = None
-    """What makes its inputs of the rows of a table, or of texts; None where it was trained on neither."""
+    """Encoding that makes its inputs of the rows of a table, or of texts; None where it was trained on neither."""
 
     @property
     def temperature(self) -> float:

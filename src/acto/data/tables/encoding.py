@@ -50,7 +50,7 @@ class Encoding:
 
     @property
     def plan(self) -> Plan:
-        """What it was fitted on."""
+        """The columns that it was fitted on, and what they hold."""
         categories = self.categories.columns if self.categories is not None else ()
         return Plan(
             columns=self.columns,

@@ -39,7 +39,7 @@ class Numbers:
     """Positions of the columns that lacked cells in training: each gets a number beside it, 1 where one is missing."""
     means: tuple[float, ...]
     deviations: tuple[float, ...]
-    """Of the columns, then of the numbers for `gaps`."""
+    """Deviations of the columns, then of the numbers for `gaps`; so the means."""
 
     @property
     def width(self) -> int:

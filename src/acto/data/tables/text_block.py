@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import hstack
 
 from acto.core.errors import UserError
 from acto.data.tables.rows import Rows, as_texts
@@ -59,13 +60,13 @@ class Texts:
             or self.components.shape != (self.width, sum(lengths))
             or not self.width
             or any(len(set(terms)) < len(terms) for terms in self.terms)
-            or not all(np.isfinite(part).all() for part in (*self.weights, self.components))
+            or not all(np.isfinite(weights).all() for weights in self.weights)
+            or not np.isfinite(self.components).all()
         ):
             raise ValueError("its terms do not fit together")
 
     def encode(self, rows: Rows) -> npt.NDArray[np.float64]:
         """(N, D), of length sqrt(D) each, so that a number is about 1; 0 for a text without any known term."""
-        from scipy.sparse import hstack
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectorizers = []
@@ -95,7 +96,6 @@ def fit_texts(rows: Rows, column: str) -> tuple[Texts, list[str]]:
     Raises:
         UserError: the texts have too little in common.
     """
-    from scipy.sparse import hstack
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
