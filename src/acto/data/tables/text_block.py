@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import hstack
 
 from acto.core.errors import UserError
 from acto.data.tables.rows import Rows, as_texts
@@ -68,19 +67,20 @@ class Texts:
     def encode(self, rows: Rows) -> npt.NDArray[np.float64]:
         """(N, D), of length sqrt(D) each, so that a number is about 1; 0 for a text without any known term."""
         from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import FeatureUnion
 
         vectorizers = []
-        for (_, options), terms, weights in zip(_ANALYZERS, self.terms, self.weights, strict=True):
+        for (name, options), terms, weights in zip(_ANALYZERS, self.terms, self.weights, strict=True):
             if terms:
                 vectorizer = TfidfVectorizer(vocabulary={term: k for k, term in enumerate(terms)}, **options)
                 vectorizer.idf_ = weights
-                vectorizers.append(vectorizer)
+                vectorizers.append((name, vectorizer))
         texts = as_texts(rows.cells[self.column])
         found = np.empty((len(texts), self.width))
         directions = self.components.T.astype(np.float64)
         for start in range(0, len(texts), _BLOCK):
             block = texts[start : start + _BLOCK]
-            counts = hstack([vectorizer.transform(block) for vectorizer in vectorizers], format="csr")
+            counts = FeatureUnion(vectorizers).transform(block)
             found[start : start + len(block)] = counts @ directions
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         return found * math.sqrt(self.width) / np.where(lengths > 0, lengths, 1.0)
@@ -98,18 +98,20 @@ def fit_texts(rows: Rows, column: str) -> tuple[Texts, list[str]]:
     """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import FeatureUnion
 
     texts = as_texts(rows.cells[column])
     terms: list[tuple[str, ...]] = []
-    weights, counts = [], []
-    for _, options in _ANALYZERS:
+    weights, vectorizers = [], []
+    for name, options in _ANALYZERS:
         vectorizer = TfidfVectorizer(min_df=_SHORTEST_USE, max_features=MOST_TERMS, **options)
         try:
-            counts.append(vectorizer.fit_transform(texts))
+            vectorizer.fit(texts)
         except ValueError:  # no term is left
             terms.append(())
             weights.append(np.empty(0))
             continue
+        vectorizers.append((name, vectorizer))
         terms.append(tuple(vectorizer.get_feature_names_out().tolist()))
         weights.append(np.asarray(vectorizer.idf_, dtype=np.float64))
     num_terms = sum(map(len, terms))
@@ -119,7 +121,7 @@ def fit_texts(rows: Rows, column: str) -> tuple[Texts, list[str]]:
             f"no word and no part of a word occurs in two texts of column {column!r}: there is nothing to learn from; "
             "--data.text_column names another column"
         )
-    svd = TruncatedSVD(width, random_state=0).fit(hstack(counts, format="csr"))
+    svd = TruncatedSVD(width, random_state=0).fit(FeatureUnion(vectorizers).transform(texts))
     found = Texts(
         column=column,
         terms=tuple(terms),
