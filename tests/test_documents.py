@@ -143,7 +143,7 @@ def test_every_file_is_explained(run_folder: Path) -> None:
     files = {path.relative_to(run_folder).parts[0] for path in run_folder.rglob("*")}
     names = {name.rstrip("/") for name in explained("The files")}
     assert files <= names | {"net1.safetensors"}
-    of_others = {"decisions.csv", ".acto-review", "init_from.json"}
+    of_others = {"decisions.csv", ".acto-review", "init_from.json", "encoding.safetensors"}
     assert names - files - {"label_report.parquet"} == {"samples.parquet", *of_others}, "explained, but not there"
 
 

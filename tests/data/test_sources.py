@@ -660,7 +660,7 @@ def test_manifest_as_tsv_and_parquet(tmp_path: Path):
     ("text", "message"),
     [
         ("path,lable\npictures/a.png,cat\n", "no column 'label'. Did you mean 'lable'"),
-        ("", "has no rows"),
+        ("", "no column 'path'"),
         ("path,label\n", "has no rows"),
         (
             "path,label\npictures/a.png,cat\npictures/x.png,dog\n",

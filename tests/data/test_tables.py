@@ -308,7 +308,7 @@ def test_what_is_shown_is_short_and_on_one_line() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "has no rows"),
+        ("", "has no column 'path'"),
         ("a,b,label\n", "has no rows"),
         ("5.1,3.5,1.4,setosa\n4.9,3.0,1.4,setosa\n", "the first row should name the columns, but looks like data"),
         ("a,a,label\n1,2,x\n", "2 columns 'a'"),

@@ -81,6 +81,14 @@ def separator_of(text: str, path: Path) -> str:
     return max(SEPARATORS, key=lambda separator: counts[separator])
 
 
+def separator_notes(text: str, path: Path) -> list[str]:
+    """Say what separates the cells, where nobody would expect it."""
+    separator = separator_of(text, path)
+    if separator == "," or path.suffix.lower() == ".tsv":
+        return []
+    return [f"the cells of {path.name} are separated by {SEPARATORS[separator]}"]
+
+
 def read_table(path: Path, place: Place) -> Table:
     """Read a table of one of SUFFIXES.
 
@@ -121,8 +129,7 @@ def _csv(path: Path, place: Place) -> Table:
         lines.append(line)
         for column, cell in zip(lists, cells, strict=True):
             column.append(cell.strip())
-    said = separator not in (",", "\t") or (separator == "\t" and path.suffix.lower() != ".tsv")
-    notes = (f"the cells of {path.name} are separated by {SEPARATORS[separator]}",) if said else ()
+    notes = tuple(separator_notes(text, path))
     return Table(path=path, columns=columns, rows=lines, decimal_comma=separator != ",", notes=notes)
 
 

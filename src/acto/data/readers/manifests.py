@@ -9,7 +9,7 @@ from typing import Any
 
 from acto.core.errors import UserError
 from acto.core.sample_csv import rearmed
-from acto.data.readers.delimited import separator_of
+from acto.data.readers.delimited import separator_notes, separator_of
 from acto.data.readers.file_tree import leftover_rows, links_out
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
@@ -63,6 +63,8 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
     cells = table.get(spec.split_column, ())
     splits = _each(cells, rows, place, read=lambda value, row: split_of(value, f"{manifest} row {row}"))
     notes = [] if splits else _other_splits(table, manifest, spec)
+    if manifest.suffix.lower() != ".parquet":
+        notes += separator_notes(read_text(manifest), manifest)
     labels = _cells(table[spec.label_column], spec.label_column, manifest, rows)
     truths = _cells(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
     if own:

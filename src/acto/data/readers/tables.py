@@ -29,7 +29,8 @@ def lists_files(path: Path, spec: DataSpec) -> bool:
     if spec.path_column != DataSpec().path_column:
         return True
     try:
-        return spec.path_column in titles_of(path)
+        titles = titles_of(path)
+        return not titles or spec.path_column in titles
     except UserError:  # whoever reads it says what is wrong
         return True
 
