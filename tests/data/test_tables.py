@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from acto.core.errors import RunError, UserError
+from acto.data.in_memory import as_dataset
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load_data, read
 from acto.data.tables.encoding import Encoding, fit_encoding, read_encoding
@@ -213,6 +214,17 @@ def test_only_training_rows_are_fitted_on(tmp_path: Path) -> None:
     assert dataset.encoding is not None and dataset.encoding.numbers is not None
     assert dataset.encoding.numbers.means == (2.0,)
     assert dataset.test.features is not None and dataset.test.features[0, 0] == FARTHEST
+
+
+def test_held_out_rows_are_not_fitted_on(tmp_path: Path) -> None:
+    dataset = loaded(write(tmp_path / "t.csv", columns_of()))
+    frame = pd.DataFrame(columns_of())
+    for found in (dataset, as_dataset(frame, "kind")):
+        assert found.train.rows is not None and found.encoding is not None and found.encoding.numbers is not None
+        assert len(found.train) == 54
+        assert found.encoding.numbers.means == pytest.approx([found.train.rows.cells["length"].mean()], rel=1e-12)
+    assert dataset.train.rows is not None
+    assert dataset.train.rows.cells["length"].mean() != pytest.approx(frame["length"].mean(), rel=1e-6)
 
 
 def texts_and_table() -> list[Rows]:
