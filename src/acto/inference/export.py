@@ -202,7 +202,7 @@ def _real_inputs(model: TrainedModel, record: RunRecord) -> Tensor:
     data = record.config["data"]
     try:
         places = {"data_root": data["root"], "path_column": data["path_column"], "base": data.get("base")}
-        found = read_new(data["source"], **places).samples
+        found = read_new(data["source"], encoding=model.encoding, **places).samples
         batches = list(model.inputs(found.take(np.arange(min(NUM_COMPARED, len(found))))))
     except UserError:
         return torch.empty(0, *model.input_shape)

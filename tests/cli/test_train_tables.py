@@ -113,7 +113,7 @@ def test_from_end_to_end(case: Case, tmp_path: Path, capsys: pytest.CaptureFixtu
     source, run = case.write(tmp_path), tmp_path / "run"
     assert main(["data", "check", str(source)]) == 0
     assert "is taken for the labels" in capsys.readouterr().out
-    train(source, run, epochs=12)
+    train(source, run, epochs=8)
     assert "is taken for the labels" in capsys.readouterr().err
 
     report = read_report(run)
@@ -165,7 +165,7 @@ def names_of(case: Case, source: Path) -> list[str]:
 def test_removed_rows_leave_the_others_their_names(name: str, tmp_path: Path) -> None:
     case = Case(name, iris() if name == "iris.parquet" else texts(), "topic" if "texts" in name else "species")
     source, run = case.write(tmp_path), tmp_path / "run"
-    train(source, run, epochs=2)
+    train(source, run, epochs=1)
     report = read_report(run)
     ids, given = list(report.columns["id"]), list(report.columns["given_label"])
     other = next(name for name in report.class_names if name != given[7])
@@ -178,7 +178,7 @@ def test_removed_rows_leave_the_others_their_names(name: str, tmp_path: Path) ->
     pd.testing.assert_frame_equal(copy[expected.columns], expected, check_dtype=False)
     # The networks go on, with the encoding that they know.
     on = tmp_path / "on"
-    train(tmp_path / f"c{source.suffix}", on, "--init-from", str(run), epochs=4)
+    train(tmp_path / f"c{source.suffix}", on, "--init-from", str(run), epochs=2)
     facts = json.loads((on / "init_from.json").read_text())
     assert facts["gone"] == 1 and facts["relabelled"] == 1 and facts["new"] == 0
     assert (on / "encoding.safetensors").read_bytes() == (run / "encoding.safetensors").read_bytes()
@@ -262,7 +262,7 @@ def test_an_export_brings_the_encoding(tmp_path: Path) -> None:
 
 def test_frames_with_texts_and_gaps_in_fit() -> None:
     frame = mixed().drop(columns="plant_id").astype({"colour": "category"})
-    fitted = fit(frame, "species", epochs=8, net="mlp:32", device="cpu")
+    fitted = fit(frame, "species", epochs=6, net="mlp:32", device="cpu")
     assert fitted.dataset.encoding is not None
     assert any("days since 1970" in text for text in fitted.dataset.notes)
     whole = fitted.predict(frame.drop(columns="species"))
@@ -279,7 +279,7 @@ def test_frames_in_the_estimator() -> None:
     X, y = frame.drop(columns="species"), frame["species"]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        classifier = NoisyLabelClassifier(random_state=0, epochs=10).fit(X, y)
+        classifier = NoisyLabelClassifier(random_state=0, epochs=6).fit(X, y)
     assert len(warned) == 2 and "the median stands there" in str(warned[0].message)
     assert classifier.n_features_in_ == 6 and classifier.feature_names_in_.tolist() == list(X.columns)
     assert classifier.score(X, y) > 0.8
