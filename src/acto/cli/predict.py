@@ -32,7 +32,8 @@ def predict(tokens: Sequence[str]) -> int:
         "acto predict",
         "Predict with the model of a finished RUN. SOURCE: a picture file, a folder of pictures (however deep), a "
         "table (.csv, .tsv, .parquet, .jsonl) with a column of paths or with the columns of the training, arrays "
-        "(.npz, .npy), a data set of Hugging Face, tar shards, or a named data set. Labels are not needed, and ignored.",
+        "(.npz, .npy), a data set of Hugging Face, tar shards, or a named data set. Labels are not needed, and "
+        "ignored.",
     )
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("source", metavar="SOURCE")
