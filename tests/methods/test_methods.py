@@ -39,9 +39,7 @@ def trained() -> dict[str, Training]:
 
 
 def test_every_method_has_a_toy_setting_and_a_card() -> None:
-    assert sorted({method_of(name).name for name in TOYS}) == list(METHODS), (
-        "a method without a row in TOYS, or METHODS not sorted"
-    )
+    assert sorted({method_of(name).name for name in TOYS}) == list(METHODS), "a method without a row in TOYS, or METHODS not sorted"
     for name, method in METHODS.items():
         assert method.name == name
         assert method.title and method.paper and method.venue
