@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -24,11 +24,12 @@ from acto.core.device import resolve_device
 from acto.core.errors import UserError, choose
 from acto.core.settings import merged
 from acto.data.alignment import check_same_index, is_frame
-from acto.data.frames import suspects
+from acto.data.frames import are_plain_numbers, rows_of_frame, suspects
 from acto.data.hugging_face_objects import as_arrays, kind_of_object
 from acto.data.label_columns import check_one_each
 from acto.data.samples import Dataset, Samples
 from acto.data.splits import holdout
+from acto.data.tables.encoding import Encoding, fit_encoding
 from acto.data.views.spec import ViewSpec
 from acto.labels.audit import report_on
 from acto.methods import METHODS
@@ -112,7 +113,8 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def fit(self, X: Any, y: Any) -> NoisyLabelClassifier:
         """Train on X (N, D) and the given labels y (N,), numbers or names of at least two classes.
 
-        X may be a Dataset of Hugging Face's library with a column of vectors; then y may name the column of labels.
+        A data frame may hold texts (categories), dates and missing cells: they are encoded, see docs/data.md. So is a
+        Dataset of Hugging Face's library, unless it has a column of vectors; then y may name the column of labels.
 
         Raises:
             ValueError: X or y cannot be used, or a parameter is out of range.
@@ -124,13 +126,17 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             check_one_each(y, what="y")  # scikit-learn takes a single column, and warns
         check_same_index(X, y)
         _warn_of_columns(X)
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        self._encoding: Encoding | None = None
+        if is_frame(X) and not are_plain_numbers(X):
+            X, y = self._encoded(X, y)
+        else:
+            X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise UserError(f"at least two classes are needed, but y has 1 class: {classes.tolist()[0]!r}")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        mean, std = X.mean(0), X.std(0)
+        mean, std = (X.mean(0), X.std(0)) if self._encoding is None else (np.zeros(1), np.ones(1))
         self._mean, self._scale = mean, np.where(std > 0, std, 1.0)
         run = self._run(len(X), seed=seed)
         kept, held_out = np.arange(len(X)), np.empty(0, np.int64)
@@ -185,8 +191,28 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """(N, K) probabilities of X (N, D), columns in the order of classes_."""
         check_is_fitted(self)
         if kind_of_object(X):
-            X = as_arrays(X)[0]
-        return self._probs(validate_data(self, X, reset=False, dtype=np.float64))
+            X = as_arrays(X, columns=getattr(self, "feature_names_in_", ()))[0]
+        if self._encoding is None:
+            return self._probs(validate_data(self, X, reset=False, dtype=np.float64))
+        if not is_frame(X):
+            raise UserError(f"fit had a data frame with the columns {', '.join(self.feature_names_in_)}: pass such")
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return self._probs(self._encoding.encode(rows_of_frame(X, list(X.columns))).astype(np.float64))
+
+    def _encoded(self, X: Any, y: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
+        """The features of a frame with texts, dates or missing cells, and the labels; fits the encoding."""
+        validate_data(self, X, reset=True, skip_check_array=True)
+        if not all(isinstance(name, str) for name in X.columns) or not X.columns.is_unique:
+            raise UserError("a data frame with texts or missing cells needs different texts as names of its columns")
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(X, y)
+        if bool(np.any([value is None or value != value for value in y.tolist()])):
+            raise UserError("y has missing labels: fill them in, or take their rows out")
+        rows = rows_of_frame(X, list(X.columns))
+        self._encoding, notes = fit_encoding(rows)
+        for note in notes:
+            warnings.warn(note, stacklevel=4)
+        return self._encoding.encode(rows).astype(np.float64), y
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """(N,) the most likely class of each row of X (N, D)."""

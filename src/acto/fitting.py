@@ -79,7 +79,7 @@ class Fitted:
         Raises:
             UserError: samples of another kind or shape than those of the training, or pictures that cannot be used.
         """
-        gathered = gather(data, columns=self._columns)
+        gathered = gather(data, columns=self._columns, as_rows=self._model.encoding is not None)
         samples = gathered.samples(np.zeros(len(gathered.content), np.int64))
         return self._model.predict_proba(samples, on_bad_image=on_bad_image)
 

@@ -99,7 +99,7 @@ CSV = [
     _refused("NUL in a path", rows().replace(b"c.png,", b"c.png\0,"), "list.csv row 4 holds a NUL"),
     _refused("Latin-1", rows().replace(b"c.png,dog", b"c.png,ch\xeet"), "list.csv", "line 4 is not UTF-8 (byte 0xee)"),
     _refused("UTF-16", rows().decode().encode("utf-16"), "list.csv", "line 1 is not UTF-8"),
-    _refused("bars between cells", rows().replace(b",", b"|"), "list.csv has no column 'path'", "'path|label'"),
+    _handled("bars", rows().replace(b",", b"|"), WHOLE, "list.csv are separated by vertical bars"),
     _refused(
         "semicolons, and a row that has commas",
         rows().replace(b",", b";").replace(b"c.png;", b"c.png,"),

@@ -291,8 +291,8 @@ SAVED = [
     _saved("a picture cut off", made=table([*PICTURES[:3], PICTURES[3][:40]]), says=["arrow row 4 (d.png)"]),
     _saved(
         "numbers alone",
-        made=pa.table({"a": [1.5, 2, 3, 4], "label": NUMBERED}),
-        says=["no column of pictures, of vectors", "'a' (numbers)"],
+        made=pa.table({"a": [1.5] * 4, "label": NUMBERED}),
+        says=["arrow has no column that can be a feature beside its labels 'label'", "'a', which never varies"],
     ),
 ]
 HUB = [

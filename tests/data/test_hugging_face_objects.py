@@ -158,7 +158,7 @@ def test_what_the_library_saves_is_read_back(tmp_path: Path) -> None:
         ),
         (lambda: made().remove_columns("label"), None, "has no column 'label': labels='NAME' says which"),
         (lambda: two_pictures(), "label", "Keep one of them: data.select_columns"),
-        (lambda: datasets.Dataset.from_dict({"a": [1.5] * 4, "label": labels_of(4)}), "label", "no column of pictures"),
+        (lambda: datasets.Dataset.from_dict({"a": [1.5] * 4, "label": labels_of(4)}), "label", "4 samples are too few"),
         (lambda: datasets.DatasetDict(), "label", "the DatasetDict has no splits"),
         (lambda: datasets.DatasetDict({"test": made(), "dev": made()}), "label", "none that is called train"),
         (lambda: made().map(lambda row: {"label": -1 if row["label"] else 0}), "label", "a label is missing"),
@@ -176,3 +176,35 @@ def test_other_objects_are_none() -> None:
         pass
 
     assert kind_of_object(Dataset()) == kind_of_object([1]) == kind_of_object(io.BytesIO()) == ""
+
+
+def plain(count: int = 30, *, first: int = 0) -> Any:
+    kind = {"size": datasets.Value("float32"), "colour": datasets.ClassLabel(names=["red", "blue"])}
+    rows = {
+        "size": [10.0 * (row % 2) + 0.1 * row for row in range(count)],
+        "colour": [row % 3 % 2 for row in range(first, first + count)],
+        "kind": labels_of(count),
+    }
+    features = datasets.Features(kind | {"kind": datasets.ClassLabel(names=[*CLASSES, "yak"])})
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def test_columns_of_numbers_and_categories_are_a_table(tmp_path: Path) -> None:
+    parts = datasets.DatasetDict({"train": plain(), "test": plain(6, first=7)})
+    data = as_dataset(parts, "kind")
+    assert data.class_names == CLASSES and (len(data.train), len(data.test)) == (30, 6)
+    assert data.train.rows is not None and data.train.rows.cells["colour"].tolist()[:2] == ["red", "blue"]
+    assert data.train.ids[0] == "train/0" and data.train.labels.tolist() == labels_of(30)
+    fitted = acto.fit(parts, "kind", epochs=1, net="mlp:8", device="cpu", out=tmp_path / "run")
+    assert fitted.predict(parts["test"].remove_columns("kind")).tolist() == fitted.predict(parts["test"]).tolist()
+    classifier = NoisyLabelClassifier(random_state=0, epochs=1).fit(
+        plain().cast_column("colour", datasets.Value("int8")), "kind"
+    )
+    assert (
+        classifier.n_features_in_ == 2
+        and len(classifier.predict(plain(4).cast_column("colour", datasets.Value("int8")))) == 4
+    )
+    with pytest.raises(UserError, match=r"has no column 'size'"):
+        fitted.predict(parts["test"].remove_columns("size"))
+    with pytest.raises(UserError, match=r"labels='NAME' says which"):
+        as_dataset(plain().rename_column("kind", "x").cast_column("x", datasets.Value("int8")).remove_columns("colour"))

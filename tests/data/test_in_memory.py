@@ -196,7 +196,7 @@ def _with(values: Any, row: int, value: Any) -> Any:
         ("photos", None, "load_data"),
         (iter(VECTORS), LABELS, "cannot be used"),
         (Pairs([1, 2]), None, "must be .sample, label., but item 0 is not"),
-        (pd.DataFrame({"x": ["a"] * 40}), LABELS, "column 'x' is .*, no number"),
+        (pd.DataFrame({"x": ["a"] * 40}), LABELS, "column 'x' never varies"),
         (pd.DataFrame({"x": VECTORS[:, 0]}), "label", "no column 'label'; it has x"),
         (pd.DataFrame({"x": VECTORS[:, 0]}), pd.Series(LABELS, index=range(1, 41)), "different indexes"),
         (pd.DataFrame({"path": ["a.png", None]}), [0, 1], "no path in row 1"),

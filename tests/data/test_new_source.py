@@ -101,7 +101,9 @@ def test_a_new_format_serves_training_and_prediction(
     new = read_new(str(path))
     assert (len(new.samples), new.splits.count("test"), new.samples.labels.any()) == (130, 26, False)
     (tmp_path / "x.odd").touch()
-    with pytest.raises(acto.UserError, match=r"is no image folder, .*\(\.npz, \.npy\) or rows of letters \(\.data\)$"):
+    with pytest.raises(
+        acto.UserError, match=r"is no image folder, .*\(\.npz, \.npy\), .* or rows of letters \(\.data\)$"
+    ):
         acto.load_data(DataSpec(source=str(tmp_path / "x.odd")))
-    with pytest.raises(acto.UserError, match=r"is no folder, picture .*\(\.npz, \.npy\) or rows \(\.data\)$"):
+    with pytest.raises(acto.UserError, match=r"is no folder, picture .*\(\.npz, \.npy\), .* or rows \(\.data\)$"):
         read_new(str(tmp_path / "x.odd"))

@@ -207,7 +207,7 @@ def test_tables_of_other_libraries() -> None:
         (frame_of(id=range(COUNT))[["id", "label"]], "label", "no column beside the labels; column 'id' names"),
         (frame_of()[list("abcd")], frame_of()["label"].sample(frac=1), "labels.reindex.*labels.to_numpy"),
         (frame_of()[list("abcd")], frame_of()[["label", "a"]], "they look like 2 annotators"),
-        (frame_of(id=[[1, 2]] * COUNT), "label", "column 'id' is object, no number"),
+        (frame_of(id=[[1, 2]] * COUNT), "label", "column 'id' holds list, no single numbers or texts"),
     ],
 )  # fmt: skip
 def test_frames_that_would_teach_something_else(data: Any, labels: Any, says: str) -> None:

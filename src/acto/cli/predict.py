@@ -31,8 +31,9 @@ def predict(tokens: Sequence[str]) -> int:
     parser = Parser(
         "acto predict",
         "Predict with the model of a finished RUN. SOURCE: a picture file, a folder of pictures (however deep), a "
-        "table (.csv, .tsv, .parquet, .jsonl) with a column of paths, arrays (.npz, .npy), a data set of Hugging Face, "
-        "tar shards, or a named data set. Labels are not needed, and ignored.",
+        "table (.csv, .tsv, .parquet, .jsonl) with a column of paths or with the columns of the training, arrays "
+        "(.npz, .npy), a data set of Hugging Face, tar shards, or a named data set. Labels are not needed, and "
+        "ignored.",
     )
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("source", metavar="SOURCE")
@@ -62,6 +63,7 @@ def predict(tokens: Sequence[str]) -> int:
         data_root=given.get("data_root"),
         path_column=given.get("path_column", "path"),
         base=given.get("base"),
+        encoding=model.encoding,
     )
     for text in data.notes:
         print(f"note: {text}", file=sys.stderr)

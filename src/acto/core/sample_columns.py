@@ -76,6 +76,7 @@ SAMPLE_COLUMNS = (
     SampleColumn("id", "the sample's name", origin="data", kind="text", in_samples=True, on_page=True),
     SampleColumn("path", "its picture file; empty where samples are no files",
                  origin="data", kind="text", on_page=True),
+    SampleColumn("text", "its text, or the cells of its row, shortened", origin="data", kind="text", on_page=True),
     SampleColumn("given_label", "the class that the data (or the noise) gave it",
                  origin="data", kind="class", in_samples=True, on_page=True),
     SampleColumn("predicted_label", "the class that the model holds most likely",
@@ -118,8 +119,9 @@ SAMPLE_COLUMNS = (
                  origin="data", kind="text", in_samples=True, in_report=False),
 )  # fmt: skip
 """All of them, in the order of the label report. A report holds those of training only where training was recorded,
-`networks_agree` only where the method has several predictions; samples.csv holds `label_is_true` only where the truth
-is known, and behind the model's columns `predicted_label` and `prob_given` of each other prediction, by its name."""
+`networks_agree` only where the method has several predictions, `text` only of rows and texts; samples.csv holds
+`label_is_true` only where the truth is known, and behind the model's columns `predicted_label` and `prob_given` of each
+other prediction, by its name."""
 
 
 def of_training() -> tuple[SampleColumn, ...]:

@@ -118,6 +118,10 @@ SOURCES: Mapping[str, Source] = {
         read=formats.read_path,
         about="tar files of KEY.jpg with KEY.cls, KEY.json or KEY.txt; a path as source does the same",
     ),
+    "table": Source(
+        read=formats.read_path,
+        about="a .csv, .tsv, .jsonl or .parquet table of features or texts, and label; a path does the same",
+    ),
     "web-aircraft": _WEB(
         read=partial(web.read, num_classes=100),
         about="Web-aircraft (web labels, 100 classes)",

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -208,7 +209,8 @@ def _duplicates(raw: Raw, splits: Mapping[str, Samples]) -> tuple[Duplicates, ..
     """Groups of equal samples, in the order of their first member."""
     groups: defaultdict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
     for split, samples in splits.items():
-        for i, content in enumerate(samples.content):
+        contents: Any = samples.content if samples.rows is None else samples.rows.contents()
+        for i, content in enumerate(contents):
             if isinstance(content, Path):
                 try:
                     with open_picture(content) as file:
@@ -216,7 +218,7 @@ def _duplicates(raw: Raw, splits: Mapping[str, Samples]) -> tuple[Duplicates, ..
                 except OSError:
                     continue  # among the problems already
             else:
-                data = content.tobytes()
+                data = content if isinstance(content, bytes) else content.tobytes()
             label = raw.class_names[samples.labels[i]] if raw.class_names else "?"
             groups[hashlib.blake2b(data, digest_size=16).digest()].append((split, samples.ids[i], label))
     return tuple(Duplicates(samples=tuple(group)) for group in groups.values() if len(group) > 1)

@@ -24,18 +24,19 @@ from acto.core.errors import UserError
 from acto.data.alignment import as_pandas, is_frame
 from acto.data.classes import ClassCodes, encode
 from acto.data.frames import read_frame
-from acto.data.hugging_face_objects import kind_of_object, read_object
+from acto.data.hugging_face_objects import kind_of_object, plain_frame, read_object
 from acto.data.label_columns import Column, Where, check_one_each, exact_column, is_whole, read_column
 from acto.data.pictures.files import opened_rgb
 from acto.data.readers.arrays import array_content
 from acto.data.samples import Samples
+from acto.data.tables.rows import Rows
 
 _PIXEL_TOLERANCE = 1e-3
 """Largest distance of 255 times a float32 pixel from a whole number."""
 _MISSING = ("NAType", "NaTType")
 
-Content = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...]
-"""(N, H, W, C) pixels, (N, D) features or (N,) picture files."""
+Content = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...] | Rows
+"""(N, H, W, C) pixels, (N, D) features, (N,) picture files or (N,) rows of a data frame."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -67,6 +68,8 @@ class Gathered:
         """Pictures, vectors or files, with the shape of one of them."""
         if isinstance(self.content, tuple):
             return "picture files"
+        if isinstance(self.content, Rows):
+            return "rows of a data frame"
         return f"{'pictures' if self.content.dtype == np.uint8 else 'vectors'} of {self.content.shape[1:]}"
 
     @property
@@ -77,6 +80,8 @@ class Gathered:
     def samples(self, labels: npt.NDArray[np.int64], *, ids: tuple[str, ...] | None = None) -> Samples:
         """With class numbers (N,) as labels."""
         content = self.content
+        if isinstance(content, Rows):
+            return Samples(ids=ids or self.ids or tuple(map(str, range(len(content)))), labels=labels, rows=content)
         is_files = isinstance(content, tuple)
         is_pixels = not is_files and cast(npt.NDArray[Any], content).dtype == np.uint8
         return Samples(
@@ -92,7 +97,11 @@ class Gathered:
         content, labels = self.content, self.label_column()
         return replace(
             self,
-            content=tuple(content[row] for row in rows) if isinstance(content, tuple) else content[list(rows)],
+            content=tuple(content[row] for row in rows)
+            if isinstance(content, tuple)
+            else content.take(np.array(rows, np.int64))
+            if isinstance(content, Rows)
+            else content[list(rows)],
             labels=labels[list(rows)] if isinstance(labels, np.ndarray) else [labels[row] for row in rows],
             ids=tuple(ids),
             splits=(),
@@ -137,32 +146,37 @@ class Gathered:
         return np.asarray(values)[first_of_each].astype(np.bool_ if kind == "b" else np.int64)
 
 
-def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> Gathered:
+def gather(data: Any, labels: Any = None, *, columns: Sequence[str] = (), as_rows: bool | None = None) -> Gathered:
     """Take samples and labels out of `data`, in any form that as_dataset takes.
 
     Args:
         data: see as_dataset.
         labels: see as_dataset.
         columns: of a data frame: which columns are the features, in which order; empty: all but the labels'.
+        as_rows: of a data frame: whether its cells are kept for an encoding; None: where they are no plain numbers.
 
     Raises:
         UserError: data that cannot be used.
     """
+    facts: dict[str, Any] = {}
     if kind_of_object(data):
-        return Gathered(**read_object(data, labels, columns))
+        if (plain := plain_frame(data, labels, columns, as_rows=as_rows)) is None:
+            return Gathered(**read_object(data, labels, columns))
+        data, labels, facts = plain
     data, labels = as_pandas(data), as_pandas(labels)
     if is_frame(labels):
         if len(labels.columns) != 1:
             check_one_each(labels)
         labels = labels.iloc[:, 0]
     if is_frame(data):
-        gathered = _from_frame(data, labels, columns)
+        found = _from_frame(data, labels, columns, as_rows)
+        gathered = replace(found, **facts | {"notes": (*facts.get("notes", ()), *found.notes)})
     elif isinstance(data, str | Path):
         raise UserError(f"{str(data)!r} names data: pass acto.load_data(acto.DataSpec(source={str(data)!r}))")
     elif isinstance(labels, str):
         raise UserError(f"labels={labels!r} names a column, but the data are a {type(data).__name__}, no data frame")
     elif (files := _files_of(data)) is not None:
-        gathered = files if labels is None else _replaced(files, labels)
+        gathered = files if labels is None else Gathered(content=files.content, labels=labels, ids=files.ids)
     elif isinstance(data, Tensor | np.ndarray) or (hasattr(data, "iloc") and not hasattr(data, "columns")):
         gathered = Gathered(content=_content(_as_array(data)), labels=labels)
     elif hasattr(data, "toarray"):
@@ -372,15 +386,11 @@ def _files_of(data: Any) -> Gathered | None:
     )
 
 
-def _replaced(gathered: Gathered, labels: Any) -> Gathered:
-    return Gathered(content=gathered.content, labels=labels, ids=gathered.ids)
-
-
-def _from_frame(frame: Any, labels: Any, columns: Sequence[str]) -> Gathered:
+def _from_frame(frame: Any, labels: Any, columns: Sequence[str], as_rows: bool | None) -> Gathered:
     """A data frame of pandas."""
-    found = read_frame(frame, labels, columns)
+    found = read_frame(frame, labels, columns, as_rows=as_rows)
     return Gathered(
-        content=found.values if isinstance(found.values, tuple) else _content(found.values, "the columns"),
+        content=found.values if isinstance(found.values, tuple | Rows) else _content(found.values, "the columns"),
         labels=found.labels,
         ids=found.ids,
         columns=found.columns,

@@ -19,6 +19,7 @@ from acto.data.readers.formats import FORMATS, read_bare_path
 from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
 from acto.data.samples import DataSpec, Raw, Samples, join
 from acto.data.sources import load_data, read
+from acto.data.tables.encoding import Encoding
 
 _SHOWN = 5
 
@@ -36,7 +37,12 @@ class NewData:
 
 
 def read_new(
-    source: str, *, data_root: str | Path | None = None, path_column: str = "path", base: str | None = None
+    source: str,
+    *,
+    data_root: str | Path | None = None,
+    path_column: str = "path",
+    base: str | None = None,
+    encoding: Encoding | None = None,
 ) -> NewData:
     """Read what `source` names, in its own order.
 
@@ -47,6 +53,7 @@ def read_new(
         data_root: folder of the data sets; else the variable ACTO_DATA_ROOT.
         path_column: a table's column of samples; picture files are relative to the table.
         base: a folder below which absolute paths of a table may lie.
+        encoding: of a model that takes rows: it knows which columns are what.
 
     Raises:
         UserError: there is no such source, or it cannot be used.
@@ -66,7 +73,24 @@ def read_new(
         raise UserError(
             f"data source {source} does not exist, and no data set has that name.{closest(source, SOURCES)}"
         )
-    return _together(read_bare_path(DataSpec(source=source, path_column=path_column, base=base), Place(path=path)))
+    spec = _columns_of(encoding, DataSpec(source=source, path_column=path_column, base=base))
+    return _together(read_bare_path(spec, Place(path=path)))
+
+
+def _columns_of(encoding: Encoding | None, spec: DataSpec) -> DataSpec:
+    """A spec with the columns that an encoding knows; as it is without one."""
+    if encoding is None:
+        return spec
+    plan = encoding.plan
+    label_column = spec.label_column
+    if label_column == DataSpec().label_column and plan.label_column:
+        label_column = plan.label_column
+    return replace(
+        spec,
+        label_column=label_column,
+        text_column=plan.columns[0] if plan.is_text else None,
+        columns=() if plan.is_text else plan.columns,
+    )
 
 
 def _together(raw: Raw) -> NewData:
@@ -86,6 +110,7 @@ def read_labelled(
     *,
     data_root: str | Path | None = None,
     columns: DataSpec | None = None,
+    encoding: Encoding | None = None,
 ) -> tuple[Raw, Samples]:
     """Every labelled sample of a source, for a model that knows `class_names`; not every class needs a sample.
 
@@ -96,6 +121,7 @@ def read_labelled(
         class_names: the model's. A table or arrays without a class list of their own may name them or number them.
         data_root: folder of the data sets; else the variable ACTO_DATA_ROOT.
         columns: names a table's columns, and the folder of its absolute paths; None: they have their usual names.
+        encoding: of a model that takes rows: it knows which columns are what.
 
     Returns:
         What the source holds; and all its samples, a test set behind the rest, with positions in `class_names` as
@@ -108,6 +134,7 @@ def read_labelled(
     if columns is not None:
         kept = {name: getattr(columns, name) for name in ("path_column", "label_column", "true_label_column", "base")}
         spec = replace(spec, **kept)
+    spec = _columns_of(encoding, spec)
     if source in SOURCES and source not in FORMATS:  # `load_data` knows which labels belong to it
         data = load_data(spec)
         raw = Raw(name=data.name, train=data.train, test=data.test, class_names=data.class_names, notes=data.notes)

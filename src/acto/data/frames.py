@@ -6,9 +6,9 @@ it matters what they say. The note or refusal names the column and how to keep i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,25 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError
 from acto.data.alignment import check_same_index
-from acto.data.readers.split_columns import SPLIT_NAMES, divides, plain_name, split_of
+from acto.data.readers.split_columns import divides, split_of
 from acto.data.samples import DataSpec
+from acto.data.tables.rows import Plan, Rows, are_dates, as_texts, read_cells, text_cells
+from acto.data.tables.suspects import Suspect, Traits, suspect_of
 
 PATH_COLUMN = "path"
 """A data frame's column of picture files."""
 _SPLIT, _TRUTH = DataSpec().split_column, DataSpec().true_label_column
-_IDS = re.compile(r"index|idx|level_0|unnamed_\d+|row|row_?(nr|no|num|number|index|idx)|(.*_)?(id|uid|uuid|guid)")
-"""Names of columns that name rows, as `plain_name` writes them."""
-_FEW, _SOME = 10, 20
-"""Rows from which on the numbers of the rows in order, or different whole numbers, are hardly a coincidence."""
 _SHOWN = 5
+_SOME = 20
+"""Rows from which on different texts are hardly a coincidence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FrameContent:
     """Contents of a data frame."""
 
-    values: npt.NDArray[np.float64] | tuple[Path, ...]
-    """(N, D) features, or (N,) picture files."""
+    values: npt.NDArray[np.float64] | tuple[Path, ...] | Rows
+    """(N, D) features, (N,) picture files, or (N,) rows that have cells of other kinds, or lack some."""
     labels: Any
     """(N,) as they come; None if there are none."""
     ids: tuple[str, ...] | None
@@ -46,26 +46,14 @@ class FrameContent:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Suspect:
-    """Column that is hardly a feature."""
-
-    name: str
-    kind: str
-    """split, constant (a split that all rows share), truth, id, or perhaps (an id, for all that is known)."""
-    why: str
-    """Words after the column's name."""
-    keep: str = "rename it"
-    """Way to keep it as a feature."""
-
-
-def read_frame(frame: Any, labels: Any, columns: Sequence[str]) -> FrameContent:
+def read_frame(frame: Any, labels: Any, columns: Sequence[str], *, as_rows: bool | None = None) -> FrameContent:
     """Take samples and labels out of a data frame.
 
     Args:
         frame: with a column "path", or numbers.
         labels: the name of their column, (N,) labels, or None: then no row is divided off and no column doubted.
         columns: the features in their order; empty: all but the labels' and those that are none.
+        as_rows: whether cells are to be kept for an encoding; None: where they are no plain numbers.
 
     Raises:
         UserError: columns that cannot be used.
@@ -86,10 +74,10 @@ def read_frame(frame: Any, labels: Any, columns: Sequence[str]) -> FrameContent:
         splits = _splits(frame[_SPLIT])
         others.remove(_SPLIT)
     if PATH_COLUMN in others and (not columns or tuple(columns) == (PATH_COLUMN,)):
-        values = frame[PATH_COLUMN]
-        if bad := [row for row, value in enumerate(values) if not isinstance(value, str | Path) or not str(value)]:
+        given = frame[PATH_COLUMN]
+        if bad := [row for row, value in enumerate(given) if not isinstance(value, str | Path) or not str(value)]:
             raise UserError(f"column {PATH_COLUMN!r} has no path in row {', '.join(map(str, bad[:_SHOWN]))}")
-        paths = tuple(Path(value) for value in values)
+        paths = tuple(Path(value) for value in given)
         doubted = [each for each in suspects(frame, others) if each.kind in ("split", "truth")] if not columns else []
         _refuse_words(frame, others)
         notes = [f"column {each.name!r} {each.why}: it is not used" for each in doubted]
@@ -110,14 +98,19 @@ def read_frame(frame: Any, labels: Any, columns: Sequence[str]) -> FrameContent:
         raise UserError(f"the data frame has no column {missing[0]!r}; it has {', '.join(names)}")
     if not wanted:
         raise UserError("; ".join(["the data frame has no column beside the labels", *notes]))
-    for name in wanted:
-        if frame[name].dtype.kind not in "iufb":
-            raise UserError(
-                f"column {name!r} is {frame[name].dtype}, no number: encode it, leave it out, or call it "
-                f"{PATH_COLUMN!r} if it holds picture files"
-            )
+    if as_rows is False:
+        for name in wanted:
+            if frame[name].dtype.kind not in "iufb":
+                raise UserError(f"column {name!r} is {frame[name].dtype}, but training had plain numbers there")
+    if as_rows is False or (as_rows is None and are_plain_numbers(frame[wanted])):
+        values: Any = frame[wanted].to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        if labels is not None and not columns:
+            wanted, said = _varying(frame, wanted)
+            notes += said
+        values = rows_of_frame(frame, wanted)
     return FrameContent(
-        values=frame[wanted].to_numpy(dtype=np.float64, na_value=np.nan),
+        values=values,
         labels=labels,
         ids=tuple(map(str, frame.index)) if frame.index.is_unique else None,
         columns=tuple(wanted),
@@ -126,26 +119,84 @@ def read_frame(frame: Any, labels: Any, columns: Sequence[str]) -> FrameContent:
     )
 
 
+def are_plain_numbers(frame: Any) -> bool:
+    """Tell a frame of numbers and booleans, none of them missing, from one that needs an encoding."""
+    return all(dtype.kind in "iufb" for dtype in frame.dtypes) and not bool(frame.isna().any(axis=None))
+
+
+def rows_of_frame(frame: Any, columns: Sequence[str], *, label_column: str = "") -> Rows:
+    """The cells of a data frame's columns; a category or an object becomes the text or the number that it is.
+
+    Raises:
+        UserError: a column of lists, pictures and the like.
+    """
+    cells = {}
+    for name in columns:
+        found = read_cells(frame[name].tolist())
+        if found is None:
+            odd = next(value for value in frame[name] if read_cells([value]) is None)
+            raise UserError(
+                f"column {name!r} holds {type(odd).__name__}, no single numbers or texts: encode it, leave it out, or "
+                f"call it {PATH_COLUMN!r} if it holds picture files"
+            )
+        is_code = str(frame[name].dtype) in ("category", "object", "string", "str")
+        cells[name] = text_cells(as_texts(found)) if is_code and _are_texts(frame[name]) else found
+    plan = Plan(columns=tuple(columns), label_column=label_column)
+    return Rows(cells=cells, numbers=np.arange(len(frame)), plan=plan)
+
+
+def _are_texts(column: Any) -> bool:
+    """Tell a column whose values are texts, even such as write numbers, from one of numbers among other objects."""
+    return any(isinstance(value, str) for value in column.tolist())
+
+
+def _varying(frame: Any, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns that may help, and a note on those of which each row has another text, or all the same."""
+    kept, notes = [], []
+    for name in names:
+        column = frame[name]
+        if not _has_values(column):
+            kept.append(name)
+        elif column.nunique(dropna=False) < 2:
+            notes.append(f"column {name!r} never varies and is left out")
+        elif _hardly_repeat(column):
+            notes.append(f"column {name!r} has another text in nearly every row and is left out")
+        else:
+            kept.append(name)
+    if not kept:
+        raise UserError("; ".join(["no column of the data frame can be a feature", *notes]))
+    return kept, notes
+
+
+def _hardly_repeat(column: Any) -> bool:
+    """Tell a column of texts, no dates, of which nearly every row has another."""
+    if column.dtype.kind in "iufbMm" or len(column) < _SOME or column.nunique() <= 0.5 * column.notna().sum():
+        return False
+    cells = read_cells(column.tolist())
+    return cells is not None and not are_dates(cells)
+
+
 def suspects(frame: Any, names: Sequence[str]) -> Iterator[Suspect]:
     """Columns among `names` that are hardly features: by their name, or because they number the rows."""
     for name in names:
-        column, plain = frame[name], plain_name(name)
-        if not _has_values(column):
+        if not _has_values(column := frame[name]):
             continue
-        is_whole, is_float = column.dtype.kind in "iu", column.dtype.kind == "f"
-        if name == _TRUTH:
-            yield Suspect(name=name, kind="truth", why="holds true labels")
-        elif plain in SPLIT_NAMES and not is_float:
-            kind = "constant" if column.nunique(dropna=False) < 2 else "split"
-            why = "looks like a split" + (" with one value" if kind == "constant" else "")
-            yield Suspect(name=name, kind=kind, why=why, keep="rename it or make it float")
-        elif _IDS.fullmatch(plain) and (column.is_unique or is_whole):
-            kind = "id" if column.is_unique else "perhaps"
-            yield Suspect(name=name, kind=kind, why="names the rows" if kind == "id" else "looks like an id")
-        elif is_whole and len(column) >= _FEW and _numbers_rows(column, frame.index):
-            yield Suspect(name=name, kind="id", why="numbers the rows", keep="make it float")
-        elif is_whole and len(column) >= _SOME and column.is_unique:
-            yield Suspect(name=name, kind="perhaps", why="has another whole number in every row, as ids have")
+        traits = Traits(
+            name=name,
+            count=len(column),
+            is_whole=column.dtype.kind in "iu",
+            is_float=column.dtype.kind == "f",
+            is_unique=column.is_unique,
+            is_constant=column.nunique(dropna=False) < 2,
+            whole=partial(_whole, column),
+            index=frame.index,
+        )
+        if (found := suspect_of(traits, truth=_TRUTH)) is not None:
+            yield found
+
+
+def _whole(column: Any) -> npt.NDArray[np.int64] | None:
+    return np.asarray(column, dtype=np.int64) if column.notna().all() else None
 
 
 def _has_values(column: Any) -> bool:
@@ -154,17 +205,6 @@ def _has_values(column: Any) -> bool:
         return column.is_unique is not None
     except TypeError:
         return False
-
-
-def _numbers_rows(column: Any, index: Any) -> bool:
-    """Tell whether whole numbers are those of the rows: from 0 or 1 on, in any order if they are some; or the index."""
-    if not column.notna().all() or not column.is_unique:
-        return False
-    values = np.asarray(column, dtype=np.int64)
-    start = values.min()
-    ordered = values if len(values) < _SOME else np.sort(values)
-    counts = start in (0, 1) and np.array_equal(ordered, np.arange(start, start + len(values)))
-    return bool(counts or np.array_equal(values, np.asarray(index)))
 
 
 def _features(frame: Any, others: Sequence[str], labels: Any) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ import atexit
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +23,15 @@ from acto.core.errors import UserError
 from acto.core.files import disk_errors
 from acto.data.pictures.files import decode_pixels, inspect
 from acto.data.pictures.packed import packed
-from acto.data.readers.record_columns import Columns, choose_columns, has_samples, listed, told
-from acto.data.readers.record_tables import ArrowTable, Table
-from acto.data.readers.records import Part, Source, part_of
+from acto.data.readers.parquet import missing_column
+from acto.data.readers.record_columns import Columns, choose_columns, column_of_labels, has_samples, listed
+from acto.data.readers.record_tables import NUMBER, ArrowTable, Table
+from acto.data.readers.records import Part, Source, label_values, part_of
 from acto.data.readers.split_files import choose_splits
 from acto.data.samples import DataSpec
 
 _NAME = "the Dataset"
+_SPLIT = DataSpec().split_column
 _MODULES = {
     "datasets.arrow_dataset.Dataset": "one",
     "datasets.dataset_dict.DatasetDict": "several",
@@ -76,8 +78,6 @@ def read_object(data: Any, labels: Any, columns: Sequence[str] = ()) -> dict[str
     first = splits[chosen.train][0]
     usual = DataSpec()
     spec = replace(usual, label_column=label or usual.label_column, path_column=column or usual.path_column, base="/")
-    if not has_samples([first], spec):
-        raise UserError(f"{_NAME} has no column of pictures, of vectors or of picture files. {told(first)}")
     problem = ""
     try:
         read = choose_columns(
@@ -96,7 +96,7 @@ def read_object(data: Any, labels: Any, columns: Sequence[str] = ()) -> dict[str
         del parts[1:]
     if read.truth:
         notes.append(f"column {read.truth!r} holds true labels: it is not used")
-    found = _labels(parts, first, read.label) if read.label else None
+    found = _as_given((label for part in parts for label in part.labels), first, read.label) if read.label else None
     classes, occurring = first.classes.get(read.label, ()), set(found or ())
     unused = tuple(name for k, name in enumerate(classes) if k not in occurring)
     if unused:
@@ -113,6 +113,71 @@ def read_object(data: Any, labels: Any, columns: Sequence[str] = ()) -> dict[str
         "label_problem": problem,
         "notes": tuple(notes),
     }
+
+
+def plain_frame(
+    data: Any, labels: Any, columns: Sequence[str] = (), *, as_rows: bool | None = None
+) -> tuple[Any, Any, dict[str, Any]] | None:
+    """A Dataset or DatasetDict of numbers, categories and texts as a data frame.
+
+    Args:
+        data: see read_object.
+        labels: see read_object.
+        columns: those that a training has chosen; empty: as read_object would.
+        as_rows: whether that training had rows with an encoding; None: there was none.
+
+    Returns:
+        A frame, the labels (N,), and fields of acto.data.containers.Gathered; None if there is a column of pictures,
+        vectors or picture files.
+
+    Raises:
+        UserError: see read_object.
+    """
+    import pandas  # the library of the Dataset needs it, too
+
+    kind = kind_of_object(data)
+    if kind not in ("one", "several") or (kind == "several" and (columns or not data)):
+        return None
+    parts = dict(data) if kind == "several" else {"": data}
+    chosen = choose_splits(list(parts), place=_NAME)
+    names = [name for name in (chosen.train, chosen.test) if name is not None]
+    tables = {name: _table(parts[name], name, _Store()) for name in names}
+    first = tables[chosen.train]
+    columns = tuple(columns)
+    numbers = len(columns) == 1 and columns[0] in first.names and first.kind(columns[0]) == NUMBER
+    if not (as_rows or len(columns) > 1 or numbers or not has_samples([first], DataSpec())):
+        return None
+    label, notes, problem = labels if isinstance(labels, str) else "", [*chosen.notes], ""
+    if label and label not in first.names:
+        raise UserError(missing_column(first.file, label, first.names))
+    if labels is None and not columns:
+        try:
+            label = column_of_labels(first, DataSpec(), "", notes)
+        except UserError as error:
+            problem = _in_python(str(error))
+    others = [each for each in columns or first.names if each not in (label, _SPLIT if len(names) > 1 else "")]
+    cells: dict[str, list[Any]] = {each: [] for each in others}
+    found, roles, ids = [], [], []
+    for name, role in zip(names, ("train", "test"), strict=False):
+        table = tables[name]
+        if missing := [each for each in (*others, label) if each and each not in table.names]:
+            raise UserError(missing_column(table.file, missing[0], table.names))
+        given = _as_given(label_values([table], label), first, label) if label else []
+        if role == "test" and label and all(value is None for value in given):
+            notes.append(f"the split {name} has no labels, and is left out")
+            continue
+        for each in others:
+            cells[each] += label_values([table], each) if each in table.classes else table.values(each)
+        found += given
+        roles += [role] * len(table)
+        ids += [f"{name}/{row}" if len(names) > 1 else str(row) for row in range(len(table))]
+    frame = pandas.DataFrame(cells, index=ids)
+    if "test" in roles:
+        frame[_SPLIT] = roles
+    classes, occurring = first.classes.get(label, ()), set(found)
+    unused = tuple(name for k, name in enumerate(classes) if k not in occurring)
+    facts = {"class_names": classes, "unused": unused, "label_problem": problem, "notes": tuple(notes)}
+    return frame, found if label else labels, facts
 
 
 def _table(part: Any, name: str, store: _Store) -> Table:
@@ -146,24 +211,32 @@ def _in_python(problem: str) -> str:
     return re.sub(r"--data\.label_column (\S+)", r"labels='\1'", problem)
 
 
-def as_arrays(data: Any, labels: Any = None, *, column: str = "") -> tuple[npt.NDArray[Any], Any]:
-    """The samples of a Dataset as an array, (N, D) numbers or (N, H, W, C) uint8, and its labels (N,), None if none.
+def as_arrays(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> tuple[Any, Any]:
+    """The samples of a Dataset as an array, (N, D) numbers or (N, H, W, C) uint8, or as a data frame of other columns.
 
     Args:
         data: see read_object.
         labels: see read_object.
-        column: the column of samples; empty: by what is there.
+        columns: see plain_frame.
+
+    Returns:
+        The samples, and their labels (N,), None if there are none.
 
     Raises:
         UserError: as read_object; the data have several splits, or pictures of several sizes.
     """
     if kind_of_object(data) == "several":
         raise UserError(f"the {type(data).__name__} has several splits ({', '.join(data)}): pass one of them")
-    found = read_object(data, labels, (column,) if column else ())
-    content, given = found["content"], found["labels"]
-    if isinstance(content, tuple):
-        facts = inspect(content[0])
-        content = decode_pixels(content, size=(facts.width, facts.height), names=found["ids"])
+    if (plain := plain_frame(data, labels, columns)) is not None:
+        content, given, facts = plain
+        if facts["label_problem"]:
+            raise UserError(facts["label_problem"])
+    else:
+        found = read_object(data, labels, columns)
+        content, given = found["content"], found["labels"]
+        if isinstance(content, tuple):
+            first = inspect(content[0])
+            content = decode_pixels(content, size=(first.width, first.height), names=found["ids"])
     if isinstance(given, list):
         if missing := [row for row, value in enumerate(given) if value is None]:
             raise UserError(f"a label is missing in {len(missing)} rows, the first: {missing[0]}")
@@ -171,10 +244,10 @@ def as_arrays(data: Any, labels: Any = None, *, column: str = "") -> tuple[npt.N
     return content, given
 
 
-def _labels(parts: Sequence[Part], table: Table, column: str) -> list[Any]:
+def _as_given(labels: Iterable[Any], table: Table, column: str) -> list[Any]:
     """Labels as the Dataset has them: numbers where they count the names of a ClassLabel, None where there is none."""
     number = {name: k for k, name in enumerate(table.classes.get(column, ()))}
-    return [None if label == "" else number.get(label, label) for part in parts for label in part.labels]
+    return [None if label == "" else number.get(label, label) for label in labels]
 
 
 def _together(parts: Sequence[Part]) -> npt.NDArray[Any] | tuple[Path, ...]:

@@ -18,9 +18,11 @@ from acto.data.label_columns import Column, Labels
 from acto.data.noise import NoiseSpec
 from acto.data.readers.listings import HELD_OUT
 from acto.data.readers.split_columns import test_split_of
-from acto.data.samples import Dataset, DataSpec, Raw, Samples
+from acto.data.samples import Dataset, DataSpec, Raw, Samples, encoded
 from acto.data.sources import notes_on_pixels, views_of, without_bad_pictures
 from acto.data.splits import holdout
+from acto.data.tables.encoding import fit_encoding
+from acto.data.tables.rows import Rows
 
 NAME = "memory"
 """Name of such data in a run's record."""
@@ -85,7 +87,7 @@ def gather_dataset(
     gathered, tested = gather(data, labels), None
     if test is not None:
         column = labels if test_labels is None and isinstance(labels, str) else test_labels
-        tested = gather(test, column, columns=gathered.columns)
+        tested = gather(test, column, columns=gathered.columns, as_rows=isinstance(gathered.content, Rows))
         if "train" in tested.splits:
             raise UserError("the test set has rows whose split is train: leave them out, or drop that column")
     elif test_labels is not None:
@@ -169,6 +171,11 @@ def _assembled(
             "their given labels, which may be wrong too",
         )
         train, tested = train.take(kept), train.take(held_out)
+    encoding = None
+    if train.rows is not None:
+        encoding, said = fit_encoding(train.rows)
+        train, tested = encoded(train, encoding), encoded(tested, encoding)
+        notes += tuple(said)
     notes += notes_on_pixels(raw)
     return Dataset(
         name=NAME,
@@ -178,6 +185,7 @@ def _assembled(
         test_labels_are_given=test is None or is_held_out,
         noise=noise_facts(NoiseSpec(), "labels as they come", train),
         views=views_of(raw, train, spec),
+        encoding=encoding,
         notes=notes,
     )
 

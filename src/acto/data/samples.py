@@ -6,7 +6,7 @@ The labels that a method may see are `labels`; `true_labels` are for evaluation 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from acto.data.classes import UNKNOWN
 from acto.data.label_columns import Where
 from acto.data.noise import NoiseSpec
 from acto.data.pictures.files import HARD_MAX_PIXELS, MAX_PIXELS
+from acto.data.tables.encoding import Encoding
+from acto.data.tables.rows import Rows, join_rows
 from acto.data.views.spec import ViewSpec
 
 Labels = npt.NDArray[np.int64]
@@ -27,7 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Samples:
-    """Some samples and what is known of them. Exactly one of pixels, features and paths is there."""
+    """Some samples and what is known of them. Exactly one of pixels, features and paths is there, or rows alone."""
 
     ids: tuple[str, ...]
     """(N,) names that stay with the samples: relative path, or row number in the source."""
@@ -42,23 +44,28 @@ class Samples:
     """(N, D)."""
     paths: tuple[Path, ...] | None = None
     """(N,) picture files."""
+    rows: Rows | None = None
+    """(N,) rows of a table or texts, of which the features are made; alone until they are."""
 
     def __post_init__(self) -> None:
-        assert sum(part is not None for part in (self.pixels, self.features, self.paths)) == 1
+        number = sum(part is not None for part in (self.pixels, self.features, self.paths))
+        assert number == 1 or (number == 0 and self.rows is not None)
         assert all(len(part) == len(self.ids) for part in (self.labels, self.content))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def content(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...]:
-        """Pixels, features or paths, whichever is there."""
+    def content(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...] | Rows:
+        """Pixels, features, paths or rows, whichever is there."""
         if self.pixels is not None:
             return self.pixels
         if self.features is not None:
             return self.features
-        assert self.paths is not None
-        return self.paths
+        if self.paths is not None:
+            return self.paths
+        assert self.rows is not None
+        return self.rows
 
     @property
     def is_clean(self) -> npt.NDArray[np.bool_] | None:
@@ -87,7 +94,19 @@ class Samples:
             pixels=None if self.pixels is None else self.pixels[index],
             features=None if self.features is None else self.features[index],
             paths=None if self.paths is None else tuple(self.paths[i] for i in rows),
+            rows=None if self.rows is None else self.rows.take(index),
         )
+
+
+def encoded(samples: Samples, encoding: Encoding) -> Samples:
+    """Samples whose features are what `encoding` makes of their rows.
+
+    Raises:
+        UserError: the rows do not suit it.
+    """
+    assert samples.rows is not None
+    rows = replace(samples.rows, plan=encoding.plan)
+    return replace(samples, rows=rows, features=encoding.encode(rows))
 
 
 def join(parts: Sequence[Samples]) -> Samples:
@@ -109,6 +128,7 @@ def join(parts: Sequence[Samples]) -> Samples:
         pixels=together("pixels"),
         features=together("features"),
         paths=None if parts[0].paths is None else tuple(path for part in parts for path in part.paths or ()),
+        rows=None if parts[0].rows is None else join_rows([part.rows for part in parts if part.rows is not None]),
     )
 
 
@@ -129,8 +149,8 @@ class DataSpec(Settings):
     """Data of a run: the source, the noise, and the split."""
 
     source: str = "digits"
-    """A name of SOURCES, or a path: an image folder, a manifest (.csv, .tsv, .parquet, .jsonl), arrays (.npz, .npy), a
-    data set of Hugging Face (a folder of save_to_disk or of Parquet files) or tar shards."""
+    """A name of SOURCES, or a path: an image folder, a manifest or table (.csv, .tsv, .parquet, .jsonl), arrays (.npz,
+    .npy), a data set of Hugging Face (a folder of save_to_disk or of Parquet files) or tar shards."""
     root: str | None = None
     """Data root; before it comes --data-root, after it the variable ACTO_DATA_ROOT."""
     noise: NoiseSpec = field(default_factory=NoiseSpec)
@@ -147,7 +167,7 @@ class DataSpec(Settings):
     base: str | None = None
     """A folder below which the absolute paths of a table may lie; none: it may have relative ones only."""
     label_column: str = "label"
-    """A manifest's column of given labels."""
+    """Column of given labels in a manifest or table; a table that has none of this name may have an obvious one."""
     split_column: str = "split"
     """A manifest's column that says train, val or test; under this name it may be missing."""
     true_label_column: str = "true_label"
@@ -155,6 +175,12 @@ class DataSpec(Settings):
     votes: str | None = None
     """A file with labels by several people of a manifest's or array file's samples, by their ids: a column for each, or
     columns id, annotator, label. Their consensus is the given label."""
+    text_column: str | None = None
+    """A table's column of texts, which is learned from alone; None: the one of long texts, if there is just one."""
+    columns: tuple[str, ...] = ()
+    """Columns of a table that are features; empty: all but labels, splits, names of rows and those that never vary."""
+    category_columns: tuple[str, ...] = ()
+    """Columns of a table that hold codes: they are categories even where they look like numbers."""
     size: int | None = setting(None, low=1)
     """Side of the training crop in pixels, for picture files; None: the source's own (224 for a folder)."""
     resize: int | None = setting(None, low=1)
@@ -192,6 +218,8 @@ class Dataset:
     """Facts of the training labels: kind, rate, open_rate, seed, generator, rate_realised (None if no truth is known),
     sha256 of the labels, and path, name, pixel_scale where they matter. Plain values, for JSON."""
     views: ViewSpec
+    encoding: Encoding | None = None
+    """Encoding that makes the features of rows; None where samples are no rows."""
     notes: tuple[str, ...] = ()
     """Notes for the user."""
     dropped: tuple[str, ...] = ()
@@ -201,6 +229,19 @@ class Dataset:
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)
+
+    def encoded_by(self, encoding: Encoding | None) -> Dataset:
+        """The same with features that another encoding makes of its rows; None: as it is.
+
+        Raises:
+            UserError: there are no rows, or they do not suit it.
+        """
+        if encoding is None or encoding is self.encoding:
+            return self
+        if self.train.rows is None:
+            raise UserError(f"{self.name} holds no rows of a table, but the run was trained on such")
+        train, test = encoded(self.train, encoding), encoded(self.test, encoding)
+        return replace(self, train=train, test=test, encoding=encoding)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

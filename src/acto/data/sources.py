@@ -25,8 +25,9 @@ from acto.data.pictures.contrast import contrast_notes, extremes_of
 from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, inspect_all
 from acto.data.readers.formats import FILE_SUFFIXES, FORMATS, read_path
 from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
-from acto.data.samples import Dataset, DataSpec, Raw, Samples
+from acto.data.samples import Dataset, DataSpec, Raw, Samples, encoded
 from acto.data.splits import holdout, subset
+from acto.data.tables.encoding import fit_encoding
 from acto.data.views.spec import ViewSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -78,6 +79,11 @@ def load_data(
             f"no test set: {len(test)} of {len(raw.train)} samples are held out, and accuracy is measured against "
             "their given labels, which may be wrong too",
         )
+    encoding = None
+    if train.rows is not None:
+        encoding, said = fit_encoding(train.rows)
+        train, test = encoded(train, encoding), encoded(test, encoding)
+        notes += tuple(said)
     if spec.source not in SOURCES or spec.source in FORMATS:  # in a published data set there is nothing to mend
         notes += notes_on_pixels(raw)
     train, generator = with_noise(train, noise, raw, kept=kept)
@@ -95,6 +101,7 @@ def load_data(
         test_labels_are_given=raw.test is None or raw.test_is_held_out,
         noise=noise_facts(noise, generator, train),
         views=views_of(raw, train, spec),
+        encoding=encoding,
         notes=notes,
         dropped=raw.dropped,
     )
@@ -273,6 +280,8 @@ def views_of(raw: Raw, train: Samples, spec: DataSpec) -> ViewSpec:
         raise UserError(f"size and resize are for large picture files; {raw.name} is used at the size it has")
     if raw.pipeline == "cifar":
         return ViewSpec(pipeline="cifar", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    if train.rows is not None:
+        return ViewSpec(pipeline="vectors")  # their encoding has scaled them
     if train.features is not None:
         mean, deviation = moments(train.features)
         pipeline = "vectors"

@@ -27,6 +27,7 @@ from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError, choose
 from acto.core.files import disk_errors, write_atomically
 from acto.data.for_prediction import read_new
+from acto.data.tables.encoding import ENCODING_FILE
 from acto.inference.model_card import model_card
 from acto.nets import build as nets
 from acto.run_folder.reading import RunRecord, read_run
@@ -92,6 +93,7 @@ def export(
     files = {
         **files,
         FACTS: json.dumps(_facts(model, there), indent=1).encode() + b"\n",
+        **({ENCODING_FILE: model.encoding.to_bytes()} if model.encoding is not None else {}),
         "README.md": model_card(model, record, there).encode("utf-8", "backslashreplace"),
     }
     with disk_errors(f"write {folder}"):
@@ -200,7 +202,7 @@ def _real_inputs(model: TrainedModel, record: RunRecord) -> Tensor:
     data = record.config["data"]
     try:
         places = {"data_root": data["root"], "path_column": data["path_column"], "base": data.get("base")}
-        found = read_new(data["source"], **places).samples
+        found = read_new(data["source"], encoding=model.encoding, **places).samples
         batches = list(model.inputs(found.take(np.arange(min(NUM_COMPARED, len(found))))))
     except UserError:
         return torch.empty(0, *model.input_shape)
@@ -230,6 +232,7 @@ def _facts(model: TrainedModel, formats: Mapping[str, tuple[str, ...]]) -> dict[
         "mean": list(model.views.mean),
         "std": list(model.views.std),
         "temperature": model.temperature,
+        **({"encoding": ENCODING_FILE} if model.encoding is not None else {}),
         "weights_sha256": _sha256_of_weights(model),
         "logit_weights": list(model.headline.weights),
     }

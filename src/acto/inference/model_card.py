@@ -59,6 +59,8 @@ def plain_text(value: object) -> Markup:
 
 def _header(model: TrainedModel, summary: Mapping[str, Any]) -> str:
     kind = "tabular-classification" if model.views.pipeline == "vectors" else "image-classification"
+    if model.encoding is not None and model.encoding.texts is not None:
+        kind = "text-classification"
     header: dict[str, Any] = {"tags": sorted({"noisy-labels", "acto", model.method}), "pipeline_tag": kind}
     accuracy = summary.get("test_accuracy_last10")
     if accuracy is not None:

@@ -121,6 +121,7 @@ def report_on(
     *,
     ids: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
+    texts: Sequence[str] | None = None,
     label_quality: npt.ArrayLike | None = None,
     score: str | None = None,
     rule: str | None = None,
@@ -138,6 +139,7 @@ def report_on(
         class_names: K names.
         ids: see audit.
         paths: see audit.
+        texts: (N,) what is shown of samples that are rows of a table.
         label_quality: see audit.
         score: see audit.
         rule: see audit.
@@ -164,6 +166,7 @@ def report_on(
     columns: Table = {
         "id": ids,
         "path": list(map(str, paths)) if paths is not None else [""] * num_samples,
+        **({"text": list(texts)} if texts is not None else {}),
         "given_label": of_names[given].tolist(),
         "predicted_label": of_names[predicted].tolist(),
         "suggested_label": np.where(is_issue, of_names[predicted], "").tolist(),

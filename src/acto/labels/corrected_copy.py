@@ -1,6 +1,7 @@
 """Corrected copy of a run's data, written beside it and never over it, that `acto train` takes.
 
-Picture files stay where they are: the copy is a manifest of their paths. What lies in memory becomes an .npz file.
+Picture files stay where they are: the copy is a manifest of their paths. A table stays a table. What lies in memory
+becomes an .npz file.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from acto.data.classes import UNKNOWN
 from acto.data.readers.confined import base_of
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, NONE_OF_THESE
 from acto.data.readers.place import DATA_ROOT_VARIABLE
+from acto.data.readers.tables import table_in
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.sources import read
+from acto.labels.corrected_table import corrected_table, refuse_other_cells
 from acto.labels.decisions import corrected, printable, read_decisions
 from acto.labels.report import read_report
 from acto.labels.run_audit import training_data
@@ -93,13 +96,17 @@ def apply_decisions(
     path = Path(os.path.abspath(place.expanduser()))
     if path.exists():
         raise UserError(f"{path} exists and is not overwritten: name another file with --out")
-    wanted = ".npz" if raw.train.paths is None else ".csv"
+    wanted = _suffix(spec, raw, data_root)
     if path.suffix != wanted:
         raise UserError(f"--out must end in {wanted} for {raw.name}, but it is {path}")
     kept = np.flatnonzero(stays)
     new_labels = [labels[i] for i in kept.tolist()]
     originals = [given[i] for i in kept.tolist()]
-    if raw.train.paths is None:
+    if raw.train.rows is not None:
+        new_label = dict(zip(dataset.train.ids, labels, strict=True))
+        removed = {dataset.train.ids[i] for i in np.flatnonzero(~stays).tolist()}
+        data = corrected_table(_source(spec, data_root), raw, spec, new_label, removed)
+    elif raw.train.paths is None:
         data = _arrays(dataset, kept, new_labels, originals)
     else:
         data = _manifest(path, dataset, raw, kept, new_labels, originals, base=base_of(spec.base))
@@ -107,7 +114,10 @@ def apply_decisions(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
     try:
-        classes = _read_back(path, dataset, [dataset.train.ids[i] for i in kept.tolist()], new_labels, base=spec.base)
+        as_copy = _spec_of_copy(spec, path, raw)
+        classes = _read_back(
+            as_copy, raw, dataset.class_names, [dataset.train.ids[i] for i in kept.tolist()], new_labels
+        )
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -117,17 +127,16 @@ def apply_decisions(
         num_train=len(kept),
         changed=dict(changes),
         removed=dict(Counter(given[i] for i in np.flatnonzero(~stays).tolist())),
-        command=_command(record.path, spec, path, classes),
+        command=_command(record.path, spec, replace(as_copy, classes=classes)),
     )
 
 
 def _default_place(spec: DataSpec, raw: Raw, data_root: str | None) -> Path:
     """Beside the data; for arrays of a named source in the data root or, without one, in the current folder."""
-    source = Path(spec.source).expanduser()
+    source, suffix = _source(spec, data_root), _suffix(spec, raw, data_root)
     root = data_root or spec.root or os.environ.get(DATA_ROOT_VARIABLE)
-    if not source.exists() and root is not None and (Path(root) / source).exists():
-        source = Path(root) / source
-    suffix = ".npz" if raw.train.paths is None else ".csv"
+    if raw.train.rows is not None and source.is_dir():  # beside the folder: within it there would be two tables
+        return Path(os.path.abspath(source)).parent / f"{raw.name}-corrected{suffix}"
     if source.is_file():
         return source.with_name(f"{source.stem}-corrected{suffix}")
     if raw.train.paths is None and source.is_dir() and spec.source not in SOURCES:  # vectors in a folder's files
@@ -138,6 +147,27 @@ def _default_place(spec: DataSpec, raw: Raw, data_root: str | None) -> Path:
     files = [os.path.abspath(path.parent) for part in parts for path in part.paths or ()]
     folder = source if source.is_dir() else Path(os.path.commonpath(files))
     return Path(os.path.abspath(folder)).parent / f"{raw.name}-corrected.csv"
+
+
+def _source(spec: DataSpec, data_root: str | None) -> Path:
+    """The place of the data, below the data root if they are there."""
+    source = Path(spec.source).expanduser()
+    root = data_root or spec.root or os.environ.get(DATA_ROOT_VARIABLE)
+    if not source.exists() and root is not None and (Path(root) / source).exists():
+        return Path(root) / source
+    return source
+
+
+def _suffix(spec: DataSpec, raw: Raw, data_root: str | None) -> str:
+    """The suffix of the copy."""
+    if raw.train.rows is not None:
+        if (table := table_in(source := _source(spec, data_root))) is None:
+            raise UserError(
+                f"{source} is no single .csv, .tsv, .jsonl or .parquet file, and only such tables can be corrected as "
+                "yet: save its rows as one, and train on that"
+            )
+        return table.suffix
+    return ".npz" if raw.train.paths is None else ".csv"
 
 
 def _truth(samples: Samples, names: Texts) -> list[str] | None:
@@ -223,36 +253,46 @@ def _arrays(dataset: Dataset, kept: npt.NDArray[np.int64], labels: Texts, origin
     return buffer.getvalue()
 
 
-def _read_back(path: Path, dataset: Dataset, ids: Texts, labels: Texts, *, base: str | None) -> tuple[str, ...]:
+def _read_back(copy: DataSpec, before: Raw, names: tuple[str, ...], ids: Texts, labels: Texts) -> tuple[str, ...]:
     """Check that `acto train` will see these labels; return the class list that it has to be told, empty if it finds
     it.
 
     Raises:
         UserError: it would not.
     """
-    names = dataset.class_names
     for classes in ((), names):
         try:
-            raw = read(DataSpec(source=str(path), classes=classes, base=base))
+            raw = read(replace(copy, classes=classes))
         except UserError:
             if classes:
                 raise
             continue
         if raw.class_names == names:
             break
-    found = [raw.class_names[k] for k in raw.train.labels.tolist()]
-    if list(raw.train.ids) != list(ids) or found != list(labels) or raw.class_names != names:
-        raise UserError(f"{path} does not read back as it was written: a class or file name in it is too odd")
+    train = raw.train
+    if train.rows is not None:  # what the run held out, or left away, stands among the others
+        wanted = set(ids)
+        train = train.take(np.array([i for i, name in enumerate(train.ids) if name in wanted], np.int64))
+        refuse_other_cells(before.train, train)
+    found = [raw.class_names[k] for k in train.labels.tolist()]
+    if list(train.ids) != list(ids) or found != list(labels) or raw.class_names != names:
+        raise UserError(f"{copy.source} does not read back as it was written: a class or file name in it is too odd")
     return classes
 
 
-def _command(run: Path, spec: DataSpec, path: Path, classes: tuple[str, ...]) -> str:
+def _spec_of_copy(spec: DataSpec, path: Path, raw: Raw) -> DataSpec:
+    """The spec that reads the copy. A table's columns stay what they were, a manifest's get their usual names."""
+    if raw.train.rows is not None:
+        columns: dict[str, Any] = {"label_column": raw.train.rows.plan.label_column}
+    else:
+        names = [field.name for field in fields(DataSpec) if field.name.endswith("_column")]
+        columns = {name: getattr(DataSpec(), name) for name in names}
+    return replace(spec, source=str(path), root=None, noise=DataSpec().noise, subset=None, classes=(), **columns)
+
+
+def _command(run: Path, spec: DataSpec, copy: DataSpec) -> str:
     """The run's own settings, on other data."""
-    usual = {
-        field.name: getattr(DataSpec(), field.name) for field in fields(DataSpec) if field.name.endswith("_column")
-    }
-    new = replace(spec, source=str(path), root=None, noise=DataSpec().noise, subset=None, classes=classes, **usual)
-    before, after = (flatten(plain(asdict(each))) for each in (spec, new))
+    before, after = (flatten(plain(asdict(each))) for each in (spec, copy))
     flags: Iterable[str] = (
         f"--data.{key} {shlex.quote(_one_line(value))}" for key, value in after.items() if before[key] != value
     )

@@ -17,7 +17,7 @@ from acto.data.catalog import SOURCES
 from acto.data.for_prediction import read_labelled
 from acto.data.in_memory import NAME as IN_MEMORY
 from acto.data.near_duplicates import near_duplicate_groups
-from acto.data.samples import Dataset, DataSpec, Samples
+from acto.data.samples import Dataset, DataSpec, Samples, encoded
 from acto.data.sources import load_data, read
 from acto.labels.audit import Trained, report_on
 from acto.labels.page import write_report_page
@@ -83,6 +83,7 @@ def audit_run(
         dataset.class_names,
         ids=samples.ids,
         paths=_files(record, samples, data_root=data_root),
+        texts=None if samples.rows is None else samples.rows.shown(),
         label_quality=np.where(np.isnan(quality), columns["prob_given"], quality),
         trained=Trained(
             columns={c.name: np.asarray(columns[c.name]) for c in of_training() if c.name in columns},
@@ -201,13 +202,16 @@ def audit_others(
     """
     model = load_model(record.path, trust=trust)
     named = replace(from_values(DataSpec, record.config["data"]), **(columns or {}))
-    raw, samples = read_labelled(source, model.class_names, data_root=data_root, columns=named)
+    raw, samples = read_labelled(source, model.class_names, data_root=data_root, columns=named, encoding=model.encoding)
+    if samples.rows is not None and model.encoding is not None:
+        samples = encoded(samples, model.encoding)
     report = report_on(
         samples.labels,
         model.predict_proba(samples),
         model.class_names,
         ids=samples.ids,
         paths=None if samples.paths is None else list(map(str, samples.paths)),
+        texts=None if samples.rows is None else samples.rows.shown(),
         duplicates=near_duplicate_groups(samples, max_pixels=model.max_pixels) if find_duplicates else (),
         facts={
             "source": "new data",

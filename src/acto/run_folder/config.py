@@ -53,8 +53,8 @@ def differing(
     saved: Mapping[str, Any], asked: Mapping[str, Any], may_differ: Collection[str], there: str, here: str
 ) -> list[str]:
     """The settings that differ in two configurations, each with the value `there` and the one `here`."""
-    # A setting that an older version did not have is null in a newer one: that is no difference.
-    before, now = dict(_flat(saved)), dict(_flat(asked))
+    # A setting that an older version did not have is null or empty in a newer one: that is no difference.
+    before, now = ({key: None if value in ([], ()) else value for key, value in _flat(c)} for c in (saved, asked))
     return [
         f"{key}: {before.get(key, 'not set')!r} {there}, {now.get(key, 'not set')!r} {here}"
         for key in sorted(before.keys() | now.keys())

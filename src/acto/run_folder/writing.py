@@ -8,6 +8,7 @@
     noisy_labels.npy   the labels that were trained on, with their facts in labels.json
     samples.csv        a row a training sample (samples.parquet if asked for), its columns' types in samples.json
     pred_probs.npy     the model's probabilities of the training samples
+    encoding.safetensors   what makes numbers of the cells of a table, or of texts
     checkpoints/       the newest two, to resume from
     summary.json       the results, and weights under the names that the caller gives them
     checksums.json     sha256 of every file that does not grow

@@ -23,6 +23,7 @@ from acto.core.errors import RunError, UserError
 from acto.core.types import Clock
 from acto.data.noise import sha256_of_labels
 from acto.data.samples import Dataset
+from acto.data.tables.encoding import ENCODING_FILE
 from acto.nets.weights import read_state
 from acto.run_folder.checkpoints import BEST, Checkpoint
 from acto.run_folder.config import as_reloaded
@@ -155,6 +156,8 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
         # Saved, so that a resumed run needs nothing of the run before.
         folder.save_checkpoint(training.epochs_done - 1, {"training.pt": checkpoint(training)}, run=made_by)
     _restore(training, start)
+    if dataset.encoding is not None and not (folder.path / ENCODING_FILE).exists():
+        folder.save_model(ENCODING_FILE, dataset.encoding.to_bytes())
     lost = folder.truncate_after(training.epochs_done - 1)
     folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names, notes=dataset.notes)
     if not (folder.path / CHECKS_FILE).exists():

@@ -24,6 +24,7 @@ from acto.nets import build as nets
 from acto.runs.failures import in_words
 from acto.runs.run import Run
 from acto.runs.same_data import Checks, checks_of, refuse_other_data
+from acto.runs.trained_model import kept_encoding
 from acto.runs.warm_start import WarmStart, plan
 from acto.training.loop import Training
 from acto.training.step_modes import prepare_steps
@@ -102,6 +103,8 @@ def _prepare(
             trust=run.trust_net,
         )  # fmt: skip
         dataset = begun.dataset
+    elif folder is not None:
+        dataset = dataset.encoded_by(kept_encoding(folder))
     checks = checks_of(dataset)
     if folder is not None:
         for text in refuse_other_data(folder, dataset, checks):

@@ -17,7 +17,7 @@ from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load_data
 from acto.methods import METHODS
 from acto.methods.base import Method
-from acto.runs.recipes.by_data import BY_PIPELINE, SETTINGS, Setting, setting_for, with_batch
+from acto.runs.recipes.by_data import BY_PIPELINE, SETTINGS, Setting, for_size, setting_for, with_batch
 from acto.runs.recipes.recipe import recipe
 from acto.runs.run import Run
 from acto.runs.warm_start import settings_after
@@ -72,7 +72,8 @@ def resolve(
         raise refusals[-1]
     dataset = load_data(spec, data_root=spec.root, download=download)
     kind, count = dataset.views.pipeline, len(dataset.train)
-    return run_with(setting_for(spec.source, pipeline=kind, num_samples=count)), dataset
+    chosen = setting_for(spec.source, pipeline=kind, num_samples=count)
+    return run_with(for_size(chosen, count) if dataset.encoding is not None else chosen), dataset
 
 
 def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = False) -> Run:

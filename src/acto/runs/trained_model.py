@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from acto.core.settings import from_values
 from acto.data.loading.loader import open_data
 from acto.data.pictures.files import MAX_PIXELS
 from acto.data.readers.arrays import array_samples
-from acto.data.samples import Samples
+from acto.data.samples import Samples, encoded
+from acto.data.tables.encoding import ENCODING_FILE, Encoding, read_encoding
 from acto.data.views.spec import ViewSpec
 from acto.nets import build as nets
 from acto.nets.base import Net, Shape
@@ -32,6 +33,7 @@ from acto.run_folder.reading import read_run
 from acto.runs.calibration import read_calibration
 from acto.runs.usable_samples import Usable, usable_samples
 
+_SHOWN = 5
 _MOST_SIDE = 1 << 24
 """Numbers of a sample, or pixels of its side: more is no sample."""
 _FACTS = {
@@ -82,6 +84,8 @@ class TrainedModel:
     """Views: how samples are normalized, and picture files scaled and cut."""
     max_pixels: int = MAX_PIXELS
     """Larger picture files are refused before they are decoded."""
+    encoding: Encoding | None = None
+    """Encoding that makes its inputs of the rows of a table, or of texts; None where it was trained on neither."""
 
     @property
     def temperature(self) -> float:
@@ -184,6 +188,12 @@ class TrainedModel:
         """
         if not isinstance(samples, Samples):
             samples = array_samples(np.asarray(samples), name="the array")
+        if self.encoding is not None and samples.rows is not None:
+            samples = encoded(samples, self.encoding)
+        elif self.encoding is not None:
+            what = "texts" if self.encoding.texts is not None else "rows of a table"
+            columns = ", ".join(map(repr, self.encoding.columns[:_SHOWN]))
+            raise UserError(f"the model takes {what} in the columns {columns}, but these are pictures or vectors")
         return usable_samples(
             samples, self.views, input_shape=self.input_shape, max_pixels=self.max_pixels, thorough=thorough
         )
@@ -214,7 +224,24 @@ def load_model(run: Path | str, *, trust: bool = False) -> TrainedModel:
         files = [read_file(folder / f"net{k}.safetensors") for k in range(count)]
     temperature = read_calibration(folder).temperature
     max_pixels = record.config.get("data", {}).get("max_image_pixels", MAX_PIXELS)
-    return from_bytes(files, temperature=temperature, max_pixels=max_pixels, trust=trust, name=str(folder))
+    model = from_bytes(files, temperature=temperature, max_pixels=max_pixels, trust=trust, name=str(folder))
+    encoding = kept_encoding(folder)
+    if encoding is not None and model.input_shape != (encoding.width,):
+        raise RunError(f"{folder / ENCODING_FILE} makes {encoding.width} numbers, the model takes {model.input_shape}")
+    return replace(model, encoding=encoding)
+
+
+def kept_encoding(folder: Path) -> Encoding | None:
+    """The encoding that a run keeps; None where it was trained on neither tables nor texts.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    path = folder / ENCODING_FILE
+    if not path.exists():
+        return None
+    with disk_errors(f"read {path}"):
+        return read_encoding(read_file(path), str(path))
 
 
 def from_bytes(

@@ -15,6 +15,7 @@ from acto.core.text import counted
 from acto.data.pictures.files import BadImage, decode_rgb, inspect_all, scaling_problem
 from acto.data.samples import Samples
 from acto.data.sources import alpha_notes
+from acto.data.tables.rows import Rows
 from acto.data.views.spec import ViewSpec
 from acto.nets.base import Shape
 
@@ -76,6 +77,11 @@ def usable_samples(
     if not len(samples):
         return Usable(samples=samples, rows=np.arange(0), total=0)
     model = _Model(views, input_shape, max_pixels)
+    if isinstance(rows := samples.content, Rows):
+        raise UserError(
+            f"{model.asks()}, but {rows.file or 'the data frame'} is a table without a column of picture files; it has "
+            f"the columns {', '.join(map(repr, [*rows.cells][: 4 * _SHOWN]))} (--path-column names another than path)"
+        )
     if samples.paths is not None and views.pipeline != "vectors":
         return model.usable_files(samples, samples.paths, thorough=thorough)
     return Usable(samples=model.fitting(samples), rows=np.arange(len(samples)), total=len(samples))

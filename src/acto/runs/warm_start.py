@@ -26,12 +26,13 @@ from acto.core.settings import from_values, merged, plain
 from acto.data.noise import sha256_of_labels
 from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import Dataset, join
+from acto.data.tables.encoding import ENCODING_FILE
 from acto.data.views.spec import ViewSpec
 from acto.nets.weights import read_state
 from acto.run_folder.checkpoints import BEST
 from acto.run_folder.reading import RunRecord, last_checkpoint, read_json, read_run
 from acto.run_folder.writing import RunFolder
-from acto.runs.trained_model import TrainedModel, load_model
+from acto.runs.trained_model import TrainedModel, kept_encoding, load_model
 from acto.training.loop import Training
 
 INIT_FROM_FILE = "init_from.json"
@@ -40,6 +41,8 @@ MORE_SHARE, LEAST_MORE = 0.25, 5
 """A run that goes on lasts this share of its epochs longer, or this many epochs, if that is more."""
 KEPT_DATA = ("holdout_share", "holdout_seed", "size", "resize", "on_bad_image", "max_image_pixels")
 """Settings of the data that stay where the data themselves are others."""
+OF_TABLES = ("label_column", "split_column", "true_label_column", "text_column", "columns", "category_columns")
+"""Those that stay of a table's as well."""
 COUNTS = ("kept", "relabelled", "new", "gone")
 """Samples with id and label as they were, with another label, that were not there, that no longer are."""
 _FACTS = {
@@ -153,7 +156,8 @@ def settings_after(run: Path | str, asked: Mapping[str, Any]) -> dict[str, Any]:
         if (value := asked.get(name)) is not None and value != settings[name]:
             raise UserError(f"{name} is {value!r}, but the run in {run} has {settings[name]!r}")
     if (source := asked.get("data", {}).get("source")) is not None:
-        settings["data"] = {name: settings["data"][name] for name in KEPT_DATA}
+        kept = (*KEPT_DATA, *(OF_TABLES if (Path(run) / ENCODING_FILE).exists() else ()))
+        settings["data"] = {name: settings["data"][name] for name in kept if name in settings["data"]}
         if Path(source).suffix in FILE_SUFFIXES:
             # Not from the model: to read it may mean to run code that nobody has allowed.
             settings["data"]["classes"] = list((record.labels or {}).get("class_names", ()))
@@ -203,6 +207,7 @@ def plan(
             f"the data are seen as {dataset.views.pipeline} of size {dataset.views.size}, but the run in {run} saw "
             f"{model.views.pipeline} of size {model.views.size}"
         )
+    dataset = dataset.encoded_by(model.encoding)
     held_out = _held_out(dataset, origin)
     if held_out is not None:
         dataset = _tested_on(dataset, held_out)
@@ -229,6 +234,7 @@ def as_begun(folder: Path, dataset: Dataset) -> Dataset:
     Raises:
         RunError: a file of it is damaged.
     """
+    dataset = dataset.encoded_by(kept_encoding(folder))
     facts = _begun(folder)
     if facts is None:
         return dataset

@@ -99,7 +99,7 @@ def read_bare(spec: DataSpec, place: Place) -> Raw:
             f"it holds {', '.join(map(repr, arrays)) or 'nothing'}"
         )
     parts = [_with_ids(array_samples(arrays[key], name=f"{path}: {key}"), key, arrays, path) for key in keys]
-    if len({part.content.shape[1:] for part in parts if not isinstance(part.content, tuple)}) > 1:
+    if len({part.content.shape[1:] for part in parts if isinstance(part.content, np.ndarray)}) > 1:
         raise UserError(f"{path}: {' and '.join(keys)} have samples of different shapes")
     test = parts[1] if len(parts) > 1 else None
     return Raw(name=path.stem, train=parts[0], test=test, class_names=(), notes=tuple(said))

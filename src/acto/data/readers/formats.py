@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acto.core.errors import UserError
 from acto.data.pictures.kinds import SUFFIXES as PICTURES
 from acto.data.pictures.kinds import UNREAD
-from acto.data.readers import arrays, folders, hugging_face, json_lines, listings, manifests, shards, voted_arrays
+from acto.data.readers import (
+    arrays, folders, hugging_face, json_lines, listings, manifests, shards, tables, voted_arrays,
+)  # fmt: skip
 from acto.data.readers.place import Place, Reader
 from acto.data.samples import DataSpec, Raw
 
@@ -26,8 +28,14 @@ class Format:
     read: Reader
     read_bare: Reader
     """The samples alone: labels are not read and all 0, and a test set is there where the file names one."""
-    fits: Callable[[Path], bool] | None = None
-    """Tells whether a file or folder has the form, where suffixes do not suffice."""
+    looks: Callable[[Path, DataSpec], bool] | None = None
+    """Tells it by what is inside, where suffixes do not suffice."""
+
+    def fits(self, path: Path, spec: DataSpec) -> bool:
+        """Tell whether what is at `path` may have this form: then it has, unless a later one of FORMATS fits."""
+        if self.looks is not None:
+            return self.looks(path, spec)
+        return path.suffix.lower() in self.suffixes and not path.is_dir() if self.suffixes else path.is_dir()
 
 
 FORMATS: Mapping[str, Format] = {
@@ -41,26 +49,41 @@ FORMATS: Mapping[str, Format] = {
         "data set of Hugging Face",
         hugging_face.read,
         hugging_face.read_bare,
-        fits=hugging_face.is_hugging_face,
+        hugging_face.is_hugging_face,
     ),
-    "shards": Format((".tar",), "tar shards", "tar shards", shards.read, shards.read_bare, fits=shards.are_shards),
+    "shards": Format((".tar",), "tar shards", "tar shards", shards.read, shards.read_bare, shards.are_shards),
+    "table": Format(
+        tables.TABLES,
+        "table of features or texts",
+        "table of features or texts",
+        tables.read,
+        tables.read_bare,
+        tables.is_plain,
+    ),
 }
-"""By the name of the source that stands for it. Messages list them in this order."""
-FILE_SUFFIXES = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
+"""By the name of the source that stands for it. Messages list them in this order; of those that fit, the last is it.
+
+JSON Lines, Parquet and Arrow files without a column of pictures, vectors or paths become tables of features or texts in
+acto.data.readers.records, once they were opened.
+"""
+FILE_SUFFIXES = tuple(dict.fromkeys(suffix for format in FORMATS.values() for suffix in format.suffixes))
 
 
-def format_of(path: Path) -> Format | None:
-    """Find the format of what is at `path`, by its suffix or because it is a folder; None if it has none of them."""
-    suffix = path.suffix.lower()
-    is_folder = path.is_dir()
+def format_of(path: Path, spec: DataSpec) -> Format | None:
+    """Find the format of what is at `path`; None if it has none of them."""
+    return next((format for format in reversed(list(FORMATS.values())) if format.fits(path, spec)), None)
 
-    def fits(format: Format) -> bool:
-        if format.fits is not None:
-            return format.fits(path)
-        return not format.suffixes if is_folder else suffix in format.suffixes
 
-    # Those that look inside come first: a folder of theirs is no folder of pictures.
-    return next(filter(fits, sorted(FORMATS.values(), key=lambda format: format.fits is None)), None)
+def _at(place: Place, spec: DataSpec) -> tuple[Format | None, Place, tuple[str, ...]]:
+    """The format of what is at a place, the place itself, and notes: a folder may hold one table and nothing else."""
+    path = place.own
+    format = format_of(path, spec)
+    if format is not FORMATS["folder"] or (table := tables.table_in(path)) is None:
+        return format, place, ()
+    inner = format_of(table, spec)
+    if inner is FORMATS["manifest"]:  # there are no pictures below it
+        return format, place, ()
+    return inner, replace(place, path=table), (f"the one table in {path} is read: {table.relative_to(path)}",)
 
 
 def read_path(spec: DataSpec, place: Place) -> Raw:
@@ -73,9 +96,11 @@ def read_path(spec: DataSpec, place: Place) -> Raw:
         raise UserError(
             f"data source {spec.source!r} needs its place: give the path itself as source, or as --data-root"
         )
-    if (format := format_of(place.path)) is None:
+    format, place, notes = _at(place, spec)
+    if format is None:
         raise UserError(f"{place.path} is no {_either([_said(f.words, f.suffixes) for f in FORMATS.values()])}")
-    return format.read(spec, place)
+    raw = format.read(spec, place)
+    return replace(raw, notes=(*notes, *raw.notes))
 
 
 def read_bare_path(spec: DataSpec, place: Place) -> Raw:
@@ -84,9 +109,11 @@ def read_bare_path(spec: DataSpec, place: Place) -> Raw:
     Raises:
         UserError: it is in none of FORMATS and no picture, or cannot be used.
     """
+    format, place, notes = _at(place, spec)
     path = place.own
-    if (format := format_of(path)) is not None:
-        return format.read_bare(spec, place)
+    if format is not None:
+        raw = format.read_bare(spec, place)
+        return replace(raw, notes=(*notes, *raw.notes))
     if path.suffix.lower() in PICTURES:
         return listings.unlabelled(path.name, (path.name,), paths=(path,))
     if (kind := UNREAD.get(path.suffix.lower())) is not None:

@@ -21,6 +21,7 @@ from acto.data.readers.place import Place
 from acto.data.readers.record_tables import PICTURE, VECTOR, ParquetTable, Table, arrow_file, kind_of
 from acto.data.readers.records import Source, read_records, read_records_bare
 from acto.data.readers.split_files import splits_of_files
+from acto.data.readers.tables import asks_for_rows
 from acto.data.readers.text_files import read_text
 from acto.data.samples import DataSpec, Raw
 
@@ -32,12 +33,12 @@ _README_BYTES = 1 << 20
 Classes = Mapping[str, Sequence[str]]
 
 
-def is_hugging_face(path: Path) -> bool:
+def is_hugging_face(path: Path, spec: DataSpec) -> bool:
     """Tell a data set of Hugging Face from folders of pictures, its Parquet files from tables of numbers and paths."""
     if path.suffix.lower() == ".arrow":
         return path.is_file()
     if path.suffix.lower() == ".parquet" and path.is_file():
-        return _has_content(path)
+        return _is_no_manifest(path, spec)
     if not path.is_dir():
         return False
     if _is_saved(path) or (path / DICT).is_file():
@@ -120,8 +121,10 @@ def _files_in(folder: Path) -> Iterable[Path]:
     return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith(".") and file.is_file())
 
 
-def _has_content(file: Path) -> bool:
-    """Say whether a Parquet file has pictures or vectors in it; False too where it cannot be read."""
+def _is_no_manifest(file: Path, spec: DataSpec) -> bool:
+    """Tell a Parquet file of pictures, vectors, features or texts from one of paths, or one that cannot be read."""
+    if asks_for_rows(spec):
+        return True
     try:
         with parquet_file(file) as opened:
             kinds = {field.name: kind_of(field.type) for field in opened.schema_arrow}
@@ -129,7 +132,9 @@ def _has_content(file: Path) -> bool:
                 str(field.type).startswith("struct") for field in opened.schema_arrow if kinds[field.name] == PICTURE
             ):
                 return True
-            return not {PICTURE, VECTOR}.isdisjoint(kinds.values()) and DataSpec().path_column not in kinds
+            usual = DataSpec().path_column
+            has_content = spec.path_column == usual or not {PICTURE, VECTOR}.isdisjoint(kinds.values())
+            return has_content and usual not in kinds
     except UserError:
         return False  # the reader of tables says why
 

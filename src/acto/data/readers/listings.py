@@ -1,4 +1,4 @@
-"""Listings: picture files with their labels as text, read from folders, manifests or lists, and not yet decoded."""
+"""Listings: picture files or rows with labels as text, read from folders, manifests or lists, and not yet decoded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from acto.data.classes import ClassCodes, infer_classes, look_alikes
 from acto.data.label_columns import Column, Where, exact_column, read_column
 from acto.data.samples import DataSpec, Raw, Samples
+from acto.data.tables.rows import Rows
 
 HELD_OUT = "heldout"
 """The split of rows that a run held out of noisy data: they are tested on, and their labels may be wrong too."""
@@ -20,26 +21,27 @@ ID_COLUMN = "sample_id"
 """A column that only ACTO's own manifests have: ids that stay the same wherever the manifest lies."""
 NONE_OF_THESE = "(none of these)"
 """The true label of a sample whose label people found wrong."""
+_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """Picture files with their labels, as they come."""
+    """Samples with their labels, as they come."""
 
     ids: tuple[str, ...]
     """Path of each sample, relative to the data set, with forward slashes."""
-    paths: tuple[Path, ...]
-    """Empty where `array` holds the samples."""
     labels: tuple[Any, ...]
     """Names, or the numbers of a table that has numbers."""
     true_labels: tuple[Any, ...] | None = None
     """As labels; empty where nobody knows."""
+    paths: tuple[Path, ...] | None = None
+    array: npt.NDArray[Any] | None = None
+    """(N, H, W, C) uint8 pixels or (N, D) float32 features."""
+    cells: Rows | None = None
+    """Picture files, numbers in memory, or rows of a table: one of them."""
     file: str = ""
     rows: tuple[int, ...] = ()
     """Name of the manifest and each sample's row in it (the heading is row 1), if the samples come from one."""
-
-    array: npt.NDArray[Any] | None = None
-    """(N, H, W, C) uint8 pixels or (N, D) float32 features."""
     place: Where | None = None
     """Names the place of a sample, where it is not a row of `file`."""
 
@@ -47,6 +49,8 @@ class Listing:
         """Name the place of sample i, for messages."""
         if self.place is not None:
             return f"{self.place(i)} ({self.ids[i]})"
+        if self.cells is not None:
+            return self.cells.where(i)
         return f"{self.file} row {self.rows[i]} ({self.ids[i]})" if self.rows else self.ids[i]
 
 
@@ -61,6 +65,21 @@ class Listings:
     test_is_held_out: bool = False
     """True if the test split is held-out training data, so that its labels may be wrong too."""
     notes: tuple[str, ...] = ()
+
+
+def occurring_classes(
+    names: Sequence[str], parts: Sequence[Listing | None], spec: DataSpec
+) -> tuple[tuple[str, ...], list[str]]:
+    """A source's own class list without classes that no sample has, and a note on these; whole if `spec` has a list."""
+    if not names:
+        return (), []
+    occurring = {label for part in parts if part is not None for label in part.labels}
+    unused = [name for name in names if name not in occurring]
+    if not unused or spec.classes:
+        return tuple(names), []
+    more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
+    note = f"{len(unused)} of {len(names)} classes have no sample, and are left out: "
+    return tuple(name for name in names if name in occurring), [note + ", ".join(map(repr, unused[:_SHOWN])) + more]
 
 
 def labelled(name: str, listings: Listings, *, spec: DataSpec, known_classes: tuple[str, ...] = ()) -> Raw:
@@ -110,7 +129,8 @@ def labelled(name: str, listings: Listings, *, spec: DataSpec, known_classes: tu
             true_labels=truth,
             pixels=array if is_pixels else None,
             features=None if is_pixels else array,
-            paths=listing.paths if array is None else None,
+            paths=listing.paths,
+            rows=listing.cells,
         )
 
     train, *tests = map(samples, parts, given, truths)

@@ -17,7 +17,7 @@ from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, l
 from acto.data.readers.parquet import missing_column, read_parquet
 from acto.data.readers.place import Place
 from acto.data.readers.split_columns import SPLIT_NAMES, divides, split_of, test_split_of
-from acto.data.readers.text_files import DELIMITERS, check_titles, delimiter_of, read_text, rows_of
+from acto.data.readers.text_files import check_titles, read_text, rows_of, separator_notes, separator_of
 from acto.data.samples import DataSpec, Raw
 
 T = TypeVar("T")
@@ -199,11 +199,11 @@ def _cells(values: Sequence[object], column: str, path: Path, rows: Sequence[int
 def _read_csv(
     manifest: Path, needed: Sequence[str], optional: Sequence[str], place: Place
 ) -> tuple[dict[str, list[str]], list[int], list[str]]:
-    """The columns of a CSV or TSV file by name, the line on which each row ends, and a note on an unusual delimiter."""
-    text, usual = read_text(manifest), "\t" if manifest.suffix.lower() == ".tsv" else ","
-    delimiter = delimiter_of(text, needed, usual=usual)
-    notes = [f"the cells of {manifest.name} are separated by {DELIMITERS[delimiter]}"] if delimiter != usual else []
-    reader = rows_of(text, str(manifest), delimiter=delimiter)
+    """The columns of a CSV or TSV file by name, the line on which each row ends, and notes."""
+    text = read_text(manifest)
+    separator = separator_of(text, manifest, titles=needed)
+    notes = separator_notes(separator, manifest)
+    reader = rows_of(text, str(manifest), delimiter=separator)
     header = [title.strip() for title in next(reader, (0, []))[1]]
     check_titles(header, [*needed, *optional], str(manifest))
     for column in needed:

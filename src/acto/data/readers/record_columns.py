@@ -9,6 +9,7 @@ from acto.core.errors import UserError
 from acto.data.readers.parquet import missing_column
 from acto.data.readers.record_tables import NUMBER, PICTURE, TEXT, VECTOR, Table
 from acto.data.readers.split_columns import plain_name
+from acto.data.readers.tables import asks_for_rows
 from acto.data.samples import DataSpec
 
 LABEL_NAMES = (
@@ -39,6 +40,8 @@ class Columns:
 def has_samples(tables: Sequence[Table], spec: DataSpec) -> bool:
     """Say whether there is a column that may hold the samples: pictures, vectors or paths."""
     table = tables[0]
+    if asks_for_rows(spec):
+        return False
     if spec.path_column != _USUAL.path_column or table.of_kind(PICTURE, VECTOR):
         return True
     return any(plain_name(name) in PATH_NAMES for name in table.of_kind(TEXT))
@@ -60,7 +63,7 @@ def choose_columns(tables: Sequence[Table], spec: DataSpec, *, with_labels: bool
     content = _content_column(table, spec, notes)
     if not with_labels:
         return Columns(content=content, notes=tuple(notes))
-    label = _label_column(table, spec, content, notes)
+    label = column_of_labels(table, spec, content, notes)
     truth = split = ""
     for column, usual in ((spec.true_label_column, _USUAL.true_label_column), (spec.split_column, _USUAL.split_column)):
         if column not in table.names and column != usual:
@@ -95,7 +98,12 @@ def _content_column(table: Table, spec: DataSpec, notes: list[str]) -> str:
     raise AssertionError("has_samples was not asked")
 
 
-def _label_column(table: Table, spec: DataSpec, content: str, notes: list[str]) -> str:
+def column_of_labels(table: Table, spec: DataSpec, content: str, notes: list[str]) -> str:
+    """The column of labels beside that of the samples; `notes` takes what is to be said of it.
+
+    Raises:
+        UserError: it is missing, holds something else, or could be several.
+    """
     name = spec.label_column
     own = [each for each in table.classes if each in table.names]
     usual = [

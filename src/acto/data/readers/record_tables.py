@@ -1,4 +1,4 @@
-"""Tables whose cells are pictures, vectors, texts and numbers, behind one door: Arrow's, Parquet's and JSON Lines.
+"""Tables whose cells are pictures, vectors, texts and numbers, behind one door: Arrow's and Parquet's.
 
 What a column holds is told by its type, never by its name.
 """
@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto.core.documents import parse_json
 from acto.core.errors import UserError
 from acto.core.files import require_regular
 from acto.data.pictures.packed import in_table, packed
 from acto.data.pictures.table_pictures import stored
 from acto.data.readers.parquet import PARQUET_HINT, parquet_file, read_arrow
-from acto.data.readers.text_files import read_text
 
 PICTURE, VECTOR, TEXT, NUMBER, OTHER = "pictures", "vectors", "texts", "numbers", "nothing that is read"
 """Kinds of columns, in words."""
@@ -89,6 +87,11 @@ class Table(ABC):
     def of_kind(self, *kinds: str) -> list[str]:
         """The columns of these kinds."""
         return [name for name in self.names if self.kind(name) in kinds]
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """(N,) numbers of the rows in the file."""
+        return range(1, len(self) + 1)
 
     def place(self, row: int) -> str:
         """Name a row, for messages."""
@@ -194,77 +197,6 @@ class ParquetTable(Table):
             Cell(in_table(self.file, column, row, text) if size else None, text)
             for row, (size, text) in enumerate(zip(np.diff(starts).tolist(), names, strict=True))
         ]
-
-
-class JsonTable(Table):
-    """A JSON Lines file: on each line an object, of which empty lines are none.
-
-    Args:
-        file: see Table.
-
-    Raises:
-        UserError: it is no such file; the message names the line.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._rows: list[dict[str, Any]] = []
-        self._lines: list[int] = []
-        for line, text in enumerate(read_text(file).split("\n"), start=1):
-            if not text.strip():
-                continue
-            row = parse_json(text, f"{file} line {line}")
-            if not isinstance(row, dict):
-                raise UserError(f'{file} line {line} is no object: each line is one, as {{"path": ..., "label": ...}}')
-            self._rows.append(row)
-            self._lines.append(line)
-        super().__init__(file, list(dict.fromkeys(name for row in self._rows for name in row)))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def kind(self, name: str) -> str:
-        """See Table; by the first row that has something there."""
-        value = next((row[name] for row in self._rows if row.get(name) is not None), None)
-        if isinstance(value, str):
-            return TEXT
-        if isinstance(value, int | float):
-            return NUMBER
-        while isinstance(value, list) and value:
-            value = value[0]
-            if isinstance(value, int | float):
-                return VECTOR
-        return OTHER
-
-    def values(self, name: str) -> list[Any]:
-        """See Table."""
-        return [row.get(name) for row in self._rows]
-
-    def vectors(self, name: str) -> npt.NDArray[Any]:
-        """See Table."""
-        shape, arrays = None, []
-        for i, value in enumerate(self.values(name)):
-            try:
-                array = np.array(value if value is not None else "nothing")
-            except ValueError:  # lists of several lengths
-                array = np.array("nothing")
-            if array.dtype.kind not in "iufb":
-                raise UserError(f"{self.file.name} line {self._lines[i]}: {name} is no list of numbers")
-            shape = array.shape if shape is None else shape
-            if array.shape != shape:
-                raise UserError(
-                    f"{self.file.name} line {self._lines[i]}: {name} has {_size(array.shape)} numbers, line "
-                    f"{self._lines[0]} {_size(shape)}"
-                )
-            arrays.append(array)
-        return np.stack(arrays) if arrays else np.empty((0, 1))
-
-    def pictures(self, name: str) -> list[Cell]:
-        """JSON holds no pictures."""
-        raise AssertionError(name)
-
-    def place(self, row: int) -> str:
-        """See Table."""
-        return f"{self.file.name} line {self._lines[row]}"
 
 
 def arrow_file(file: Path, *, classes: Mapping[str, Sequence[str]] | None = None) -> ArrowTable:
@@ -393,7 +325,3 @@ def _numbers(column: Any, table: Table, name: str) -> npt.NDArray[Any]:
         shape.append(int(lengths[0]) if len(lengths) else 1)
         values = _storage(values.flatten())
     return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
-
-
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "no"

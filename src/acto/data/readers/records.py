@@ -1,14 +1,15 @@
 """Records: tables whose rows are samples with labels, be the samples pictures in them, vectors, or paths of pictures.
 
 Columns are chosen by the settings. Where these say nothing, a column is taken only if no other could be meant, and a
-note says which; else the choices are told.
+note says which; else the choices are told. Tables that hold no samples of these kinds are columns of features or texts,
+which acto.data.readers.tables chooses.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,20 @@ from acto.core.errors import UserError
 from acto.core.sample_csv import rearmed
 from acto.data.readers.arrays import array_content
 from acto.data.readers.confined import base_of, confined
+from acto.data.readers.delimited import PlainTable
 from acto.data.readers.file_tree import links_out
-from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled
+from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, occurring_classes
 from acto.data.readers.parquet import missing_column
 from acto.data.readers.place import Place
-from acto.data.readers.record_columns import Columns, choose_columns, has_samples, listed, told
+from acto.data.readers.record_columns import Columns, choose_columns, has_samples
 from acto.data.readers.record_tables import PICTURE, TEXT, VECTOR, Table
 from acto.data.readers.split_columns import split_of, test_split_of
-from acto.data.readers.split_files import choose_splits
+from acto.data.readers.split_files import ChosenSplits, choose_splits
+from acto.data.readers.tables import bare_rows, labelled_rows
+from acto.data.readers.text_files import check_titles
 from acto.data.samples import DataSpec, Raw, Samples
+
+_USUAL = DataSpec()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +68,7 @@ class Part:
         places = [self.places[i] for i in rows]
         return Listing(
             ids=tuple(self.ids[i] for i in rows),
-            paths=tuple(self.paths[i] for i in rows) if self.paths is not None else (),
+            paths=tuple(self.paths[i] for i in rows) if self.paths is not None else None,
             array=None if self.array is None else self.array[rows],
             labels=tuple(self.labels[i] for i in rows),
             true_labels=None if self.true_labels is None else tuple(self.true_labels[i] for i in rows),
@@ -79,7 +85,7 @@ def read_records(source: Source, spec: DataSpec, place: Place) -> Raw:
     chosen = choose_splits(list(source.splits), place=source.name)
     tables = source.splits[chosen.train]
     if not has_samples(tables, spec):
-        return plain_columns(source, spec, place)
+        return _read_plain(source, spec, place, chosen)
     columns = choose_columns(tables, spec, with_labels=True, with_split=len(source.splits) == 1)
     notes = [*chosen.notes, *columns.notes]
     parts = {
@@ -108,17 +114,24 @@ def read_records(source: Source, spec: DataSpec, place: Place) -> Raw:
         shapes = [part.array.shape[1:] for part in (listing, tested) if part.array is not None]
         if shapes[0] != shapes[1]:
             raise UserError(f"{source.name}: a test sample has shape {shapes[1]}, others {shapes[0]}")
-    notes += links_out(listing.paths, source.folder) if tables[0].kind(columns.content) == TEXT else []
+    notes += links_out(listing.paths or (), source.folder) if tables[0].kind(columns.content) == TEXT else []
     notes += kept(tables)
-    names = tables[0].classes.get(columns.label, ())
-    if names:
-        occurring = {*listing.labels, *(tested.labels if tested is not None else ())}
-        unused = [name for name in names if name not in occurring]
-        if unused and not spec.classes:
-            notes.append(f"{len(unused)} of {len(names)} classes have no sample, and are left out: {listed(unused)}")
-            names = tuple(name for name in names if name in occurring)
+    names, said = occurring_classes(tables[0].classes.get(columns.label, ()), (listing, tested), spec)
+    notes += said
     listings = Listings(train=listing, test=tested, class_names=names, test_is_held_out=is_held_out, notes=tuple(notes))
     return labelled(source.name, listings, spec=spec, known_classes=place.known_classes)
+
+
+def _read_plain(source: Source, spec: DataSpec, place: Place, chosen: ChosenSplits) -> Raw:
+    """Read tables that hold no picture and no vector, see acto.data.readers.tables."""
+    table = plain_table(source, [name for name in (chosen.train, chosen.test) if name is not None])
+    notes = list(chosen.notes)
+    own = [name for name in source.splits[chosen.train][0].classes if name in table.columns]
+    if spec.label_column == _USUAL.label_column and spec.label_column not in table.columns and len(own) == 1:
+        spec = replace(spec, label_column=own[0])
+        notes.append(f"the labels are the column {own[0]!r} of {table.path.name}")
+    raw = labelled_rows(table, spec, place)
+    return replace(raw, notes=(*notes, *raw.notes))
 
 
 def read_records_bare(source: Source, spec: DataSpec) -> Raw:
@@ -129,7 +142,7 @@ def read_records_bare(source: Source, spec: DataSpec) -> Raw:
     """
     tables = [table for split in source.splits.values() for table in split]
     if not has_samples(tables, spec):
-        return plain_columns(source, spec, None)
+        return bare_rows(plain_table(source, list(source.splits)))
     columns = choose_columns(tables, spec, with_labels=False)
     many = len(source.splits) > 1
     parts = [part_of(found, columns, source, spec, split=name if many else "") for name, found in source.splits.items()]
@@ -158,22 +171,48 @@ def kept(tables: Sequence[Table]) -> list[str]:
     return [f"pictures in Parquet files are kept unpacked in {folder}: what is deleted there is made again"]
 
 
-def plain_columns(source: Source, spec: DataSpec, place: Place | None) -> Raw:
-    """Take tables that hold no picture and no vector: columns of numbers, categories and texts.
+def plain_table(source: Source, splits: Sequence[str]) -> PlainTable:
+    """Take splits of a source that has neither pictures nor vectors: columns of numbers, categories and texts.
 
     Args:
         source: the tables.
-        spec: the settings.
-        place: as a reader's; None: labels are not wanted.
+        splits: those that are taken; the first is for training, the others for tests.
 
     Raises:
-        UserError: always, as yet.
+        UserError: there are no rows, or tables have other columns.
     """
-    table = next(iter(source.splits.values()))[0]
-    raise UserError(
-        f"{table.file} has no column of pictures, of vectors (lists of numbers) or of picture files. "
-        f"{told(table)}. --data.path_column NAME names a column of picture files"
+    tables = [table for split in splits for table in source.splits[split]]
+    first = tables[0]
+    check_titles(first.names, first.names, str(first.file))
+    for table in tables:
+        for name in first.names:
+            if name not in table.names:
+                raise UserError(missing_column(table.file, name, table.names))
+    if not sum(map(len, tables)):
+        raise UserError(f"{first.file} has no rows")
+    columns = {
+        name: label_values(tables, name)
+        if name in first.classes
+        else [value for table in tables for value in _cells(table, name)]
+        for name in first.names
+    }
+    sizes = [(split, sum(map(len, source.splits[split]))) for split in splits]
+    roles = [role for split, size in sizes for role in ["train" if split == splits[0] else "test"] * size]
+    alone = len(tables) == 1
+    return PlainTable(
+        name=source.name,
+        path=first.file if alone else source.folder,
+        columns=columns,
+        classes=first.classes,
+        rows=first.numbers if alone else range(1, len(roles) + 1),
+        splits=tuple(roles) if len(splits) > 1 else (),
+        notes=() if alone else (f"the rows of {source.name} are numbered through its {len(tables)} files",),
     )
+
+
+def _cells(table: Table, name: str) -> Sequence[Any]:
+    """(N,) the cells of a column; lists where they are pictures or vectors, which are not read."""
+    return [()] * len(table) if table.kind(name) in (PICTURE, VECTOR) else table.values(name)
 
 
 def part_of(tables: Sequence[Table], columns: Columns, source: Source, spec: DataSpec, *, split: str) -> Part:

@@ -33,7 +33,7 @@ _MOST_LABEL_BYTES = 1 << 20
 """Bytes of a file with labels."""
 
 
-def are_shards(path: Path) -> bool:
+def are_shards(path: Path, spec: DataSpec) -> bool:
     """Tell tar files, and folders that hold some and no pictures, from all else."""
     if not path.is_dir():
         return path.name.lower().endswith((".tar", *_COMPRESSED_SUFFIXES))

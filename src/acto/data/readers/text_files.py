@@ -11,7 +11,7 @@ from pathlib import Path
 from acto.core.errors import UserError
 from acto.core.files import require_regular
 
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """Marks between the cells of a table, in words."""
 _LONGEST_HEADING = 1 << 20
 _LOOKED_AT = 2**24
@@ -64,14 +64,35 @@ def rows_of(text: str, name: str, *, delimiter: str = ",") -> Iterator[tuple[int
         raise UserError(f"{name} cannot be read as a table: row {max(1, reader.line_num)}: {error}") from None
 
 
-def delimiter_of(text: str, titles: Sequence[str], *, usual: str = ",") -> str:
-    """Find the mark between the cells of a CSV text: `usual`, unless the heading has all `titles` with another only."""
-    heading = text[:_LONGEST_HEADING].splitlines()[:1]
-    for delimiter in (usual, *DELIMITERS):
+def separator_of(text: str, path: Path, *, titles: Sequence[str] = ()) -> str:
+    """Find what separates the cells of a CSV text, by its heading.
+
+    It is what makes cells of all `titles`; else what makes the most cells. In doubt it is what the suffix stands for, a
+    tab for .tsv and else a comma; where there is a tab in the heading of a .tsv, there is no doubt.
+
+    Args:
+        text: of the file, or the beginning of it.
+        path: the file's.
+        titles: columns that it is known to have.
+    """
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    heading = next((line for line in text[:_LONGEST_HEADING].splitlines() if line.strip()), "")
+    cells: dict[str, list[str]] = {}
+    for separator in (usual, *SEPARATORS):
+        cells[separator] = []
         with contextlib.suppress(csv.Error):  # the reader of the rows says what is wrong
-            if set(titles) <= {cell.strip() for cell in next(csv.reader(heading, delimiter=delimiter), [])}:
-                return delimiter
-    return usual
+            cells[separator] = [cell.strip() for cell in next(csv.reader([heading], delimiter=separator), [])]
+        if titles and set(titles) <= set(cells[separator]):
+            return separator
+    if usual == "\t" and len(cells[usual]) > 1:
+        return usual
+    return max(cells, key=lambda separator: len(cells[separator]))
+
+
+def separator_notes(separator: str, path: Path) -> list[str]:
+    """Say what separates the cells, where the suffix makes one expect something else."""
+    expected = "\t" if path.suffix.lower() == ".tsv" else ","
+    return [] if separator == expected else [f"the cells of {path.name} are separated by {SEPARATORS[separator]}"]
 
 
 def check_titles(titles: Sequence[str], wanted: Sequence[str], name: str) -> None:

@@ -12,7 +12,7 @@ const rows = data.rows.map((cells, place) => {
   const row = Object.fromEntries(data.fields.map((name, i) => [name, cells[i]]));
   row.place = place;
   row.picture = data.pictures[place] || "";
-  row.search = [row.id, row.path, row.reason].join("\n").toLowerCase();
+  row.search = [row.id, row.path, row.text, row.reason].join("\n").toLowerCase();
   return row;
 });
 const byRow = new Map(rows.map((row) => [row.row, row]));
@@ -194,6 +194,7 @@ function card(row) {
     image.src = source;
     item.append(image);
   }
+  if (row.text) item.append(element("p", row.text, "text"));
   const labels = element("p", undefined, "labels");
   labels.append("given ", element("b", name(row.given_label), row.is_label_issue ? "given" : ""));
   labels.append(element("br"), row.is_label_issue ? "suggested " : "predicted ", element("b", name(row.predicted_label), row.is_label_issue ? "new" : ""));

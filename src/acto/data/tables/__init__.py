@@ -1,0 +1,1 @@
+"""Tables and texts: rows as they were read, and what makes numbers of them."""
