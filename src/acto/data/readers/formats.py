@@ -10,8 +10,16 @@ from acto.core.errors import UserError
 from acto.data.pictures.kinds import SUFFIXES as PICTURES
 from acto.data.pictures.kinds import UNREAD
 from acto.data.readers import (
-    arrays, folders, hugging_face, json_lines, listings, manifests, shards, tables, voted_arrays,
-)  # fmt: skip
+    arrays,
+    folders,
+    hugging_face,
+    json_lines,
+    listings,
+    manifests,
+    shards,
+    tables,
+    voted_arrays,
+)
 from acto.data.readers.place import Place, Reader
 from acto.data.samples import DataSpec, Raw
 
