@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from acto.labels.audit import audit, report_on
-from acto.labels.belief import first_suspects
+from acto.labels.belief import UNSURE, WIDE, first_suspects, unsure_share
 from acto.labels.rate import Unseen, estimate_noise, kappa
 from acto.labels.report import LabelReport
 from acto.labels.rules import Issues
@@ -159,6 +159,18 @@ def test_a_weak_model_says_so() -> None:
     assert report.noise.rate_low <= wrong.mean() <= report.noise.rate_high
 
 
+def test_a_robust_model_of_noisy_labels_is_not_called_weak() -> None:
+    """It doubts the labels that it agrees with, so its interval is wide, but is sure of its contradictions."""
+    given, rows = np.arange(2000) % 4, np.arange(2000)
+    predicted = np.where(rows < 600, (given + 1) % 4, given)
+    confidence = np.where(rows < 600, 0.85, np.linspace(0.45, 0.9, 2000))
+    probs = np.repeat((1 - confidence[:, None]) / 3, 4, axis=1)
+    probs[rows, predicted] = confidence
+    report = audit(given, probs, robust=True)
+    assert report.noise.rate_high - report.noise.rate_low > WIDE
+    assert unsure_share(look_at(given, probs)) < UNSURE and codes(report) == []
+
+
 def test_memorized_probabilities() -> None:
     given, _, _ = made(skill=4.0, noise=0.3)
     assert codes(audit(given, np.eye(4)[given] * 0.8 + 0.05)) == ["memorized"]
@@ -166,7 +178,7 @@ def test_memorized_probabilities() -> None:
     given, probs, _ = made(skill=4.0, noise=0.05)
     held_out = Unseen(agreement=0.6, count=200)
     report = report_on(given, probs, list("abcd"), unseen=held_out, facts=run)
-    assert codes(report) == ["weak_model", "memorized"] and "60.00 %" in report.warnings[1].text
+    assert codes(report) == ["memorized"] and "60.00 %" in report.warnings[0].text
     # Its odds were fitted on unseen labels: a weak model's, of labels it was trained on, promise nothing.
     assert report.look_first == {"0.9": 0, "0.75": 0} != audit(given, probs).look_first
 

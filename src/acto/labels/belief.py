@@ -31,6 +31,8 @@ PRECISIONS = (0.9, 0.75)
 ODDS, EXPONENT, MOST_UNUSUAL = 0.15, 0.75, 100.0
 """Odds that a suspected label is wrong: ODDS, times the sure contradictions for each unsure one, times how unusually
 little the model gives the label, MOST_UNUSUAL at most, to the power of EXPONENT. docs/decisions.md has their origin."""
+UNSURE = 0.15
+"""Unsure contradictions, as a share of all, from which a model with a wide interval is called weak."""
 _NAMED = 5
 _NOTHING = {"collapsed_model", "chance_level"}
 """Codes of a model that has learned nothing."""
@@ -116,7 +118,8 @@ def doubts(
         *_memorized(look, unseen, is_run=facts.get("source") == "run"),
         *_few_samples(look, class_names),
     ]
-    if is_wide(noise) and not _NOTHING & {doubt.code for doubt in found}:
+    # A robust model of noisy labels is never sure, and its interval wide, even where it is right about nearly all.
+    if is_wide(noise) and unsure_share(look) >= UNSURE and not _NOTHING & {doubt.code for doubt in found}:
         found.insert(0, _weak(look, noise, unseen))
     return tuple(found)
 
@@ -156,9 +159,13 @@ def _learned_nothing(look: Look, class_names: Sequence[str]) -> list[Doubt]:
     return []
 
 
+def unsure_share(look: Look) -> float:
+    """Share of the contradictions of which the model is not sure, in [0, 1]; 0 where there are none."""
+    return float((look.differs & ~look.is_sure).sum()) / max(int(look.differs.sum()), 1)
+
+
 def _weak(look: Look, noise: NoiseEstimate, unseen: Unseen | None) -> Doubt:
-    differs = float(look.differs.mean())
-    unsure = float((look.differs & ~look.is_sure).mean()) / max(differs, 1e-12)
+    differs, unsure = float(look.differs.mean()), unsure_share(look)
     beside = (
         f" Of {unseen.count:,} labels that it has not seen it predicts {percent(unseen.agreement)}."
         if unseen is not None
