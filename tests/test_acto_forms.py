@@ -16,10 +16,10 @@ from acto.methods.acto import ACTO
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TASK = ["--problems", "digits", "--noises", "symmetric:0.5", "--seeds", "0", "--epochs", "2", "--device", "cpu"]
 OTHER = (
-    "other: mixing=0, tau=0.3, selection=robust, mining=no, min_share=1, reweighting=no, consistency_weight=0.4, "
-    "selected_weight=0.7, confidence=none, alignment=no, memory_momentum=0.5"
+    "other: form=steady, mixing=0, tau=0.3, selection=robust, mining=no, min_share=1, reweighting=no, "
+    "consistency_weight=0.4, selected_weight=0.7, confidence=none, alignment=no, memory_momentum=0.5"
 )
-FORMS = ["unmixed: mixing=0", OTHER, "again: mixing=0", "mixed"]
+FORMS = ["unmixed: form=steady, mixing=0", OTHER, "again: form=steady, mixing=0", "mixed: form=steady"]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_files_of_something_else_are_refused(
         (together[0].read_bytes(), "other settings (acto.tau was 0.1, now 0.2): name this one anew"),
     ):
         out.write_bytes(content)
-        assert acto_forms.main([*TASK, "--form", "mixed: tau=0.2", "--out", str(out)]) == 2
+        assert acto_forms.main([*TASK, "--form", "mixed: form=steady, tau=0.2", "--out", str(out)]) == 2
         assert said in capsys.readouterr().err
         assert out.read_bytes() == content
     assert acto_forms.main(["--table", str(tmp_path / "none")]) == 2

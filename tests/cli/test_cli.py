@@ -110,7 +110,7 @@ def test_recipes_give_what_is_not_said() -> None:
     assert (run.net, run.protocol.epochs, run.protocol.batch_size) == ("cnn7", 150, 128)
     assert run.protocol.plan == Plan(lr=0.01, schedule="cosine:20,5e-4,100", warmup_epochs=50, warmup_lr=0.01)
     assert run.protocol.plans == {"net1": Plan(lr=0.08, schedule="baseline")}
-    assert run.config == METHODS["acto"].Config(warmup_epochs=50)
+    assert run.config == METHODS["acto"].Config(warmup_epochs=50, selection="both", consistency_weight=0.2)
     assert (run.data.noise.kind, run.data.noise.rate) == ("asymmetric", 0.4)
 
 

@@ -14,7 +14,7 @@ FEW = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "advised"), [([], True), (["--acto.min_share", "0.25"], False)])
+@pytest.mark.parametrize(("flags", "advised"), [([], True), (["--acto.form", "steady"], False)])
 def test_classes_that_starve_are_named_with_what_may_help(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], advised: bool
 ) -> None:
@@ -22,4 +22,4 @@ def test_classes_that_starve_are_named_with_what_may_help(
     said = capsys.readouterr()
     notes = [line for line in (said.out + said.err).splitlines() if "so they starve" in line]
     assert notes and "' (0 of " in notes[0]
-    assert notes[0].endswith("--acto.min_share (0.25 to 1) keeps RTM from following the few that are") == advised
+    assert notes[0].endswith("--acto.form steady keeps RTM from following the few that are") == advised

@@ -413,7 +413,7 @@ def test_a_named_source_is_read_with_both_its_splits() -> None:
         (["run", "absolute.csv"], r"absolute.csv row 2: '/a.png' is no path inside"),
         (["run", "twice.csv"], "a.png occurs in rows 2, 3"),
         (["run", "ragged.csv"], "row 2 has 1 cells, the heading 2"),
-        (["run", "bare.csv"], "has no column 'path'.*Columns: 'a'"),
+        (["run", "bare.csv"], "a table without a column of picture files.*columns 'a'"),
         (["run", "labels.npz"], r"has no samples \(x or images or features\); it holds 'y'"),
         (["run", "wide.npz"], "takes feature vectors of 4 numbers, but these have 5 features"),
         (["run", "same.npz"], "ids must name each of the 2 samples differently"),
