@@ -11,8 +11,6 @@ predictions alone, so the interval covers both:
   contradictions tells how many it expects: these need no wrong label either. Its doubt counts against what it is at
   its surest of the same class, as a model that has learned from wrong labels is never quite sure.
 
-Where true labels are at hand that the model has not seen, its errors there bound the rate on both sides.
-
 A model that agrees with the labels no better than chance says nothing from below.
 """
 
