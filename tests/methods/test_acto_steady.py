@@ -240,3 +240,21 @@ def test_nothing_of_the_teacher_learns() -> None:
     }
     assert method.teacher.training, "the mode comes back"
     assert cross_entropy(method.nets[0](views[0]), PROBLEM.task.labels[rows]).requires_grad
+
+
+def test_either_form_goes_on_from_the_other() -> None:
+    published, steady = (make_method(name, PROBLEM.task, seed=seed) for name, seed in (("acto", 1), ("acto steady", 2)))
+    state = published.state_dict()
+    steady.load_state_dict(steady.adopted(state))
+    for name, tensor in state.items():
+        assert torch.equal(steady.state_dict()[name], tensor), name
+        if name.startswith("nets.0."):  # not the random start that the teacher had
+            assert torch.equal(steady.state_dict()[name.replace("nets.0.", "teacher.")], tensor), name
+    steady.mean_prediction.fill_(0.7)
+    again = make_method("acto steady", PROBLEM.task, seed=3)
+    again.load_state_dict(again.adopted(steady.state_dict()))
+    assert float(again.mean_prediction[0]) == pytest.approx(0.7), "its own parts are kept"
+    published.load_state_dict(published.adopted(steady.state_dict()))
+    del state["nets.0.head.weight"]
+    with pytest.raises(RuntimeError, match="head"):
+        steady.load_state_dict(steady.adopted(state))

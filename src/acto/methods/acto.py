@@ -19,7 +19,7 @@ Forms
                  RTM's place: in the selection, in the gate, in q. RTM learns from the whole batch, in mixtures of the
                  weak and of the strong view: the given label where it was selected, else the class that q names once
                  its classes are as frequent as the given ones, weighed by how sure q is beside others left out.
-    Every part has a setting of its own, which holds in both forms. Numbers: docs/benchmark.md; why: docs/decisions.md.
+    Every part has a setting of its own, which holds in both forms. Numbers: docs/decisions.md.
 
 Departures
     - The loss over an empty selection is 0; in the public code it is NaN. RTM still moves by momentum and decay.
@@ -34,6 +34,7 @@ Above 180 lines: two phases, two forms, selection with mining behind a gate, and
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -56,6 +57,8 @@ from acto.methods.blocks.weight_average import follow
 
 REACH = 0.01
 """Share of a batch in the running means: of the teacher's predictions and of the confidence."""
+OF_SOME_FORMS = {"teacher", "teacher_steps", "confidence", "mean_prediction"}
+"""Parts of the state that depend on the settings."""
 BELL = 2.0
 """Steepness of the weight by confidence, as in SED and SoftMatch."""
 
@@ -336,6 +339,14 @@ class ACTO(Method):
     def admit(self, rows: Tensor, *, epochs: int) -> None:
         """Let late samples weigh as if they had always been selected: from w_i = 0 they would take long to count."""
         self.times_selected[rows] = epochs
+
+    def adopted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Let another form go on: a teacher begins as RTM, running means begin anew, what is not needed is left out."""
+        taken = {name: value for name, value in state.items() if name.partition(".")[0] not in OF_SOME_FORMS}
+        for name, fresh in self.state_dict().items():
+            if name.partition(".")[0] in OF_SOME_FORMS:
+                taken[name] = state.get(name, taken.get(name.replace("teacher.", "nets.0.", 1), fresh))
+        return taken
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """RTM is the model; NTM is shown beside it."""

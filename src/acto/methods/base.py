@@ -196,6 +196,10 @@ class Method(nn.Module):
             epochs: done so far, by the other samples.
         """
 
+    def adopted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state of a run that this one goes on from, where its settings had other parts of it than these have."""
+        return dict(state)
+
     def merge_rows(self, written: Tensor) -> None:
         """For the loop, with several processes: give every process the rows that the others wrote.
 

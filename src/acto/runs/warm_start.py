@@ -114,7 +114,8 @@ class WarmStart:
 
         method, history = training.method, training.history
         try:
-            method.load_state_dict(laid_in(method.state_dict(), dict(state["method"]), method.row_buffers))
+            saved = laid_in(method.state_dict(), dict(state["method"]), method.row_buffers)
+            method.load_state_dict(method.adopted(saved))
         except RuntimeError as error:
             raise UserError(f"the networks of {self.origin.path} do not fit these settings: {error}") from error
         history.load_state_dict(laid_in(history.state_dict(), dict(state["history"]), list(history.state_dict())))
