@@ -171,6 +171,16 @@ def test_a_robust_model_of_noisy_labels_is_not_called_weak() -> None:
     assert unsure_share(look_at(given, probs)) < UNSURE and codes(report) == []
 
 
+def test_what_memorized_is_not_told_to_train_longer() -> None:
+    given, probs, _ = made(skill=2.0, noise=0.2)
+    run = {"source": "run", "epochs": 5, "epochs_asked": 5}
+    for agreement, code in ((0.1, ["weak_model", "memorized"]), (0.8, ["weak_model"])):
+        report = report_on(given, probs, list("abcd"), unseen=Unseen(agreement=agreement, count=200), facts=run)
+        assert codes(report) == code
+        assert ("Train longer" in report.warnings[0].text) == (len(code) == 1)
+        assert "pretrained" in report.warnings[0].text
+
+
 def test_memorized_probabilities() -> None:
     given, _, _ = made(skill=4.0, noise=0.3)
     assert codes(audit(given, np.eye(4)[given] * 0.8 + 0.05)) == ["memorized"]

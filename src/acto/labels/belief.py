@@ -36,7 +36,8 @@ UNSURE = 0.15
 _NAMED = 5
 _NOTHING = {"collapsed_model", "chance_level"}
 """Codes of a model that has learned nothing."""
-_MORE = "Train longer, begin from pretrained weights or their frozen features, or bring more data"
+_BETTER = "egin from pretrained weights or their frozen features, or bring more data"
+_MORE = f"Train longer, b{_BETTER}"
 
 
 def odds_of_error(look: Look) -> Values:
@@ -120,7 +121,8 @@ def doubts(
     ]
     # A robust model of noisy labels is never sure, and its interval wide, even where it is right about nearly all.
     if is_wide(noise) and unsure_share(look) >= UNSURE and not _NOTHING & {doubt.code for doubt in found}:
-        found.insert(0, _weak(look, noise, unseen))
+        longer = "memorized" not in {doubt.code for doubt in found}  # it would memorize more
+        found.insert(0, _weak(look, noise, unseen, help=_MORE if longer else f"B{_BETTER}"))
     return tuple(found)
 
 
@@ -164,7 +166,7 @@ def unsure_share(look: Look) -> float:
     return float((look.differs & ~look.is_sure).sum()) / max(int(look.differs.sum()), 1)
 
 
-def _weak(look: Look, noise: NoiseEstimate, unseen: Unseen | None) -> Doubt:
+def _weak(look: Look, noise: NoiseEstimate, unseen: Unseen | None, *, help: str) -> Doubt:
     differs, unsure = float(look.differs.mean()), unsure_share(look)
     beside = (
         f" Of {unseen.count:,} labels that it has not seen it predicts {percent(unseen.agreement)}."
@@ -175,7 +177,7 @@ def _weak(look: Look, noise: NoiseEstimate, unseen: Unseen | None) -> Doubt:
         "weak_model",
         f"How many labels are wrong cannot be told closely: {percent(noise.rate_low)} to {percent(noise.rate_high)}. "
         f"The model contradicts {percent(differs)} of the labels and is unsure of {percent(unsure)} of these "
-        f"contradictions, which may be its own errors.{beside} Begin with the first suspects. {_MORE}.",
+        f"contradictions, which may be its own errors.{beside} Begin with the first suspects. {help}.",
     )
 
 
@@ -202,8 +204,8 @@ def _memorized(look: Look, unseen: Unseen | None, *, is_run: bool) -> list[Doubt
             Doubt(
                 "memorized",
                 f"The model predicts {percent(1 - differs)} of the labels it was trained on, but {percent(1 - missed)} "
-                "of those it has not seen: it has learned wrong labels by heart and misses them. Use a method that "
-                "distrusts labels, such as acto, or fewer epochs.",
+                "of those it has not seen: it has learned wrong labels by heart and misses them. Train for fewer "
+                "epochs (--stop-early), or with a method that distrusts labels.",
             )
         ]
     if differs >= TOO_GOOD or len(look.given) < FEW * 2:

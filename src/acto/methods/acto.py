@@ -165,15 +165,12 @@ class ACTO(Method):
             if self.form == "published":
                 object.__setattr__(self, "form", None)
             form = form_of(self)
-            if form.selected_weight is None and form.consistency_weight > 1:
+            if form.selected_weight is None and (weight := form.consistency_weight) > 1:
                 raise UserError(
-                    f"acto.consistency_weight must lie in [0, 1], but got {form.consistency_weight:g}: the selected "
-                    "samples' loss has the rest of 1, unless acto.selected_weight says otherwise"
+                    f"acto.consistency_weight must lie in [0, 1] without acto.selected_weight, not {weight:g}"
                 )
             if form.mixing and form.judge != "teacher":
-                raise UserError(
-                    f"acto.mixing {form.mixing:g} needs acto.judge teacher: a mixture has no given label to judge"
-                )
+                raise UserError(f"acto.mixing {form.mixing:g} needs acto.judge teacher: RTM does not see what it mixes")
 
     config: Config
 
@@ -275,23 +272,19 @@ class ACTO(Method):
         factor = form.selected_weight
         if config.consistency:
             trust = torch.where(selected, 1.0, trust)
-            losses = (
-                mix.loss(self._ce, robust_strong[0], target, trust)
-                if mix
-                else trust * self._ce(robust_strong[0], target)
-            )
+            (out,) = robust_strong
+            losses = mix.loss(self._ce, out, target, trust) if mix else trust * self._ce(out, target)
             factor = 1 - form.consistency_weight if factor is None else factor
             loss_r = factor * loss_r + form.consistency_weight * batch_mean(losses)
         elif factor is not None:
             loss_r = factor * loss_r
         loss_n = self._ce_mean(non_robust, label)
 
-        fit_r, fit_n = batch_mean(right_r.float()), batch_mean(right_n.float())
         log = {
             "loss_rtm": loss_r.detach(),
             "loss_ntm": loss_n.detach(),
-            "fit_rtm": fit_r,
-            "fit_ntm": fit_n,
+            "fit_rtm": batch_mean(right_r.float()),
+            "fit_ntm": batch_mean(right_n.float()),
             "mining_open": is_open.float() / world(),
         }
         per_sample = {
