@@ -18,9 +18,9 @@ from PIL import Image
 
 from acto.cli.audit import report_lines, summary
 from acto.core.sample_columns import of_page
+from acto.data.decision_file import DECISION_COLUMNS
 from acto.data.samples import Samples
 from acto.labels.audit import audit
-from acto.labels.decisions import DECISION_COLUMNS
 from acto.labels.page import MATRIX_CLASSES, NUM_PICTURES, render, write_report_page
 from acto.labels.thumbnails import MAX_BYTES, SIDE, media_type, pictures_of, placeholder, thumbnail
 from acto.pages.charts import Curve, draw_values

@@ -43,6 +43,8 @@ def review(tokens: Sequence[str]) -> int:
             for text in (note, log.repaired):
                 if text:
                     print(f"note: {text}")
+            if log.num_before:
+                print(f"{counted(log.num_before, 'decision')} from before this run taken over")
             print(f"{counted(before, 'sample')} of {len(report):,} decided so far, in {log.path}")
             print(f"review at {server.address}\nCtrl-C ends it", flush=True)
             with server.opening_page() if not getattr(given, "no_browser", False) else nullcontext() as page:

@@ -23,8 +23,8 @@ from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_columns import of_page
 from acto.core.text import counted, percent
 from acto.core.waiting import in_threads
+from acto.data.decision_file import DECISION_COLUMNS, DECISIONS_FILE, Decision, printable
 from acto.labels.belief import rule_in_words
-from acto.labels.decisions import DECISION_COLUMNS, DECISIONS_FILE, Decision, printable
 from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import PictureOf, data_uri
