@@ -127,6 +127,9 @@ def carried_over(decisions: Iterable[Decision], report: LabelReport) -> dict[int
     A label that was accepted before and is the given one by now was kept, as far as this report goes. Decisions about
     samples or labels that are no longer there say nothing.
     """
+    decisions = tuple(decisions)
+    if not decisions:
+        return {}
     rows = row_of_id(report)
     given = [printable(name) for name in report.columns["given_label"]]
     names = frozenset(map(printable, report.class_names))
