@@ -60,7 +60,7 @@ def test_a_copy_brings_its_decisions_and_those_before(tmp_path: Path):
     found = {each.id: (each.decision, each.right_label) for each in read_whole(done.decisions_path)}
     assert found == {
         "cat/0.png": ("accept", "dog"), "cat/1.png": ("keep", "cat"), "cat/2.png": ("keep", "cat"),
-        "dog/2.png": ("remove", None), "gone.png": ("remove", None),
+        "dog/4.png": ("remove", None), "gone.png": ("remove", None),
     }  # fmt: skip
     after = load_data(DataSpec(source=str(done.path)))
     names = [after.class_names[k] for k in after.train.labels]

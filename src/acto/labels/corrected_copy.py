@@ -50,7 +50,7 @@ class Correction:
     path: Path
     """The manifest, table or .npz file."""
     decisions_path: Path | None
-    """What people decided on its samples, beside it; None where they decided nothing."""
+    """Decisions of people on its samples, beside it; None where there are none."""
     num_train: int
     changed: dict[tuple[str, str], int]
     """(given class, new class) -> number of samples."""

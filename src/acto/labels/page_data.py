@@ -36,7 +36,7 @@ class Served:
     """Made so far, by row of the report."""
     has_pictures: bool
     has_large: bool = False
-    """Whether larger pictures can be asked for."""
+    """True if larger pictures can be asked for."""
     revision: int = 0
     """Decisions in the log's history by then."""
 

@@ -288,9 +288,11 @@ function column(k, row) {
 
 // One sample, enlarged ------------------------------------------------------------------------------------------------
 const look = byId("look");
+let enlarged = null;
 
 function enlarge(row) {
   if (!row) return;
+  enlarged = row;
   if (!look.open) look.showModal();
   byId("look-title").textContent = `sample ${row.id}`;
   const source = largeOf(row);
@@ -323,7 +325,7 @@ look.addEventListener("click", (event) => {
   else if (button?.dataset.step) go(current + Number(button.dataset.step));
   else if (button) look.close();
 });
-look.addEventListener("close", () => cardOf(shown[current])?.focus());
+look.addEventListener("close", () => go(shown.indexOf(enlarged))); // the browser goes back to where it was opened
 
 // Cards -------------------------------------------------------------------------------------------------------------
 function element(tag, text, className) {
