@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 60
 """The browser answers within this time, or the test fails."""
+KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27}
 _LAUNCH = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execvp(sys.argv[3], sys.argv[3:])"
 )
@@ -55,10 +58,25 @@ class Browser:
         except EOFError:
             self.close()
             pytest.skip("Chromium does not start here")
+        self._attach(target)
+
+    def _attach(self, target: str) -> None:
+        self._session = ""
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
         self.size(1200, 900)
+
+    @contextmanager
+    def other_tab(self) -> Iterator[None]:
+        """A second tab of the same browser, in front while the block runs."""
+        first, self._session = self._session, ""
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self._attach(target)
+        yield
+        self._session = ""
+        self.send("Target.closeTarget", targetId=target)
+        self._session = first
 
     def close(self) -> None:
         """End the browser and give its pipes back."""
@@ -73,7 +91,8 @@ class Browser:
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """One command of the DevTools protocol, and its answer."""
         self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
+        number = self._number
+        message = {"id": number, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
         try:
@@ -82,7 +101,7 @@ class Browser:
             raise EOFError("the browser has ended") from None
         while True:
             answer = self._read()
-            if answer.get("id") == self._number:
+            if answer.get("id") == number:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
 
@@ -99,6 +118,10 @@ class Browser:
         message = json.loads(text)
         if "method" in message:
             self.messages.append(message)
+        if message.get("method") == "Page.javascriptDialogOpening":  # a page that would rather not be left
+            self._number += 1
+            accept = {"id": self._number, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+            os.write(self._writes, json.dumps({**accept, "sessionId": self._session}).encode() + b"\0")
         return message
 
     def open(self, address: str) -> None:
@@ -121,9 +144,13 @@ class Browser:
     def press(self, *keys: str) -> None:
         """Type keys, one after the other: a letter, or a name such as ArrowRight."""
         for key in keys:
-            text = {"text": key} if len(key) == 1 else {}
-            self.send("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-            self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
+            name = key.removeprefix("Shift+")
+            facts: dict[str, Any] = {"key": name, "modifiers": 8 if name != key or name.isupper() else 0}
+            if name in KEY_CODES:  # what the browser itself acts upon
+                facts["windowsVirtualKeyCode"] = KEY_CODES[name]
+            text = {"text": "\r" if name == "Enter" else name} if len(name) == 1 or name == "Enter" else {}
+            self.send("Input.dispatchKeyEvent", type="keyDown", **facts, **text)
+            self.send("Input.dispatchKeyEvent", type="keyUp", **facts)
 
     def click(self, selector: str) -> None:
         """Click into the middle of an element."""

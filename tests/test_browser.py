@@ -16,12 +16,12 @@ from acto.data.sources import load_data
 from acto.labels.corrected_copy import apply_decisions
 from acto.labels.decisions import DecisionLog, read_decisions
 from acto.labels.page import write_report_page
-from acto.labels.report import read_report
+from acto.labels.report import LabelReport, read_report
 from acto.labels.review_server import ReviewServer
-from acto.labels.thumbnails import pictures_of, placeholder
+from acto.labels.thumbnails import PictureOf, data_uri, pictures_of, placeholder
 from acto.run_folder.reading import read_run
 from browser import Browser
-from label_reports import report_of, small
+from label_reports import report_of, served, small
 from labels.test_decisions import pictures, run_on
 from labels.test_page import NASTY, record_of
 
@@ -48,7 +48,8 @@ def test_three_accepted_suggestions_change_three_labels(browser: Browser, tmp_pa
 
     browser.open((run / "report.html").as_uri())
     assert browser.js("document.querySelectorAll('.card').length") == 5
-    loaded = "[...document.images].length === 5 && [...document.images].every(image => image.naturalWidth === 80)"
+    images = "[...document.querySelectorAll('.picture img')]"
+    loaded = f"{images}.length === 5 && {images}.every(image => image.naturalWidth === 80)"
     browser.until(loaded.replace("=== 80", "> 0"))
     assert browser.js(loaded)
     assert browser.js("document.querySelector('.card .labels').innerText") == "given cat\nsuggested dog"
@@ -115,10 +116,164 @@ def test_the_server_saves_shows_again_and_says_what_failed(browser: Browser, tmp
             failed = "document.querySelector('[data-row=\"0\"] .state').textContent"
             browser.until(f"{failed}.startsWith('not saved: cannot write')")
             assert log.decisions[0].decision == "accept"
+            assert "1 NOT saved" in browser.js("document.querySelector('#count').textContent")
         finally:
+            browser.open("about:blank")
             server.shutdown()
             thread.join()
     log.close()
+
+
+COUNT = "document.querySelector('#count').textContent"
+FOCUS = "document.activeElement"
+
+
+def trusted(count: int) -> LabelReport:
+    """Suspects, cat -> dog but for every third, which is cat -> owl, and ten samples of each class without doubt."""
+    right = ["cat"] * 10 + ["dog"] * 10 + ["owl"] * 10
+    return report_of(["cat"] * count + right, ["owl" if k % 3 == 2 else "dog" for k in range(count)] + right)
+
+
+def colours(report: LabelReport) -> PictureOf:
+    """A picture of each row in a colour of its class."""
+    shades = {"cat": (200, 60, 60), "dog": (60, 160, 60), "owl": (60, 60, 200)}
+
+    def picture_of(row: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (96, 96), shades[report.columns["given_label"][row]]).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return picture_of
+
+
+def test_a_pair_of_classes_is_accepted_at_once_and_undone_at_once(browser: Browser, tmp_path: Path):
+    report = trusted(90)
+    write_report_page(report, record_of(tmp_path), tmp_path / "report.html", picture_of=colours(report))
+    browser.open((tmp_path / "report.html").as_uri())
+    assert browser.js("[...pair.options].map(o => o.textContent)") == [
+        "all", "cat \u2192 dog (60)", "cat \u2192 owl (30)",
+    ]  # fmt: skip
+    browser.press("k")  # what is decided already stays as it is
+    browser.js("pair.value = '0,1'; pair.dispatchEvent(new Event('change'))")
+    assert browser.js("document.querySelector('#accept-all').textContent") == "Accept all 59 A"
+    browser.click("#accept-all")
+    assert browser.js("document.querySelector('#ask').innerText").startswith(
+        "Accept the suggestion for 59 samples?\ncat \u2192 dog: 59"
+    )
+    assert browser.js("decisions.size") == 1  # asked, not done
+    browser.press("Escape")
+    assert browser.js("document.querySelector('#ask').open") is False and browser.js("decisions.size") == 1
+    browser.press("A", "Enter")  # the button that says yes has the focus
+    assert "60 shown, 59 accepted, 1 kept" in browser.js(COUNT)
+    browser.press("u")
+    assert "60 shown, 0 accepted, 1 kept" in browser.js(COUNT)
+    # All that are trusted least, whatever their classes.
+    browser.js("pair.value = ''; pair.dispatchEvent(new Event('change'))")
+    bound = float(report.label_quality[29])
+    browser.js(f"most.value = {bound + 1e-4}; most.dispatchEvent(new Event('change'))")
+    browser.press("K", "Enter")
+    assert "30 shown, 0 accepted, 30 kept" in browser.js(COUNT)
+    browser.js("most.value = ''; sure.value = 0.95; sure.dispatchEvent(new Event('change'))")
+    assert browser.js(COUNT).startswith("0 shown") and browser.js("document.querySelector('#keep-all').disabled")
+    browser.press("A")
+    assert browser.js("document.querySelector('#live').textContent") == "no undecided suspect is shown"
+    browser.press("u", "u", "u")
+    assert browser.js("decisions.size") == 0 and browser.complaints() == []
+
+
+def test_trusted_pictures_stand_beside_a_suspect_and_it_can_be_enlarged(browser: Browser, tmp_path: Path):
+    report = trusted(6)
+    write_report_page(report, record_of(tmp_path), tmp_path / "report.html", picture_of=colours(report))
+    browser.open((tmp_path / "report.html").as_uri())
+    browser.until("[...document.images].every(image => image.complete)")
+    beside = "[...document.querySelectorAll('[data-row=\"2\"] .refs')]"
+    assert browser.js(f"{beside}.map(refs => refs.children.length)") == [3, 3]
+    sources = "[...document.querySelectorAll('[data-row=\"2\"] .refs img:first-child')].map(image => image.src)"
+    assert browser.js(sources) == [data_uri(colours(report)(row)) for row in (15, 35)]  # the most trusted cat and owl
+    assert browser.js("data.references[2].map(sample => sample[0])") == [35, 34, 33]
+    browser.click("[data-row='2'] .picture")
+    assert browser.js("look.open && document.querySelector('#look-title').textContent") == "sample 2"
+    assert browser.js("document.querySelector('#look-sample img').getBoundingClientRect().width") > 300
+    heads = "[...document.querySelectorAll('#look h3')].map(head => head.textContent)"
+    assert browser.js(heads) == ["given: cat", "suggested: owl"]
+    assert browser.js("document.querySelectorAll('#look-classes img[alt^=\"trusted sample of\"]').length") == 6
+    browser.press("a")  # decides, and shows the next
+    assert browser.js("document.querySelector('#look-title').textContent") == "sample 3"
+    browser.press("ArrowLeft")
+    assert browser.js("document.querySelector('#look-state').textContent") == "becomes owl"
+    browser.press("Escape")
+    assert browser.js("look.open") is False
+    browser.until(f"{FOCUS}.dataset.row === '2'")  # back where one was
+    browser.js(f"{FOCUS}.blur()")
+    browser.press("e")
+    browser.click("#look [data-close]")
+    assert browser.js("look.open") is False and browser.js(STATES)[2] == "accept"
+
+
+def test_everything_is_reached_and_left_by_the_keyboard(browser: Browser, tmp_path: Path):
+    report = trusted(130)
+    write_report_page(report, record_of(tmp_path), tmp_path / "report.html", picture_of=colours(report))
+    browser.open((tmp_path / "report.html").as_uri())
+    reached, what = [], f"{FOCUS}.id || {FOCUS}.className || {FOCUS}.dataset.word || {FOCUS}.tagName"
+    for _ in range(60):
+        browser.press("Tab")
+        reached.append(browser.js(what))
+        assert browser.js(f"{FOCUS} === document.body || {FOCUS}.matches(':focus-visible')"), reached[-1]
+        if reached[-1] == "BODY":
+            break
+    assert reached[-1] == "BODY"  # through the page and out of it: no trap
+    inside = reached[reached.index("card current") :]
+    assert inside[1:7] == ["picture", "accept", "keep", "skip", "remove", "SELECT"]
+    # Of sixty cards one is on the way, the arrows lead to the others.
+    assert reached.count("card current") == 1 and "after" in inside
+    controls = ["show", "pair", "given", "suggested", "text", "sort", "least", "most", "sure", "accept-all", "keep-all"]
+    assert reached[: reached.index("card current")][-len(controls) - 1 : -1] == controls
+    browser.js("document.querySelector('.card.current').focus()")
+    browser.press("ArrowRight", "Enter")
+    assert browser.js("document.querySelector('#look-title').textContent") == "sample 1"
+    for _ in range(5):
+        browser.press("Tab")
+        assert browser.js(f"look.contains({FOCUS})")
+    browser.press("k", "Escape")
+    browser.until(f"{FOCUS}.dataset.row === '2' && {FOCUS}.getAttribute('aria-current') === 'true'")
+    named = "element => element.labels?.length || element.ariaLabel || element.textContent.trim()"
+    assert browser.js(f"[...document.querySelectorAll('button:not(#ask-yes), input, select')].every({named})")
+    assert browser.js("[...document.querySelectorAll('img')].every(image => image.hasAttribute('alt'))")
+    assert browser.js("document.querySelector('#live').textContent") == "1: kept as it is"
+
+
+def test_two_tabs_of_a_file_keep_both_decisions(browser: Browser, tmp_path: Path):
+    path = tmp_path / "two.html"
+    write_report_page(report_of(["cat", "dog", "owl"], ["dog", "owl", "cat"], ids=["of", "two", "tabs"]), None, path)
+    browser.open(path.as_uri())
+    with browser.other_tab():
+        browser.open(path.as_uri())
+        browser.press("r")
+        assert browser.js(STATES) == ["remove", "", ""]
+    browser.press("ArrowRight", "k")
+    assert browser.js(STATES) == ["remove", "keep", ""]
+    browser.open(path.as_uri())
+    assert browser.js(STATES) == ["remove", "keep", ""]
+
+
+def test_two_tabs_of_a_server_hear_of_each_other(browser: Browser, tmp_path: Path):
+    with served(record_of(tmp_path), small()) as server:
+        browser.open(server.address)
+        with browser.other_tab():
+            browser.open(server.address)
+            browser.press("A", "Enter")
+            browser.until("document.querySelectorAll('[data-decision=accept]').length === 3 && !saving.size")
+            with open(server.log.path) as file:
+                assert [line.split(",")[0] for line in file] == ["id", "a.png", "b.png", '"e']
+        browser.press("r")
+        browser.until("!saving.size")
+        assert browser.js(STATES) == ["remove", "accept", "accept"]  # told with the answer
+        browser.press("u")
+        browser.until("!saving.size")
+        # One's own step is taken back, to what this tab knew.
+        assert browser.js(STATES) == ["skip", "accept", "accept"]
+        assert [server.log.decisions[row].decision for row in (0, 1, 4)] == ["skip", "accept", "accept"]
+        browser.open("about:blank")
 
 
 def test_nasty_names_do_nothing(browser: Browser, tmp_path: Path):

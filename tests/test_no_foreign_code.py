@@ -24,7 +24,7 @@ from acto.cli import main
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
 from acto.labels.page import render
-from acto.labels.review_server import ReviewServer
+from acto.labels.review_server import MAX_BODY, ReviewServer
 from acto.nets.build import build_net
 from acto.nets.weights import load_weights
 from acto.run_folder.checkpoints import save_checkpoint
@@ -388,7 +388,7 @@ def test_no_path_leads_to_a_file(server: ReviewServer) -> None:
 def test_requests_are_bounded(server: ReviewServer) -> None:
     own = f"127.0.0.1:{server.server_port}"
     head = f"POST /decide HTTP/1.1\r\nHost: {own}\r\nX-Acto-Token: {server.token}\r\nContent-Type: application/json\r\n"
-    for length in ("10001", str(10**12), "9" * 5000, "-1", "0x10", "\u0661"):
+    for length in (str(MAX_BODY + 1), str(10**12), "9" * 5000, "-1", "0x10", "\u0661"):
         got = answer(server, f"{head}Content-Length: {length}\r\n\r\n".encode())
         assert got.split()[1] == b"400", length
     assert answer(server, f"GET /{'a' * 70_000} HTTP/1.1\r\n\r\n".encode()).split()[1] == b"414"

@@ -20,6 +20,7 @@ from PIL import Image
 
 from acto.core.errors import RunError, UserError
 from acto.data.classes import encode, infer_classes
+from acto.data.decision_file import Decision, to_csv
 from acto.data.label_columns import read_column
 from acto.data.pictures.files import BadImage, decode_rgb, inspect
 from acto.data.readers.arrays import read_arrays
@@ -30,7 +31,7 @@ from acto.data.readers.manifests import read_manifest
 from acto.data.readers.parquet import read_parquet
 from acto.data.readers.safe_pickle import load_plain, load_torch_arrays
 from acto.data.samples import DataSpec
-from acto.labels.decisions import Decision, read_decisions, to_csv
+from acto.labels.decisions import read_decisions
 from acto.labels.exchange import FORMATS, import_decisions
 from bad_data import arrays, labels, manifests, pictures, published
 from label_reports import report_of, small

@@ -13,11 +13,12 @@ from acto.cli.apply import apply
 from acto.cli.flags import parse
 from acto.core.errors import RunError, UserError
 from acto.core.settings import from_values
+from acto.data.decision_file import to_csv
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
 from acto.labels.corrected_copy import apply_decisions
-from acto.labels.decisions import DecisionLog, corrected, read_decisions, to_csv
+from acto.labels.decisions import DecisionLog, corrected, read_decisions
 from acto.labels.report import read_report
 from acto.run_folder.writing import RunFolder
 from acto.runs.recipes.by_data import setting_for

@@ -18,9 +18,9 @@ from PIL import Image
 
 from acto.cli.audit import report_lines, summary
 from acto.core.sample_columns import of_page
+from acto.data.decision_file import DECISION_COLUMNS
 from acto.data.samples import Samples
 from acto.labels.audit import audit
-from acto.labels.decisions import DECISION_COLUMNS
 from acto.labels.page import MATRIX_CLASSES, NUM_PICTURES, render, write_report_page
 from acto.labels.thumbnails import MAX_BYTES, SIDE, media_type, pictures_of, placeholder, thumbnail
 from acto.pages.charts import Curve, draw_values
@@ -132,7 +132,7 @@ def test_a_row_of_the_page_says_what_the_report_says():
     row = next(row for row in rows_of(render(report, None)) if row["row"] == 1)
     assert row == {
         "row": 1, "id": "b.png", "path": "", "given_label": 0, "predicted_label": 2, "is_label_issue": True,
-        "label_quality": 0.23, "confidence": 0.9, "networks_agree": False, "near_duplicates": "",
+        "label_quality": 0.23, "confidence": 0.9, "networks_agree": False, "is_confirmed": None, "near_duplicates": "",
         "conflicting_duplicates": "", "reason": "The model sees 'owl'.", "text": "",
     }  # fmt: skip
     report.label_quality[1] = np.nan
@@ -176,7 +176,7 @@ def test_ten_thousand_suspects_fit_on_a_page_of_bounded_size(tmp_path: Path):
     page = (tmp_path / "report.html").read_bytes()
     found = data_of(page)
     assert len(found["rows"]) == 10_000 and len(found["pictures"]) == NUM_PICTURES
-    assert sorted(asked) == list(range(NUM_PICTURES))
+    assert sorted(asked) == [*range(NUM_PICTURES), 10_500]  # the trusted dog; no cat is trusted
     text = text_of(page)
     assert (
         "10,000 of 10,502 samples are listed here" in text and "500 suspected ones are in label_report.csv only" in text

@@ -47,7 +47,7 @@ def ask(
 
 
 def decide(server: ReviewServer, row: Any, decision: str, new_label: str = "", **headers: str) -> tuple[int, bytes]:
-    body = {"row": row, "decision": decision, "new_label": new_label}
+    body = {"decisions": [[row, decision, new_label]], "since": 0}
     given = {"X_Acto_Token": server.token, "Content_Type": "application/json"} | headers
     return ask(server, "POST", "/decide", body=body, **given)[:2]
 
@@ -74,7 +74,7 @@ def test_strangers_are_turned_away(server: ReviewServer):
     assert ask(server, "GET", f"/?token={token}", Host=own, Origin="http://evil.example")[0] == 403
     assert ask(server, "GET", f"/?token={token}", Host=own, Origin=f"http://{own}")[0] == 200
     # A form of another site cannot set a header, so the address alone decides nothing.
-    body = {"row": 0, "decision": "keep", "new_label": ""}
+    body = {"decisions": [[0, "keep", ""]], "since": 0}
     assert ask(server, "POST", f"/decide?token={token}", body=body, Content_Type="application/json")[0] == 403
     assert decide(server, 0, "keep", Content_Type="text/plain")[0] == 400
     assert not server.log.path.exists()
@@ -121,7 +121,10 @@ def test_nonsense_is_refused(server: ReviewServer, row: Any, decision: str, labe
     assert not server.log.path.exists()
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"x" * 20_000, b'{"row": 0}', b"\xff", b"[" * 9_000])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"x" * 20_000, b'{"row": 0}', b"\xff", b"[" * 9_000,
+                                  b'{"decisions": [], "since": 0}', b'{"decisions": [[0, "keep", ""]]}',
+                                  b'{"decisions": [[0, "keep"]], "since": 0}', b'{"decisions": 3, "since": 0}',
+                                  b'{"decisions": [[0, "keep", ""]], "since": -1}'])  # fmt: skip
 def test_broken_bodies_are_refused(server: ReviewServer, body: bytes):
     try:
         status = ask(server, "POST", "/decide", body=body, X_Acto_Token=server.token, Content_Type="application/json")[

@@ -19,6 +19,7 @@ import acto
 from acto.cli import main
 from acto.core.errors import UserError
 from acto.data.containers import gather
+from acto.data.decision_file import to_csv
 from acto.data.for_prediction import read_labelled
 from acto.data.in_memory import as_dataset
 from acto.data.noise import NoiseSpec
@@ -26,7 +27,6 @@ from acto.data.readers.label_files import read_human_labels
 from acto.data.samples import Dataset, DataSpec, Raw
 from acto.data.sources import load_data, read
 from acto.labels.corrected_copy import apply_decisions
-from acto.labels.decisions import to_csv
 from acto.run_folder.writing import RunFolder
 from acto.runs.recipes.by_data import setting_for
 from acto.runs.recipes.recipe import recipe

@@ -21,9 +21,10 @@ from acto.cli.exit_codes import guarded
 from acto.cli.progress import Bar
 from acto.core.sample_csv import disarmed, read_sample_csv, rearmed, sample_csv
 from acto.core.terminal import Screen
+from acto.data.decision_file import to_csv
 from acto.data.readers.manifests import read_manifest
 from acto.data.samples import DataSpec
-from acto.labels.decisions import decide, read_decisions, to_csv
+from acto.labels.decisions import decide, read_decisions
 from acto.run_folder.reading import read_run
 from label_reports import report_of
 

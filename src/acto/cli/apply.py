@@ -37,5 +37,6 @@ def apply(tokens: Sequence[str]) -> int:
     print(f"{counted(sum(done.changed.values()), 'label')} changed, {sum(done.removed.values())} removed, ", end="")
     print(f"{done.num_train:,} training samples are left")
     print("\n".join(f"  {visible(line)}" for line in lines or ["no decision asks for a change"]))
-    print(f"written: {visible(str(done.path))}\ntrain on it as before:\n  {visible(done.command)}")
+    beside = f", and in {visible(done.decisions_path.name)} beside it what was decided" if done.decisions_path else ""
+    print(f"written: {visible(str(done.path))}{beside}\ntrain on it as before:\n  {visible(done.command)}")
     return 0

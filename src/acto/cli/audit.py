@@ -12,10 +12,10 @@ from typing import Any
 
 from acto.cli.parser import Parser
 from acto.core.errors import UserError
-from acto.core.text import aligned, percent, visible
+from acto.core.text import aligned, counted, percent, visible
+from acto.data.decision_file import DECISIONS_FILE
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.belief import rule_in_words
-from acto.labels.decisions import DECISIONS_FILE
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_others, audit_run, save, training_data
 from acto.run_folder.reading import read_run
@@ -105,6 +105,8 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
         f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong; estimated rate "
         f"{percent(noise.rate)} ({percent(noise.rate_low)} to {percent(noise.rate_high)})"
     )
+    if report.facts.get("confirmed"):
+        yield f"{counted(report.facts['confirmed'], 'label')} confirmed by people: not suspected, and counted as right"
     if report.facts.get("state") not in ("finished", None):
         yield f"the run is {report.facts['state']}: this is what it knew after {report.facts.get('epochs', 0)} epochs"
     yield from (visible(line) for line in rule_in_words(report))

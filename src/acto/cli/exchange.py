@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from acto.cli.parser import Parser
 from acto.core.errors import choose
 from acto.core.text import counted
-from acto.labels.decisions import to_csv
+from acto.data.decision_file import to_csv
 from acto.labels.exchange import FORMATS, export_report, import_decisions, new_path, write_files
 from acto.labels.report import read_report
 from acto.run_folder.reading import read_run

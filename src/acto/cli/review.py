@@ -16,7 +16,7 @@ from acto.labels.decisions import DecisionLog
 from acto.labels.report import LabelReport, read_report
 from acto.labels.review_server import ReviewServer
 from acto.labels.run_audit import training_data
-from acto.labels.thumbnails import PictureOf, pictures_of
+from acto.labels.thumbnails import LARGE_BYTES, LARGE_SIDE, PictureOf, pictures_of
 from acto.run_folder.reading import RunRecord, read_run
 
 
@@ -35,14 +35,16 @@ def review(tokens: Sequence[str]) -> int:
     if not 0 <= port <= 65535:
         raise UserError(f"--port is {port}, but must lie in [0, 65535]")
     record, report = read_run(given.run), read_report(given.run)
-    picture_of, note = _pictures(record, report, getattr(given, "data_root", None))
+    picture_of, large_of, note = _pictures(record, report, getattr(given, "data_root", None))
     log = DecisionLog(given.run, report)
     before, code = _num_decided(log), 0
     try:
-        with ReviewServer(record, log, picture_of=picture_of, port=port) as server:
+        with ReviewServer(record, log, picture_of=picture_of, large_of=large_of, port=port) as server:
             for text in (note, log.repaired):
                 if text:
                     print(f"note: {text}")
+            if log.num_before:
+                print(f"{counted(log.num_before, 'decision')} from before this run taken over")
             print(f"{counted(before, 'sample')} of {len(report):,} decided so far, in {log.path}")
             print(f"review at {server.address}\nCtrl-C ends it", flush=True)
             with server.opening_page() if not getattr(given, "no_browser", False) else nullcontext() as page:
@@ -67,12 +69,16 @@ def _num_decided(log: DecisionLog) -> int:
     return sum(made.decision != "skip" for made in log.decisions.values())
 
 
-def _pictures(record: RunRecord, report: LabelReport, data_root: str | None) -> tuple[PictureOf | None, str]:
-    """The samples' pictures, or None and why there are none."""
+def _pictures(
+    record: RunRecord, report: LabelReport, data_root: str | None
+) -> tuple[PictureOf | None, PictureOf | None, str]:
+    """The samples' pictures, small and large, or None and why there are none."""
     try:
         samples = training_data(record, data_root=data_root).train
     except UserError as error:
-        return None, f"no pictures are shown, for the data cannot be read: {error}"
+        return None, None, f"no pictures are shown, for the data cannot be read: {error}"
     if list(samples.ids) != list(report.columns["id"]):
-        return None, "no pictures are shown, for the report is about other samples than the run's data"
-    return pictures_of(samples, max_pixels=record.config["data"].get("max_image_pixels")), ""
+        return None, None, "no pictures are shown, for the report is about other samples than the run's data"
+    max_pixels = record.config["data"].get("max_image_pixels")
+    large_of = pictures_of(samples, max_pixels=max_pixels, side=LARGE_SIDE, max_bytes=LARGE_BYTES)
+    return pictures_of(samples, max_pixels=max_pixels), large_of, ""

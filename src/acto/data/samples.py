@@ -16,6 +16,7 @@ import numpy.typing as npt
 from acto.core.errors import UserError
 from acto.core.settings import Settings, setting
 from acto.data.classes import UNKNOWN
+from acto.data.decision_file import Decision
 from acto.data.label_columns import Where
 from acto.data.noise import NoiseSpec
 from acto.data.pictures.files import HARD_MAX_PIXELS, MAX_PIXELS
@@ -175,6 +176,9 @@ class DataSpec(Settings):
     votes: str | None = None
     """A file with labels by several people of a manifest's or array file's samples, by their ids: a column for each, or
     columns id, annotator, label. Their consensus is the given label."""
+    decisions: str | None = None
+    """A file of decisions on these samples' labels (decisions.csv of `acto review`): labels that people hold right are
+    never suspected. None: NAME.decisions.csv beside the file NAME.*, if it is there; "none": no such file."""
     text_column: str | None = None
     """A table's column of texts, which is learned from alone; None: the one of long texts, if there is just one."""
     columns: tuple[str, ...] = ()
@@ -224,6 +228,8 @@ class Dataset:
     """Notes for the user."""
     dropped: tuple[str, ...] = ()
     """Ids of the samples whose pictures cannot be decoded."""
+    decisions: tuple[Decision, ...] = ()
+    """Decisions of people about samples, these or others."""
 
     @property
     def num_classes(self) -> int:

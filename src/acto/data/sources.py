@@ -19,6 +19,7 @@ from acto.core.files import check_locale
 from acto.data.apply_noise import noise_facts, with_noise
 from acto.data.catalog import SOURCES
 from acto.data.classes import check_every_class_occurs
+from acto.data.decision_file import decisions_on
 from acto.data.moments import moments
 from acto.data.noise import NoiseSpec, num_closed_classes
 from acto.data.pictures.contrast import contrast_notes, extremes_of
@@ -71,6 +72,15 @@ def load_data(
         raise UserError(f"{raw.name} has a class list of its own: classes cannot be set")
     num_closed = num_closed_classes(len(raw.class_names), noise.open_rate)
     train, test, notes = raw.train, raw.test, raw.notes
+    parts, said_of_decisions = [part for part in (train, test) if part is not None], list[str]()
+    decisions = decisions_on(
+        spec.decisions,
+        _path(spec, _root(spec, data_root)),
+        [name for part in parts for name in part.ids],
+        [raw.class_names[k] for part in parts for k in part.labels.tolist()],
+        said_of_decisions,
+    )
+    notes += tuple(said_of_decisions)
     kept = np.arange(len(train))
     if test is None:
         kept, held_out = holdout(train.labels, share=spec.holdout_share, seed=spec.holdout_seed)
@@ -104,6 +114,7 @@ def load_data(
         encoding=encoding,
         notes=notes,
         dropped=raw.dropped,
+        decisions=decisions,
     )
 
 
@@ -133,9 +144,7 @@ def read(
             raise UserError(f"{spec.source} has labels of its own: data.votes is for a table or array file")
         raw = source.read(spec, Place(path=root, download=download, problems=problems))
         return replace(raw, pipeline=source.pipeline or raw.pipeline, size=source.size, resize=source.resize)
-    path = Path(spec.source).expanduser()
-    if not path.exists() and root is not None:
-        path = root / path
+    path = _path(spec, root)
     if path.exists():
         if spec.votes is not None and (path.is_dir() or path.suffix.lower() not in VOTED_SUFFIXES):
             raise UserError(
@@ -150,6 +159,11 @@ def read(
         f"unknown data source {spec.source!r}, and no folder of that name.{closest(spec.source, SOURCES)} "
         f"Choices: {', '.join(SOURCES)}, or a path"
     )
+
+
+def _path(spec: DataSpec, root: Path | None) -> Path:
+    path = Path(spec.source).expanduser()
+    return root / path if not path.exists() and root is not None else path
 
 
 def _root(spec: DataSpec, data_root: str | Path | None) -> Path | None:

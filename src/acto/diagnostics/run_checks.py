@@ -14,9 +14,9 @@ from acto.core.documents import read_json, read_yaml
 from acto.core.errors import RunError, UserError
 from acto.core.locks import is_locked
 from acto.core.text import bytes_in_words, counted
+from acto.data.decision_file import DECISIONS_FILE as DECISIONS
 from acto.data.noise import sha256_of_labels
 from acto.diagnostics.findings import Finding, Severity
-from acto.labels.decisions import DECISIONS_FILE as DECISIONS
 from acto.labels.decisions import read_decisions
 from acto.labels.report import NAME as REPORT
 from acto.labels.report import read_report

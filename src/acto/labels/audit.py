@@ -21,6 +21,7 @@ from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
 from acto.data.label_columns import Labels, check_one_each, read_column
 from acto.labels.belief import doubts, first_suspects, is_wide
+from acto.labels.confirmed import noise_beside
 from acto.labels.rate import Unseen, estimate_noise
 from acto.labels.report import SEPARATOR, LabelReport, Table
 from acto.labels.rules import RULES, VOTE, VOTERS, Issues
@@ -58,6 +59,7 @@ def audit(
     score: str | None = None,
     rule: str | None = None,
     robust: bool = False,
+    confirmed: Sequence[bool] | npt.NDArray[Any] | None = None,
     seed: int = 0,
 ) -> LabelReport:
     """Rank labels by how little they can be trusted, and estimate the noise.
@@ -79,6 +81,7 @@ def audit(
         rule: what is called wrong, a name of acto.labels.rules.RULES, cleanlab's filters among them; None: two_of_four,
             or with `robust` predicted_neq_given.
         robust: the model was trained on these labels and distrusted them, as ACTO does.
+        confirmed: (N,) True where a person holds the label right: it is never suspected, and counts as right.
         seed: of no effect any more: the intervals are computed, not drawn.
 
     Raises:
@@ -93,10 +96,11 @@ def audit(
         choose("rule", str(rule), RULES)
     rows = {
         "labels": labels, "pred_probs": pred_probs, "label_quality": label_quality, "ids": ids, "paths": paths,
+        "confirmed": confirmed,
     }  # fmt: skip
     aligned = in_one_order({name: as_pandas(values) for name, values in rows.items()})
     ids, paths = aligned["ids"], aligned["paths"]
-    labels, label_quality = map(_plain, (aligned["labels"], aligned["label_quality"]))
+    labels, label_quality, confirmed = map(_plain, (aligned["labels"], aligned["label_quality"], aligned["confirmed"]))
     pred_probs, class_names = by_class(aligned["pred_probs"], class_names, labels)
     pred_probs = _plain(pred_probs)
     probs = _checked_probs(pred_probs)
@@ -104,14 +108,16 @@ def audit(
     names = tuple(map(str, class_names)) if class_names is not None else tuple(map(str, range(num_classes)))
     if len(names) != num_classes or len(set(names)) != len(names):
         raise UserError(f"class_names must be {num_classes} different names, one a column, but there are {len(names)}")
-    for what, values in {"labels": labels, "ids": ids, "paths": paths, "label_quality": label_quality}.items():
+    columns = {"labels": labels, "ids": ids, "paths": paths, "label_quality": label_quality, "confirmed": confirmed}
+    for what, values in columns.items():
         if values is not None and (length := _length(what, values)) != num_samples:
             raise UserError(f"{what} has {length} entries, but pred_probs has {num_samples} rows")
     check_one_each(labels)
     given = encode(read_column(labels, where=lambda i: f"row {i}"), names)
     return report_on(
-        given, probs, names, ids=ids, paths=paths, label_quality=label_quality, score=score, rule=rule, robust=robust
-    )
+        given, probs, names, ids=ids, paths=paths, label_quality=label_quality, score=score, rule=rule, robust=robust,
+        confirmed=None if confirmed is None else _checked_mask(confirmed),
+    )  # fmt: skip
 
 
 def report_on(
@@ -129,6 +135,7 @@ def report_on(
     unseen: Unseen | None = None,
     robust: bool = False,
     duplicates: Sequence[Sequence[int]] = (),
+    confirmed: npt.NDArray[np.bool_] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> LabelReport:
     """The same as `audit` of labels that are class numbers for certain, with what else is known of the samples.
@@ -147,6 +154,7 @@ def report_on(
         unseen: what the model makes of labels that it has not seen.
         robust: see audit.
         duplicates: groups of row numbers of samples with nearly the same content.
+        confirmed: see audit.
         facts: see LabelReport; None: source is "pred_probs".
     """
     probs, names = _checked_probs(pred_probs), tuple(class_names)
@@ -161,6 +169,10 @@ def report_on(
         quality = score_of(look, probs, score)
     issues, rule = Issues(look, probs), _rule(rule, robust=robust)
     is_issue, predicted = issues.by(rule), look.predicted
+    if confirmed is not None and confirmed.any():
+        is_issue, quality = is_issue & ~confirmed, np.where(confirmed, 1.0, quality)
+    else:
+        confirmed = None
     near, conflicting = _duplicate_columns(duplicates, given, ids)
     of_names = np.array(names)
     columns: Table = {
@@ -182,8 +194,17 @@ def report_on(
         columns |= {name: np.asarray(values) for name, values in trained.columns.items()}
     columns |= {"near_duplicates": near, "conflicting_duplicates": conflicting}
     columns["reason"] = list(_reasons(columns, epochs=trained.epochs if trained is not None else 0))
-    noise = estimate_noise(look, unseen=unseen)
     facts = {"source": "pred_probs", **(facts or {}), **_how(issues, rule, score)}
+    if confirmed is None:
+        noise = estimate_noise(look, unseen=unseen)
+    else:
+        noise = noise_beside(look, confirmed, unseen=unseen)
+        columns["is_confirmed"] = confirmed
+        columns["reason"] = [
+            f"A person holds this label right. {reason}".strip() if holds else reason
+            for reason, holds in zip(columns["reason"], confirmed.tolist(), strict=True)
+        ]
+        facts["confirmed"] = int(confirmed.sum())
     return LabelReport(
         class_names=names,
         columns=in_order(columns, of_report()),
@@ -267,6 +288,15 @@ def _checked_quality(values: npt.ArrayLike) -> Probs:
         raise UserError(f"label_quality must be (N,), but its shape is {quality.shape}")
     _refuse_rows(~((quality >= 0) & (quality <= 1)), "label_quality must lie in [0, 1]")
     return quality
+
+
+def _checked_mask(values: Any) -> npt.NDArray[np.bool_]:
+    mask = np.asarray(values)
+    if mask.ndim != 1:
+        raise UserError(f"confirmed must be (N,), but its shape is {mask.shape}")
+    if mask.dtype != bool:  # row numbers, taken for truth, would confirm nearly all labels
+        raise UserError(f"confirmed must be True or False for each sample, but it is {mask.dtype}, such as {mask[0]!r}")
+    return mask
 
 
 def _refuse_rows(bad: npt.ArrayLike, problem: str) -> None:

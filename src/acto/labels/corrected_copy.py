@@ -25,6 +25,7 @@ from acto.core.sample_csv import disarmed, sample_csv
 from acto.core.settings import flatten, from_values, plain
 from acto.data.catalog import SOURCES
 from acto.data.classes import UNKNOWN
+from acto.data.decision_file import BEFORE_FILE, file_beside, printable, read_whole, to_csv, together
 from acto.data.readers.confined import base_of
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, NONE_OF_THESE
 from acto.data.readers.place import DATA_ROOT_VARIABLE
@@ -32,7 +33,7 @@ from acto.data.readers.tables import table_in
 from acto.data.samples import Dataset, DataSpec, Raw, Samples
 from acto.data.sources import read
 from acto.labels.corrected_table import corrected_table, refuse_other_cells
-from acto.labels.decisions import corrected, printable, read_decisions
+from acto.labels.decisions import corrected, read_decisions
 from acto.labels.report import read_report
 from acto.labels.run_audit import training_data
 from acto.run_folder.reading import read_run
@@ -47,7 +48,9 @@ class Correction:
     """Result of `apply_decisions`."""
 
     path: Path
-    """The manifest or .npz file."""
+    """The manifest, table or .npz file."""
+    decisions_path: Path | None
+    """Decisions of people on its samples, beside it; None where there are none."""
     num_train: int
     changed: dict[tuple[str, str], int]
     """(given class, new class) -> number of samples."""
@@ -64,7 +67,8 @@ def apply_decisions(
 
     The copy holds every training sample that was not removed, under its id, and the test samples with their labels.
     What a run held out of its noisy training data stays held out. Before this returns, the copy was read back and its
-    labels compared.
+    labels compared. Beside it, in NAME.decisions.csv, stands what people decided, before this run too: with it, readers
+    know which labels somebody holds right.
 
     Args:
         decisions: decisions.csv.
@@ -94,8 +98,12 @@ def apply_decisions(
     raw = read(spec, data_root=data_root or spec.root)
     place = _default_place(spec, raw, data_root) if out is None else Path(out)
     path = Path(os.path.abspath(place.expanduser()))
-    if path.exists():
-        raise UserError(f"{path} exists and is not overwritten: name another file with --out")
+    before = record.path / BEFORE_FILE
+    known = together(read_whole(before) if before.exists() else (), decided.values())
+    path_beside = file_beside(path) if known else None
+    for each in (path, path_beside):
+        if each is not None and each.exists():
+            raise UserError(f"{each} exists and is not overwritten: name another file with --out")
     wanted = _suffix(spec, raw, data_root)
     if path.suffix != wanted:
         raise UserError(f"--out must end in {wanted} for {raw.name}, but it is {path}")
@@ -114,16 +122,22 @@ def apply_decisions(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
     try:
+        if path_beside is not None:
+            with disk_errors(f"write {path_beside}"):
+                write_atomically(path_beside, to_csv(known))
         as_copy = _spec_of_copy(spec, path, raw)
         classes = _read_back(
             as_copy, raw, dataset.class_names, [dataset.train.ids[i] for i in kept.tolist()], new_labels
         )
     except BaseException:
-        path.unlink(missing_ok=True)
+        for each in (path, path_beside):
+            if each is not None:
+                each.unlink(missing_ok=True)
         raise
     changes = Counter((old, new) for old, new in zip(originals, new_labels, strict=True) if old != new)
     return Correction(
         path=path,
+        decisions_path=path_beside,
         num_train=len(kept),
         changed=dict(changes),
         removed=dict(Counter(given[i] for i in np.flatnonzero(~stays).tolist())),
@@ -287,7 +301,9 @@ def _spec_of_copy(spec: DataSpec, path: Path, raw: Raw) -> DataSpec:
     else:
         names = [field.name for field in fields(DataSpec) if field.name.endswith("_column")]
         columns = {name: getattr(DataSpec(), name) for name in names}
-    return replace(spec, source=str(path), root=None, noise=DataSpec().noise, subset=None, classes=(), **columns)
+    return replace(
+        spec, source=str(path), root=None, noise=DataSpec().noise, subset=None, classes=(), decisions=None, **columns
+    )
 
 
 def _command(run: Path, spec: DataSpec, copy: DataSpec) -> str:

@@ -1,55 +1,41 @@
 """Decisions of people about suspicious labels: decisions.csv, as the report page and `acto review` write it.
 
-Columns: id, given_label, decision, new_label, time (UTC). Rows are only ever added, and the last row of an id counts:
-a file that was cut off by a crash lacks at most its last row. torch is never imported here.
+acto.data.decision_file has the file's form. torch is never imported here.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from acto.core.errors import UserError, choose, closest
-from acto.core.files import append, disk_errors, open_own, read_file, require_regular, write_atomically
+from acto.core.errors import UserError, closest
+from acto.core.files import append, disk_errors, open_own, read_file, write_atomically
 from acto.core.locks import FolderLock, is_locked
-from acto.core.sample_csv import rearmed, sample_csv
-from acto.data.readers.text_files import read_text, rows_of
+from acto.data.decision_file import (
+    BEFORE_FILE,
+    DECISION_COLUMNS,
+    DECISIONS_FILE,
+    Decision,
+    check_word,
+    heading,
+    printable,
+    read_whole,
+    rows_in,
+    to_csv,
+    together,
+)
 from acto.labels.report import LabelReport
 
-DECISION_COLUMNS = ("id", "given_label", "decision", "new_label", "time")
-WORDS = {
-    "accept": "the label becomes new_label",
-    "keep": "the given label is right",
-    "skip": "undecided, as if there were no row",
-    "remove": "the sample is left out",
-}
-DECISIONS_FILE = "decisions.csv"
 LOCK = ".acto-review"
 """In a run's folder: held while somebody reviews the run."""
 MAX_TAIL = 20_000
 """Bytes that a half-written last row may have; more than that is another kind of damage."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
-    """Decision of somebody about one sample."""
-
-    id: str
-    """As `printable` writes it."""
-    given_label: str
-    decision: str
-    """One of WORDS."""
-    new_label: str = ""
-    """A class name for "accept", else empty."""
-    time: str = ""
-    """UTC, as 2026-01-31T09:30:00Z."""
 
 
 def now() -> str:
@@ -57,27 +43,26 @@ def now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def printable(id: str) -> str:
-    """An id as files and pages show it: bytes of a file's name that are no UTF-8 as backslash codes."""
-    return id.encode("utf-8", "backslashreplace").decode()
-
-
 def decide(
-    report: LabelReport, row: int, decision: str, *, new_label: str = "", time: str = "", place: str = "decision"
+    report: LabelReport,
+    row: int,
+    decision: str,
+    *,
+    new_label: str = "",
+    time: str = "",
+    place: str = "decision",
+    names: Collection[str] = (),
 ) -> Decision:
-    """A decision about the sample in `row` of the report.
+    """A decision about the sample in `row` of the report; `names` are its classes as printed, where they are at hand.
 
     Raises:
         UserError: an unknown word or class, a class where the word takes none, or none where it needs one; the message
             begins with `place`.
     """
-    choose(f"{place} word", decision, WORDS)
-    if decision == "accept" and not new_label:
-        raise UserError(f"{place}: 'accept' needs a new_label")
-    if decision != "accept" and new_label:
-        raise UserError(f"{place}: {decision!r} takes no new_label, but it is {new_label!r}")
-    names = [printable(name) for name in report.class_names]
+    check_word(decision, new_label, place)
+    names = names or [printable(name) for name in report.class_names]
     if new_label and new_label not in names:
+        names = [printable(name) for name in report.class_names]
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise UserError(
             f"{place}: new_label {new_label!r} is none of the {len(names)} classes."
@@ -90,14 +75,6 @@ def decide(
         new_label=new_label,
         time=time or now(),
     )
-
-
-def to_csv(decisions: Iterable[Decision]) -> bytes:
-    """The file that these decisions make, heading and all; what looks like a formula is disarmed by an apostrophe."""
-    found = list(decisions)
-    if not found:
-        return _line(DECISION_COLUMNS)
-    return sample_csv({name: [getattr(decision, name) for decision in found] for name in DECISION_COLUMNS})[0]
 
 
 def row_of_id(report: LabelReport) -> dict[str, int]:
@@ -122,15 +99,14 @@ def read_decisions(path: Path | str, report: LabelReport) -> dict[int, Decision]
             id, word or class, or is about another given label than the report's.
     """
     path = Path(path)
-    require_regular(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: the report page downloads it, and `acto review` writes it")
+    found = rows_in(path)
     rows = row_of_id(report)
     given = [printable(name) for name in report.columns["given_label"]]
+    names = frozenset(map(printable, report.class_names))
     decisions: dict[int, Decision] = {}
-    for line, cells in _rows(read_text(path), path):
+    for line, made in found:
         place = f"{path} line {line}"
-        id, given_label, word, new_label, time = cells
+        id, given_label = made.id, made.given_label
         if id not in rows:
             raise UserError(f"{place}: the label report has no sample {id!r}.{closest(id, rows)}")
         row = rows[id]
@@ -139,30 +115,34 @@ def read_decisions(path: Path | str, report: LabelReport) -> dict[int, Decision]
                 f"{place}: sample {id!r} was given {given_label!r} there and {given[row]!r} in the label report: "
                 "the decisions belong to other labels"
             )
-        decisions[row] = decide(report, row, word, new_label=new_label, time=time, place=place)
+        decisions[row] = decide(
+            report, row, made.decision, new_label=made.new_label, time=made.time, place=place, names=names
+        )
     return decisions
 
 
-def _rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]:
-    """The line on which each row ends, and its cells without the apostrophes that disarm formulas."""
-    reader = iter(rows_of(text, str(path)))
-    header = [title.strip() for title in next(reader, (0, []))[1]]
-    if len(header) == 1 and ";" in header[0]:
-        raise UserError(f"{path} line 1: the cells are separated by semicolons; save it with commas")
-    if tuple(header) != DECISION_COLUMNS:
-        raise UserError(f"{path} line 1: the columns are {', '.join(header)}, not {', '.join(DECISION_COLUMNS)}")
-    for line, cells in reader:
-        if tuple(cells) == DECISION_COLUMNS:
-            raise UserError(
-                f"{path} line {line}: the heading comes a second time; if two files were joined, leave "
-                "the second heading out, and mind that the last row of an id counts"
-            )
-        if len(cells) != len(DECISION_COLUMNS):
-            raise UserError(
-                f"{path} line {line} has {len(cells)} cells, not {len(DECISION_COLUMNS)}; a row that a crash cut "
-                "off is dropped by `acto review`"
-            )
-        yield line, list(map(rearmed, cells))
+def carried_over(decisions: Iterable[Decision], report: LabelReport) -> dict[int, Decision]:
+    """Earlier decisions that say something of the samples of a report, by its rows.
+
+    A label that was accepted before and is the given one by now was kept, as far as this report goes. Decisions about
+    samples or labels that are no longer there say nothing.
+    """
+    decisions = tuple(decisions)
+    if not decisions:
+        return {}
+    rows = row_of_id(report)
+    given = [printable(name) for name in report.columns["given_label"]]
+    names = frozenset(map(printable, report.class_names))
+    found: dict[int, Decision] = {}
+    for made in decisions:
+        row = rows.get(made.id)
+        if row is None:
+            continue
+        if made.right_label == given[row]:
+            found[row] = Decision(id=made.id, given_label=given[row], decision="keep", time=made.time)
+        elif made.given_label == given[row] and (made.decision == "remove" or made.new_label in names):
+            found[row] = made
+    return found
 
 
 def corrected(report: LabelReport, decisions: Mapping[int, Decision]) -> tuple[list[str], npt.NDArray[np.bool_]]:
@@ -178,14 +158,14 @@ def corrected(report: LabelReport, decisions: Mapping[int, Decision]) -> tuple[l
 
 
 class DecisionLog:
-    """decisions.csv of a run, open for one reviewer.
+    """decisions.csv of a run, open for one reviewer. It begins with what had been decided before the run.
 
     Args:
         folder: the run's.
         report: what is reviewed.
 
     Raises:
-        UserError: somebody else reviews the run, or the file that is there belongs to other labels.
+        UserError: somebody else reviews the run, or a file that is there cannot be read or belongs to other labels.
         acto.core.errors.RunError: the disk refuses.
     """
 
@@ -200,34 +180,49 @@ class DecisionLog:
         try:
             self.repaired = _repair(self.path)
             """Repair of a last row that a crash had cut off, in words; empty: none was needed."""
+            self.num_before = self._begin(folder / BEFORE_FILE)
+            """Decisions taken over just now."""
             self.decisions = read_decisions(self.path, report) if self.path.exists() else {}
             """By row of the report; the last ones, "skip" included."""
+            self.history: list[int] = []
+            """Rows in the order in which they were decided on since this was opened."""
         except BaseException:
             self._lock.release()
             raise
 
+    def _begin(self, before: Path) -> int:
+        if self.path.exists() or not before.exists():
+            return 0
+        found = carried_over(together(read_whole(before)), self.report)
+        if found:
+            with disk_errors(f"write {self.path}"):
+                write_atomically(self.path, to_csv(found.values()))
+        return len(found)
+
     def add(self, row: int, decision: str, *, new_label: str = "") -> Decision:
-        """Append a decision; when this returns it is on the disk.
+        """Append a decision, see `add_all`."""
+        return self.add_all([(row, decision, new_label)])[0]
+
+    def add_all(self, wanted: Sequence[tuple[int, str, str]]) -> list[Decision]:
+        """Append decisions, (row, word, class or empty) each; when this returns all of them are on the disk.
 
         Raises:
             UserError: see `decide`.
             acto.core.errors.RunError: the disk refuses; the file is as it was.
         """
-        made = decide(self.report, row, decision, new_label=new_label)
-        heading = _line(DECISION_COLUMNS)
-        line = to_csv([made]).removeprefix(heading)
+        names, time = frozenset(map(printable, self.report.class_names)), now()
+        made = [decide(self.report, row, word, new_label=label, time=time, names=names) for row, word, label in wanted]
+        lines = to_csv(made)
         with disk_errors(f"write {self.path}"):
-            append(self.path, line if self.path.exists() else heading + line)
-        self.decisions[row] = made
+            append(self.path, lines.removeprefix(heading()) if self.path.exists() else lines)
+        rows = [row for row, *_ in wanted]
+        self.decisions.update(zip(rows, made, strict=True))
+        self.history += rows
         return made
 
     def close(self) -> None:
         """Let the next reviewer in."""
         self._lock.release()
-
-
-def _line(cells: Iterable[str]) -> bytes:
-    return (",".join(cells) + "\n").encode()
 
 
 def _repair(path: Path) -> str:

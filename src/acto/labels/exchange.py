@@ -27,8 +27,9 @@ from markupsafe import escape
 from acto.core.errors import UserError, choose
 from acto.core.files import disk_errors, require_regular, write_atomically
 from acto.core.sample_csv import sample_csv
+from acto.data.decision_file import Decision, printable
 from acto.data.readers.text_files import read_text
-from acto.labels.decisions import Decision, decide, printable
+from acto.labels.decisions import decide
 from acto.labels.report import LabelReport
 from acto.labels.verdicts import (
     CHOICE,

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,14 @@ import numpy as np
 from markupsafe import Markup
 
 from acto.core.files import disk_errors, write_atomically
-from acto.core.sample_columns import of_page
 from acto.core.text import counted, percent
-from acto.core.waiting import in_threads
+from acto.data.decision_file import DECISIONS_FILE, Decision, decided_in, printable
 from acto.labels.belief import rule_in_words
-from acto.labels.decisions import DECISION_COLUMNS, DECISIONS_FILE, Decision, printable
+from acto.labels.decisions import carried_over
 from acto.labels.page_curves import curves
+from acto.labels.page_data import Served, embedded, page_data, references_of
 from acto.labels.report import LabelReport
-from acto.labels.thumbnails import PictureOf, data_uri
+from acto.labels.thumbnails import PictureOf
 from acto.pages.environment import environment
 from acto.run_folder.reading import RunRecord, early_end_in_words
 
@@ -39,18 +37,6 @@ MATRIX_CLASSES = 20
 """Up to so many classes the noise matrix is a table; beyond, the most frequent mistakes are listed."""
 NUM_PAIRS = 30
 NUM_CLASS_ROWS = 60
-_THREADS = 4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Served:
-    """Facts that the page of a review server knows beside the report."""
-
-    token: str
-    """Goes with every request."""
-    decisions: Mapping[int, Decision]
-    """Made so far, by row of the report."""
-    has_pictures: bool
 
 
 def write_report_page(
@@ -93,7 +79,13 @@ def render(
     pages = environment()
     style, script = (pages.get_template(name).render() for name in ("report.css", "report.js"))
     listed = report.ranked()[:limit]
-    pictures = _pictures(listed[:NUM_PICTURES].tolist(), picture_of) if served is None else []
+    pictures = embedded(listed[:NUM_PICTURES].tolist(), picture_of) if served is None else []
+    references = references_of(report, listed, picture_of, served)
+    decided: Mapping[int, Decision] = {}
+    if served is not None:
+        decided = served.decisions
+    elif record is not None and report.facts.get("source") == "run":
+        decided = carried_over(decided_in(record.path), report)
     facts = report.facts
     folder = facts.get("folder") or (record.path if record is not None else "")
     name = printable(Path(folder).name) or "probabilities"
@@ -113,6 +105,8 @@ def render(
         served=served is not None,
         is_of_run=facts.get("source") == "run",
         decisions_file=DECISIONS_FILE,
+        has_references=any(sample[2] for samples in references.values() for sample in samples)
+        or (served is not None and served.has_pictures),
         noise_words=_noise_words(report),
         classes=list(map(printable, report.class_names)),
         matrix=matrix,
@@ -126,7 +120,9 @@ def render(
         made=_made(record),
         style=Markup(style),
         script=Markup(script),
-        data=_data(report, listed.tolist(), pictures, name, served),
+        data=page_data(
+            report, listed.tolist(), name, pictures=pictures, served=served, decisions=decided, references=references
+        ),
     )
     return page.encode("utf-8", "backslashreplace")
 
@@ -150,59 +146,6 @@ def _policy(style: str, script: str, *, served: bool) -> str:
         "form-action 'none'",
     ]
     return "; ".join(parts)
-
-
-def _pictures(rows: Sequence[int], picture_of: PictureOf | None) -> list[str]:
-    if picture_of is None:
-        return []
-    # Decoding releases Python's lock.
-    return list(map(data_uri, in_threads(picture_of, rows, threads=_THREADS, file_of="the picture of row {}".format)))
-
-
-def _data(
-    report: LabelReport, rows: Sequence[int], pictures: Sequence[str], name: str, served: Served | None
-) -> Markup:
-    """Encode what the page's script reads as JSON that cannot end the element it stands in."""
-    names = list(map(printable, report.class_names))
-    number = {name: k for k, name in enumerate(report.class_names)}
-    listed = of_page()
-    decisions = {} if served is None else served.decisions
-    ids_and_labels = "\0".join([*report.columns["id"], *report.columns["given_label"]])
-    content = {
-        "name": name,
-        "fingerprint": hashlib.sha256(ids_and_labels.encode("utf-8", "backslashreplace")).hexdigest()[:16],
-        "classes": names,
-        "decision_columns": list(DECISION_COLUMNS),
-        "fields": ["row", *(column.name for column in listed)],
-        "rows": [
-            [row, *(_cell(column.kind, cells.get(column.name), number) for column in listed)]
-            for row, cells in zip(rows, report.rows(rows), strict=True)
-        ],
-        "pictures": pictures,
-        "photos": any(report.columns.get("path", ())),
-        "served": served is not None,
-        "token": "" if served is None else served.token,
-        "has_pictures": served is not None and served.has_pictures,
-        "decisions": [
-            [row, [made.decision, names.index(made.new_label) if made.new_label else -1, made.time]]
-            for row, made in decisions.items()
-        ],
-    }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def _cell(kind: str, value: Any, number: Mapping[str, int]) -> Any:
-    """A cell as the page's script reads it: a class by its number, -1 for none; null where nothing is known."""
-    if kind == "text":
-        return printable(value or "")
-    if kind == "class":
-        return number.get(value, -1)
-    return _rounded(value) if kind == "float32" else value
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 4)
 
 
 # Words and tables ---------------------------------------------------------------------------------------------------

@@ -55,13 +55,15 @@ class Unseen:
     """Share of the labels that it predicts, in [0, 1]."""
     count: int
     """Number of these labels, >= 1."""
+    share: float = 1.0
+    """Part of the labels in question that may be wrong, in (0, 1]: all wrong ones are among these."""
 
     @property
     def most_errors(self) -> float:
-        """Upper end of a 95 % interval (Wilson) of the share that it does not predict."""
+        """Upper end of a 95 % interval (Wilson) of the share of wrong ones among those that may be wrong."""
         square, share = DEVIATIONS**2 / self.count, 1 - self.agreement
         spread = math.sqrt(share * (1 - share) * square + square**2 / 4)
-        return min(1.0, (share + square / 2 + spread) / (1 + square))
+        return min(1.0, (share + square / 2 + spread) / (1 + square) / self.share)
 
 
 def kappa(look: Look) -> float:

@@ -25,14 +25,18 @@ from urllib.parse import parse_qs, urlsplit
 
 from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, remove
+from acto.data.decision_file import printable
 from acto.labels.decisions import DecisionLog
-from acto.labels.page import Served, render
+from acto.labels.page import render
+from acto.labels.page_data import Served, as_cells
 from acto.labels.thumbnails import PictureOf, media_type
 from acto.run_folder.reading import RunRecord
 
 HOST = "127.0.0.1"
-MAX_BODY = 10_000
-"""Bytes of a decision."""
+MAX_BODY = 2**25
+"""Bytes of a step: some hundred thousand decisions."""
+LIMIT = 200_000
+"""Rows that the page lists."""
 SECONDS = 60
 """Most time that the page or a picture may take on its way."""
 MAX_WAITING = 128
@@ -48,6 +52,7 @@ class ReviewServer(ThreadingHTTPServer):
         record: the run.
         log: its decisions, open; who opened it closes it.
         picture_of: the thumbnail of the sample in a row; None: rows without pictures.
+        large_of: the same in large; None: there is the thumbnail alone.
         port: to listen on; 0: a free one.
 
     Raises:
@@ -59,7 +64,13 @@ class ReviewServer(ThreadingHTTPServer):
     request_queue_size = 128  # a page asks for 60 thumbnails at once; the default of 5 resets what is too many
 
     def __init__(
-        self, record: RunRecord, log: DecisionLog, *, picture_of: PictureOf | None = None, port: int = 0
+        self,
+        record: RunRecord,
+        log: DecisionLog,
+        *,
+        picture_of: PictureOf | None = None,
+        large_of: PictureOf | None = None,
+        port: int = 0,
     ) -> None:
         self._waiting: dict[socket.socket, None] = {}
         self._counting = threading.Lock()
@@ -67,7 +78,9 @@ class ReviewServer(ThreadingHTTPServer):
             super().__init__((HOST, port), _Handler)
         except OSError as error:
             raise UserError(f"port {port} cannot be used: {error.strerror}; leave --port out for a free one") from error
-        self.record, self.log, self.picture_of = record, log, picture_of
+        self.record, self.log, self.picture_of, self.large_of = record, log, picture_of, large_of
+        self.number = {printable(name): k for k, name in enumerate(log.report.class_names)}
+        """Number of each class as the page shows it."""
         self.token = secrets.token_urlsafe(24)
         self.writing = threading.Lock()
         """Held while a decision is written: one at a time, and none is cut off by the end."""
@@ -125,6 +138,12 @@ class ReviewServer(ThreadingHTTPServer):
         self.admit(request)
         super().shutdown_request(request)
 
+    def changes(self, since: int, until: int | None = None) -> dict[str, Any]:
+        """The decisions of a part of the log's history, for a page that knows those before; `writing` is held."""
+        rows = dict.fromkeys(self.log.history[since:until])
+        changed = [[row, as_cells(self.log.decisions[row], self.number)] for row in rows]
+        return {"revision": len(self.log.history), "changes": changed}
+
     def server_close(self) -> None:
         """Wait for a decision that is being written, then let the port go."""
         with self.writing:
@@ -160,14 +179,25 @@ class _Handler(BaseHTTPRequestHandler):
                 )
                 return
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", page)
-        elif (row := self._row(path.removeprefix("/picture/"))) is not None and self.server.picture_of is not None:
-            picture = self.server.picture_of(row)
-            self._send(HTTPStatus.OK, media_type(picture), picture)
+        elif path == "/changes":
+            since = parse_qs(urlsplit(self.path).query).get("since", [""])[0]
+            if not (since.isascii() and since.isdecimal() and len(since) < 12):
+                self._refuse(HTTPStatus.BAD_REQUEST, "since is a number")
+                return
+            with self.server.writing:
+                changes = self.server.changes(int(since))
+            self._send(HTTPStatus.OK, "application/json", json.dumps(changes).encode())
         else:
-            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+            kind, _, number = path[1:].partition("/")
+            picture_of = {"picture": self.server.picture_of, "large": self.server.large_of}.get(kind)
+            if picture_of is None or (row := self._row(number)) is None:
+                self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+                return
+            picture = picture_of(row)
+            self._send(HTTPStatus.OK, media_type(picture), picture)
 
     def do_POST(self) -> None:
-        """A decision; the answer comes when it is on the disk."""
+        """A step of one decision or many; the answer comes when all are on the disk."""
         if not self._may_enter(header_only=True):
             return
         if urlsplit(self.path).path != "/decide":
@@ -176,25 +206,30 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         fits = length.isdecimal() and len(length) <= len(str(MAX_BODY)) and int(length) <= MAX_BODY
         if self.headers.get_content_type() != "application/json" or not fits:
-            self._refuse(HTTPStatus.BAD_REQUEST, "a decision comes as a few bytes of JSON")
+            self._refuse(HTTPStatus.BAD_REQUEST, f"decisions come as JSON of {MAX_BODY:,} bytes at most")
             return
         try:
             asked = json.loads(self.rfile.read(int(length)))
-            row, word, label = asked["row"], asked["decision"], asked["new_label"]
-            if type(row) is not int or not isinstance(word, str) or not isinstance(label, str):
-                raise TypeError("row is a number, decision and new_label are texts")
-            if not 0 <= row < len(self.server.log.report):
-                raise UserError(f"there is no row {row}")
+            since, wanted = asked["since"], [(row, word, label) for row, word, label in asked["decisions"]]
+            if type(since) is not int or since < 0 or not wanted:
+                raise TypeError("since is a number, and there is at least one decision")
+            for row, word, label in wanted:
+                if type(row) is not int or not isinstance(word, str) or not isinstance(label, str):
+                    raise TypeError("row is a number, decision and new_label are texts")
+                if not 0 <= row < len(self.server.log.report):
+                    raise UserError(f"there is no row {row}")
             with self.server.writing:
                 if self.server.has_ended:
                     raise RunError("the server has ended, and the decision was not saved")
-                made = self.server.log.add(row, word, new_label=label)
+                known = len(self.server.log.history)
+                made = self.server.log.add_all(wanted)
+                answer = {**self.server.changes(since, known), "time": made[0].time}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         except RunError as error:
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         else:
-            self._send(HTTPStatus.OK, "application/json", json.dumps({"time": made.time}).encode())
+            self._send(HTTPStatus.OK, "application/json", json.dumps(answer).encode())
 
     def _is_own_page(self) -> bool:
         """Say whether a request is meant for this server, and of no page of another site."""
@@ -225,9 +260,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _page(self) -> bytes:
         server = self.server
         with server.writing:
-            decisions = dict(server.log.decisions)
-        served = Served(token=server.token, decisions=decisions, has_pictures=server.picture_of is not None)
-        return render(server.log.report, server.record, served=served)
+            decisions, revision = dict(server.log.decisions), len(server.log.history)
+        served = Served(
+            token=server.token,
+            decisions=decisions,
+            has_pictures=server.picture_of is not None,
+            has_large=server.large_of is not None,
+            revision=revision,
+        )
+        return render(server.log.report, server.record, served=served, limit=LIMIT)
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         self._send(status, "text/plain; charset=utf-8", message.encode(errors="replace"))

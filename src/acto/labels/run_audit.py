@@ -14,6 +14,7 @@ from acto.core.errors import UserError
 from acto.core.sample_columns import of_training
 from acto.core.settings import from_values
 from acto.data.catalog import SOURCES
+from acto.data.decision_file import confirmed, decided_in
 from acto.data.for_prediction import read_labelled
 from acto.data.in_memory import NAME as IN_MEMORY
 from acto.data.near_duplicates import near_duplicate_groups
@@ -93,6 +94,7 @@ def audit_run(
         unseen=_unseen(record, dataset),
         robust=record.config["method"] != Standard.name,
         duplicates=near_duplicate_groups(samples, max_pixels=max_pixels) if find_duplicates else (),
+        confirmed=confirmed(decided_in(record.path), samples.ids, columns["given_label"]),
         facts=_facts(record, dataset),
     )
 

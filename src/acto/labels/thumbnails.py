@@ -17,13 +17,17 @@ SIDE = 96
 """Pixels of the longer side at most."""
 MAX_BYTES = 8_000
 """Most bytes of one encoded thumbnail. A picture that no quality brings below it is scaled down."""
+LARGE_SIDE, LARGE_BYTES = 1024, 400_000
+"""The same of a picture that is enlarged."""
 _QUALITIES = (82, 65, 45)
 
 PictureOf = Callable[[int], bytes]
 """The thumbnail of the sample in a row, as PNG or JPEG."""
 
 
-def pictures_of(samples: Samples, *, max_pixels: int | None = None) -> PictureOf | None:
+def pictures_of(
+    samples: Samples, *, max_pixels: int | None = None, side: int = SIDE, max_bytes: int = MAX_BYTES
+) -> PictureOf | None:
     """The thumbnails of `samples`, made when asked for; None for feature vectors, which have no picture.
 
     A picture file that is missing or damaged by now gives a placeholder.
@@ -31,13 +35,16 @@ def pictures_of(samples: Samples, *, max_pixels: int | None = None) -> PictureOf
     Args:
         samples: pictures in memory, (H, W, 1) or (H, W, 3), or picture files.
         max_pixels: larger files give a placeholder; None: acto.data.pictures.files.MAX_PIXELS.
+        side: see `thumbnail`.
+        max_bytes: see `thumbnail`.
     """
     if samples.pixels is not None:
         pixels = samples.pixels
 
         def from_memory(row: int) -> bytes:
             array = np.ascontiguousarray(pixels[row])
-            return thumbnail(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array))
+            picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+            return thumbnail(picture, side=side, max_bytes=max_bytes)
 
         return from_memory
     if samples.paths is not None:
@@ -45,7 +52,8 @@ def pictures_of(samples: Samples, *, max_pixels: int | None = None) -> PictureOf
 
         def from_file(row: int) -> bytes:
             try:
-                return thumbnail(decode_rgb(paths[row], max_pixels=max_pixels, draft_size=(2 * SIDE, 2 * SIDE)))
+                picture = decode_rgb(paths[row], max_pixels=max_pixels, draft_size=(2 * side, 2 * side))
+                return thumbnail(picture, side=side, max_bytes=max_bytes)
             except BadImage:
                 return placeholder()
 
@@ -53,26 +61,28 @@ def pictures_of(samples: Samples, *, max_pixels: int | None = None) -> PictureOf
     return None
 
 
-def thumbnail(picture: Image.Image) -> bytes:
-    """PNG or JPEG of at most SIDE pixels and MAX_BYTES; small pictures grow by a whole factor, pixel by pixel.
+def thumbnail(picture: Image.Image, *, side: int = SIDE, max_bytes: int = MAX_BYTES) -> bytes:
+    """PNG or JPEG of at most `side` pixels and `max_bytes`; small pictures grow by a whole factor, pixel by pixel.
 
     Args:
         picture: of mode L or RGB.
+        side: pixels of the longer side at most.
+        max_bytes: most bytes, encoded.
     """
     longest = max(picture.size)
-    if 2 * longest <= SIDE:
-        factor = SIDE // longest
+    if 2 * longest <= side:
+        factor = side // longest
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
         data = _encoded(picture, "PNG", optimize=True)
-        if len(data) <= MAX_BYTES:
+        if len(data) <= max_bytes:
             return data
-    elif longest > SIDE:
+    elif longest > side:
         picture = picture.copy()
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     while True:
         for quality in _QUALITIES:
             data = _encoded(picture, "JPEG", quality=quality)
-            if len(data) <= MAX_BYTES:
+            if len(data) <= max_bytes:
                 return data
         picture = picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)))
 

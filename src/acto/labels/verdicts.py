@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from acto.core.errors import UserError, choose
 from acto.core.sample_csv import rearmed
+from acto.data.decision_file import printable
 from acto.data.readers.text_files import check_titles, rows_of
-from acto.labels.decisions import printable, row_of_id
+from acto.labels.decisions import row_of_id
 from acto.labels.report import LabelReport
 
 REMOVE = "(remove this sample)"

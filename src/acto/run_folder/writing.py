@@ -339,8 +339,9 @@ class RunFolder:
         return checkpoint
 
     def save_model(self, name: str, data: bytes) -> None:
-        """Keep weights under a file name such as "model.safetensors"."""
-        assert PurePath(name).name == name and PurePath(name).suffix in (".safetensors", ".pt", ".json", ".npy"), name
+        """Keep weights, or what belongs to them, under a file name such as "model.safetensors"."""
+        suffixes = (".safetensors", ".pt", ".json", ".npy", ".csv")
+        assert PurePath(name).name == name and PurePath(name).suffix in suffixes, name
         self._save(name, data)
 
     def save_summary(self, results: Mapping[str, Any]) -> None:

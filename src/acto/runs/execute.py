@@ -21,6 +21,7 @@ from acto.core import distributed
 from acto.core.device import device_in_words
 from acto.core.errors import RunError, UserError
 from acto.core.types import Clock
+from acto.data.decision_file import BEFORE_FILE, to_csv
 from acto.data.noise import sha256_of_labels
 from acto.data.samples import Dataset
 from acto.data.tables.encoding import ENCODING_FILE
@@ -151,6 +152,8 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
     digest = digest_of(prepared.checks, dataset.class_names)
     made_by = {"config": config, "data": digest}
     refuse_foreign_checkpoint(start, config=config, digest=digest, folder=folder.path)
+    if start is None and dataset.decisions:
+        folder.save_model(BEFORE_FILE, to_csv(dataset.decisions))
     if start is None and prepared.warm_start is not None:
         prepared.warm_start.begin(folder)
         # Saved, so that a resumed run needs nothing of the run before.

@@ -23,6 +23,7 @@ import torch
 
 from acto.core.errors import RunError, UserError
 from acto.core.settings import from_values, merged, plain
+from acto.data.decision_file import decided_in, together
 from acto.data.noise import sha256_of_labels
 from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import Dataset, join
@@ -212,6 +213,7 @@ def plan(
     held_out = _held_out(dataset, origin)
     if held_out is not None:
         dataset = _tested_on(dataset, held_out)
+    dataset = replace(dataset, decisions=together(decided_in(Path(run)), dataset.decisions))
     # The networks know their own normalization, which the changed data would shift a little.
     dataset = replace(dataset, views=model.views)
     kept = len(unchanged(dataset, origin)[0])
