@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -14,19 +13,18 @@ from typing import Any
 import yaml
 
 from acto.cli.audit import report_lines
+from acto.cli.cost import cost_lines, proposals
 from acto.cli.flags import parse
 from acto.cli.progress import Reporter, summary_lines
 from acto.core import distributed
 from acto.core.device import resolve_device
 from acto.core.errors import RunError, UserError
 from acto.core.settings import merged, plain
-from acto.core.text import aligned, bytes_in_words, counted, duration
 from acto.data.samples import Dataset
 from acto.data.sources import load_data
 from acto.labels.run_audit import audit_at_the_end, training_data
 from acto.run_folder.reading import last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder, default_run_name
-from acto.runs.cost import Estimate, estimate
 from acto.runs.events import Note
 from acto.runs.execute import execute
 from acto.runs.failures import Interrupted
@@ -86,10 +84,12 @@ def start(run: Run, launch: Launch, *, dataset: Dataset | None = None) -> int:
         if launch.dry_run and run.data.cache is not None:
             reporter(Note(text="a dry run fills no cache: the times are those of decoding in every epoch"))
             run = run.without_cache()
+        for text in proposals(run, dataset) if dataset is not None else ():
+            reporter(Note(text=text))
         prepared = _prepare(run, launch, reporter, dataset=dataset)
         if launch.dry_run:
             try:
-                print("\n".join(cost_lines(estimate(prepared), out)))
+                print("\n".join(cost_lines(prepared, out)))
             finally:
                 prepared.close()
             return 0
@@ -146,7 +146,10 @@ def _prepare(
         reporter.say(f"reading {run.data.source}")
         dataset = load_data(run.data, data_root=run.data.root, download=launch.download)
     try:
-        return prepare(run, dataset=dataset, folder=folder, say=reporter.say)
+        return prepare(
+            run, dataset=dataset, folder=folder, say=reporter.say, tell=reporter.looked,
+            fetch_weights=launch.download, only_measure=launch.dry_run,
+        )  # fmt: skip
     except UserError as error:
         if run.weights == "torchvision" and "weights" in str(error):
             raise UserError(f"{error}. Or start from random weights: --weights none") from error
@@ -210,30 +213,6 @@ def _show(summary: Mapping[str, Any], path: str, launch: Launch) -> None:
         print(json.dumps({**finite, "folder": path}))
     else:
         print("\n".join(summary_lines(summary, path)))
-
-
-def cost_lines(cost: Estimate, out: Path) -> list[str]:
-    """Format the cost of a run in words."""
-    phases = [
-        (
-            phase.name,
-            counted(phase.epochs, "epoch"),
-            f"{counted(phase.steps, 'step')} an epoch",
-            f"{phase.seconds_per_step:.3g} s a step",
-            f"{duration(phase.seconds_per_epoch)} an epoch",
-        )
-        for phase in cost.phases
-    ]
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    return [
-        *aligned(phases),
-        f"evaluation: {counted(cost.evaluations, 'time')} {duration(cost.evaluation_seconds)}",
-        f"in all: {duration(cost.seconds)}",
-        f"memory: {'unknown' if cost.memory_bytes is None else bytes_in_words(cost.memory_bytes)} at the most so far",
-        f"disk: {bytes_in_words(cost.checkpoint_bytes)} a checkpoint, of which two are kept; "
-        f"{bytes_in_words(shutil.disk_usage(there).free)} are free at {there}",
-        "nothing was written",
-    ]
 
 
 def train(tokens: Sequence[str]) -> int:

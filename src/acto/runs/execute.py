@@ -33,6 +33,7 @@ from acto.run_folder.writing import RunFolder
 from acto.runs import calibration
 from acto.runs.events import EpochDone, Listener, Listeners, Note, RunFinished, RunStarted, StepDone, tell_all
 from acto.runs.failures import Interrupted, Stop, signals_raise
+from acto.runs.frozen.front import FEATURES_FILE
 from acto.runs.prepare import Prepared, explained, prepare
 from acto.runs.run import Run
 from acto.runs.same_data import CHECKS_FILE, digest_of, refuse_foreign_checkpoint
@@ -158,6 +159,8 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
     _restore(training, start)
     if dataset.encoding is not None and not (folder.path / ENCODING_FILE).exists():
         folder.save_model(ENCODING_FILE, dataset.encoding.to_bytes())
+    if prepared.front is not None and not (folder.path / FEATURES_FILE).exists():
+        folder.save_model(FEATURES_FILE, prepared.front.to_bytes())
     lost = folder.truncate_after(training.epochs_done - 1)
     folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names, notes=dataset.notes)
     if not (folder.path / CHECKS_FILE).exists():
@@ -288,7 +291,8 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         "headline": training.method.headline_weights(),
         "input_shape": prepared.train_data.input_shape,
         "class_names": dataset.class_names,
-        "views": asdict(dataset.views),
+        "views": asdict(dataset.views if prepared.front is None else prepared.front.vectors),
+        **({} if prepared.front is None else {"features": run.features}),
     }
     for number, net in enumerate(training.method.nets):
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}

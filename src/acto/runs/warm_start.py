@@ -153,9 +153,9 @@ def settings_after(run: Path | str, asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     record = _finished(run)
     settings = dict(record.config)
-    for name in ("method", "net"):
-        if (value := asked.get(name)) is not None and value != settings[name]:
-            raise UserError(f"{name} is {value!r}, but the run in {run} has {settings[name]!r}")
+    for name in ("method", "net", "features"):
+        if (value := asked.get(name)) is not None and value != settings.get(name):
+            raise UserError(f"{name} is {value!r}, but the run in {run} has {settings.get(name)!r}")
     if (source := asked.get("data", {}).get("source")) is not None:
         kept = (*KEPT_DATA, *(OF_TABLES if (Path(run) / ENCODING_FILE).exists() else ()))
         settings["data"] = {name: settings["data"][name] for name in kept if name in settings["data"]}
