@@ -25,11 +25,11 @@ from acto.cli.train import train
 from acto.core.errors import UserError
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import IMAGENET_MEAN, IMAGENET_STD, load_data
+from acto.nets.build import build_net
 from acto.runs.frozen import extraction
 from acto.runs.frozen.backbone import Backbone, _folded, make_backbone
 from acto.runs.frozen.extraction import extract
 from acto.runs.frozen.feature_file import FeatureFile, folder_of
-from acto.nets.build import build_net
 
 CPU = torch.device("cpu")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from acto.cli.budget import Budget
 from acto.core.device import device_in_words
 from acto.core.text import aligned, bytes_in_words, counted, duration
 from acto.data.samples import Dataset
@@ -37,7 +38,7 @@ def proposals(run: Run, dataset: Dataset) -> list[str]:
     ]
 
 
-def cost_lines(prepared: Prepared, out: Path) -> list[str]:
+def cost_lines(prepared: Prepared, out: Path, budget: Budget | None = None) -> list[str]:
     """Measure what the run that `prepared` stands for costs, and say it; its networks are used up."""
     cost = estimate(prepared)
     looking = prepared.front_seconds or 0.0
@@ -57,12 +58,17 @@ def cost_lines(prepared: Prepared, out: Path) -> list[str]:
         *aligned(phases),
         f"evaluation: {counted(cost.evaluations, 'time')} {duration(cost.evaluation_seconds)}",
         f"in all: {duration(cost.seconds + looking)}",
+        *([] if budget is None else [_fitting(budget.epochs(cost, looking=looking), budget)]),
         *_cheaper(prepared, cost),
         f"memory: {'unknown' if cost.memory_bytes is None else bytes_in_words(cost.memory_bytes)} at the most so far",
         f"disk: {bytes_in_words(cost.checkpoint_bytes)} a checkpoint, of which two are kept; "
         f"{bytes_in_words(shutil.disk_usage(there).free)} are free at {there}",
         "nothing was written",
     ]
+
+
+def _fitting(epochs: int, budget: Budget) -> str:
+    return f"into {budget.minutes:g} minutes fit: {counted(epochs, 'epoch')}"
 
 
 def _what(prepared: Prepared) -> list[str]:

@@ -20,9 +20,14 @@ from acto.core.files import require_regular, sha256_of
 from acto.nets.weights import IMAGENET_NETS
 
 FIRST_CHOICES = (
-    "torchvision:resnet50", "torchvision:convnext_tiny", "torchvision:efficientnet_b0", "torchvision:mobilenet_v3_large",
-    "torchvision:resnet34", "torchvision:resnet18", "torchvision:mobilenet_v2",
-)  # fmt: skip
+    "torchvision:resnet50",
+    "torchvision:convnext_tiny",
+    "torchvision:efficientnet_b0",
+    "torchvision:mobilenet_v3_large",
+    "torchvision:resnet34",
+    "torchvision:resnet18",
+    "torchvision:mobilenet_v2",
+)
 """Networks whose features are taken where nobody names one and weights of it are there, the first that has any."""
 TIMMS_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -84,8 +89,8 @@ def weights_for(net: str, weights: str | None, *, download: bool) -> str:
     place = Path(torch.hub.get_dir()) / "checkpoints" if library == "torchvision" else "the cache of huggingface_hub"
     raise UserError(
         f"no weights of {net} are on this machine ({names} in {place}"
-        f"{', or in an installed package' if library == 'torchvision' else ''}): --download fetches them, --weights FILE "
-        "names a file"
+        f"{', or in an installed package' if library == 'torchvision' else ''}): --download fetches them, "
+        "--weights FILE names a file"
     )
 
 

@@ -53,9 +53,15 @@ SHORT = {
 
 
 def resolve(
-    settings: Mapping[str, Any], *, trust_net: bool = False, download: bool = False
+    settings: Mapping[str, Any], *, trust_net: bool = False, download: bool = False, dataset: Dataset | None = None
 ) -> tuple[Run, Dataset | None]:
     """The Run that nested `settings` stand for. What they leave open comes from the recipe for their data and method.
+
+    Args:
+        settings: nested.
+        trust_net: the network may be code outside of this package.
+        download: data and weights may be fetched.
+        dataset: what the data settings stand for, where they have been read already.
 
     Returns:
         The run; and its data, if it had to be read to know which kind it is.
@@ -73,7 +79,7 @@ def resolve(
     if features is not None:
         run_with(BY_PIPELINE["vectors"])
         weights_for(features, settings.get("weights"), download=download)
-        dataset = load_data(spec, data_root=spec.root, download=download)
+        dataset = dataset or load_data(spec, data_root=spec.root, download=download)
         return run_with(setting_on_features(dataset)), dataset
     if spec.source in SETTINGS:
         return run_with(SETTINGS[spec.source]), None
@@ -85,9 +91,13 @@ def resolve(
             refusals.append(error)
     if len(refusals) == len(BY_PIPELINE):  # whatever the data are
         raise refusals[-1]
-    dataset = load_data(spec, data_root=spec.root, download=download)
+    dataset = dataset or load_data(spec, data_root=spec.root, download=download)
     kind, count = dataset.views.pipeline, len(dataset.train)
-    if kind == "photo" and not settings.keys() & {"features", "net", "weights"} and (found := first_found()) is not None:
+    if (
+        kind == "photo"
+        and not settings.keys() & {"features", "net", "weights"}
+        and (found := first_found()) is not None
+    ):
         settings = {**settings, "features": found.net, "weights": str(found.path)}
         return run_of(settings, setting_on_features(dataset), trust_net=trust_net), dataset
     chosen = setting_for(spec.source, pipeline=kind, num_samples=count)

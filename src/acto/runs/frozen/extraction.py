@@ -186,7 +186,9 @@ def cached(
     reading = _reading(backbone, views, batch_size=None, workers=workers, max_pixels=max_pixels)
     row_of = np.arange(len(samples))
     if samples.paths is not None:
-        _, first, row_of = np.unique([os.fspath(path) for path in samples.paths], return_index=True, return_inverse=True)
+        _, first, row_of = np.unique(
+            [os.fspath(path) for path in samples.paths], return_index=True, return_inverse=True
+        )
         samples = samples.take(first)
     computes_in = _precision("auto", reading, samples, say=say)
     settings = {**_settings(reading, computes_in, dtype="float32"), "pictures_sha256": _sha256_of_stamps(samples)}

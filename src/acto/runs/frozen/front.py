@@ -120,7 +120,7 @@ class Looking(nn.Module):
         super().__init__()
         assert front.vectors is not None
         backbone = front.backbone
-        self.net = backbone.net
+        self.net = backbone.net.backbone
         self.channels, *size = backbone.net.input_shape
         self.size = tuple(size)
         self.smaller = front.input_shape[1] > self.size[0]
@@ -142,7 +142,7 @@ class Looking(nn.Module):
                     values, size=self.size, mode="bilinear", align_corners=False, antialias=self.smaller
                 )
             values = (values - self.pixel_mean) / self.pixel_std
-        found: Tensor = self.net.features(values)
+        found: Tensor = self.net(values)
         return (found.float() - self.mean) / self.std
 
 
