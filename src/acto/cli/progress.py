@@ -160,7 +160,8 @@ class Reporter:
         )
         self.say(f"folder: {event.folder}")
         if event.epochs_done:
-            self.say(f"going on after epoch {event.epochs_done} of {self.epochs}")
+            more = self.epochs - event.epochs_done
+            self.say(f"going on after epoch {event.epochs_done} of {self.epochs}: {counted(more, 'epoch')} to come")
         self.bar.show(0, 1, anew=True, what="step", left="")
 
     def _step(self, event: StepDone) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -88,12 +89,8 @@ def start(
     if launch.minutes is not None and distributed.world() > 1:
         raise UserError("--minutes is for one process")
     out = Path(launch.out or f"{launch.parent}/{Path(default_run_name(run.method, run.data.source)).name}")
-    # The other processes would find what the first one has just made.
-    new = distributed.rank() == 0 and not (launch.dry_run or launch.overwrite)
-    if new and out.is_dir() and any(out.iterdir()):
-        raise UserError(
-            f"{out} is not empty; go on with --resume, start over with --overwrite, or choose another --out"
-        )
+    if distributed.rank() == 0:  # the others would find what the first one has just made
+        _refuse_full(out, launch)
     with Reporter(silent=distributed.rank() > 0) as reporter:
         for text in launch.notes:
             reporter(Note(text=text))
@@ -111,6 +108,13 @@ def start(
             run, prepared = _fitting(prepared, launch.minutes, launch, reporter, lasting)
         with _first_only(lambda: RunFolder.create(out, config=run.to_dict(), overwrite=launch.overwrite)) as folder:
             return _execute(prepared, folder or out, reporter, launch)
+
+
+def _refuse_full(out: Path, launch: Launch) -> None:
+    if not (launch.dry_run or launch.overwrite) and out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            f"{out} is not empty; go on with --resume, start over with --overwrite, or choose another --out"
+        )
 
 
 def resume(path: str, run: Run, launch: Launch) -> int:
@@ -285,6 +289,9 @@ def train(tokens: Sequence[str]) -> int:
         settings = merged(asked.saved, with_whole_paths(asked.settings))
         run = Run.from_dict(settings, trust_net=asked.net_was_typed)
     else:
+        resolve_device(str(asked.settings.get("device", "auto")))  # before data are read
+        if launch.out is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            _refuse_full(Path(launch.out), launch)
         resolved = partial(resolve, trust_net=asked.net_was_typed, download=launch.download)
         if "print_config" not in asked.actions and not asked.names_data:
             resolved(asked.settings)  # whatever else is wrong is said first

@@ -23,6 +23,7 @@ import torch
 
 from acto.core.errors import RunError, UserError
 from acto.core.settings import from_values, merged, plain
+from acto.core.text import counted
 from acto.data.noise import sha256_of_labels
 from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import Dataset, join
@@ -135,8 +136,8 @@ class WarmStart:
         """One sentence for the user."""
         facts = self.facts
         return (
-            f"going on from {facts['run']} after {self.epochs} epochs: the memory of {facts['kept']:,} samples is "
-            f"kept, {facts['relabelled']:,} with another label and {facts['new']:,} new ones start fresh, "
+            f"going on from {facts['run']} after {counted(self.epochs, 'epoch')}: the memory of {facts['kept']:,} "
+            f"samples is kept, {facts['relabelled']:,} with another label and {facts['new']:,} new ones start fresh, "
             f"{facts['gone']:,} are gone"
         )
 
@@ -202,7 +203,10 @@ def plan(
             raise UserError(f"{name} is {now!r}, but the run in {run} has {before!r}")
     _check_classes(dataset.class_names, model.class_names, run)
     if epochs <= origin.epochs:
-        raise UserError(f"epochs is {epochs}, the total, but the run in {run} has done {origin.epochs}: ask for more")
+        raise UserError(
+            f"epochs is {epochs}, the total, but the run in {run} has done {origin.epochs}: ask "
+            f"for {origin.epochs + 1} or more (epochs counts the whole way)"
+        )
     if (dataset.views.pipeline, dataset.views.size) != (model.views.pipeline, model.views.size):
         raise UserError(
             f"the data are seen as {dataset.views.pipeline} of size {dataset.views.size}, but the run in {run} saw "

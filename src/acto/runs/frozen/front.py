@@ -196,6 +196,7 @@ def read_front(data: bytes, name: str, *, device: torch.device | str = "cpu") ->
         length = int.from_bytes(data[:8], "little")
         facts = parse_json(parse_json(data[8 : 8 + length], name)["__metadata__"]["acto"], name)
         facts = as_record(facts, _FACTS, name, error=RunError)
+        facts |= {name: tuple(value) for name, value in facts.items() if isinstance(value, list)}
         tensors = safetensors.torch.load(data)
         net: Net = nets.build_net(facts["net"], input_shape=facts["backbone_shape"], num_classes=2)
         state = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
