@@ -234,7 +234,8 @@ def fit(
             warnings.warn(note, stacklevel=2)
 
     if init_from is None:
-        setting = for_size(setting_of_kind(held.views.pipeline, len(held.train)), len(held.train))
+        kind = held.views.pipeline if asked.get("features") is None else "vectors"
+        setting = for_size(setting_of_kind(kind, len(held.train)), len(held.train))
         planned = run_of(asked, setting, trust_net=net is not None)
     else:
         planned = Run.from_dict(asked, trust_net=net is not None)
