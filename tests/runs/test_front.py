@@ -150,7 +150,7 @@ def test_pixels_in_memory_have_features_as_well(tmp_path: Path, weights: Path) -
         x, labels, features=NET, weights=str(weights), epochs=2, out=tmp_path / "run", device="cpu", batch_size=8
     )
     probs = fitted.predict_proba(x)
-    done = export(tmp_path / "run", format="torch")
+    done = export(tmp_path / "run")
     assert done.max_difference < 1e-5
     said = {row["id"]: float(row["prob_predicted"]) for row in rows(tmp_path / "run" / "samples.csv")}
     np.testing.assert_allclose([said[name] for name in said], [probs[int(name)].max() for name in said], atol=2e-2)
@@ -178,7 +178,7 @@ def test_weights_that_are_there_are_taken(tmp_path: Path, capsys: pytest.Capture
         assert main(["train", "--data", str(photos), *QUICK, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "features: torchvision:mobilenet_v2, 2.21 million weights, pictures of 32x32 pixels" in out
-    assert "24 pictures once" in out and "network: mlp" in out and not (tmp_path / "cache").exists()
+    assert "24 pictures once" in out and "network: mlp" in out and not (tmp_path / "cache/acto/features").exists()
 
 
 def test_without_weights_it_is_said(tmp_path: Path) -> None:
