@@ -174,10 +174,7 @@ def cached(
         samples: pictures.
         views: of picture files, see views_of_files; None for pixels.
         backbone: what sees them.
-        workers: as in `extract`.
-        max_pixels: as in `extract`.
-        say: as in `extract`.
-        tell: as in `extract`.
+        workers: as in `extract`, and so are the others.
 
     Raises:
         UserError: the cache's folder cannot be made, or is in use; features that are not finite.
@@ -213,8 +210,7 @@ def _kept(out: Path) -> npt.NDArray[np.float32] | None:
         if not out.is_file() or not sums.is_file() or not sums.read_text().startswith(sha256_of(out)):
             return None
         with np.load(out, allow_pickle=False) as file:
-            rows: npt.NDArray[np.float32] = file["x"]
-            return rows
+            return np.asarray(file["x"], np.float32)
 
 
 def measured(samples: Samples, views: ViewSpec | None, backbone: Backbone, *, max_pixels: int = MAX_PIXELS) -> float:
