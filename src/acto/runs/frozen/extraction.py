@@ -174,7 +174,10 @@ def cached(
         samples: pictures.
         views: of picture files, see views_of_files; None for pixels.
         backbone: what sees them.
-        workers: as in `extract`, and so are the others.
+        workers: as in `extract`.
+        max_pixels: as in `extract`.
+        say: as in `extract`.
+        tell: as in `extract`.
 
     Raises:
         UserError: the cache's folder cannot be made, or is in use; features that are not finite.
@@ -224,8 +227,7 @@ def measured(samples: Samples, views: ViewSpec | None, backbone: Backbone, *, ma
         backbone.features(inputs, precision)
         took.append((time.monotonic() - began) / len(inputs))
     began = time.monotonic()
-    for _ in reading.batches(few):
-        pass
+    list(reading.batches(few))
     return min(took) + (time.monotonic() - began) / len(few)
 
 
