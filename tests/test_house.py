@@ -58,7 +58,7 @@ NO_TORCH = [
     "labels.exchange", "labels.page", "labels.page_curves", "compare.finished_runs", "compare.tables",
     "compare.table_formats", "compare.plots", "compare.published", "compare.ablation", "compare.collect",
     "diagnostics.machine", "diagnostics.run_checks", "diagnostics.findings", "data.noise",
-    "data.pictures.files", "inference.feature_file", "runs.recipes.by_data", "cli", "cli.table", "cli.parser",
+    "data.pictures.files", "runs.frozen.feature_file", "runs.recipes.by_data", "cli", "cli.table", "cli.parser",
     "cli.train_parser", "cli.exit_codes", "core.sample_columns", "cli.consensus",
     "labels.consensus", "labels.consensus_report",
 ]  # fmt: skip
@@ -67,6 +67,7 @@ LAZY = {"", "cli"}
 """These import inside functions, so that `acto --help` needs no torch."""
 OPTIONAL = {
     "pyarrow", "timm", "cleanlab", "sklearn", "pandas", "matplotlib", "submitit", "onnx", "onnxruntime", "onnxscript",
+    "huggingface_hub",
 }  # fmt: skip
 """Imported inside the function that needs them: extras, with a hint how to install them, and what loads slowly."""
 

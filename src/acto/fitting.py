@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
 from acto.core.settings import merged, nested
+from acto.core.text import counted, percent
 from acto.data.containers import gather
 from acto.data.in_memory import NAME, gather_dataset
 from acto.data.samples import Dataset
@@ -58,6 +59,14 @@ class Fitted:
         """(K,) the classes as the labels named them: numbers, booleans or names."""
         self._columns = columns
         self._trust_net = trust_net
+
+    def __repr__(self) -> str:
+        accuracy = percent(self.summary["test_accuracy_last10"])
+        against = "given labels held out" if self.dataset.test_labels_are_given else "test labels"
+        return (
+            f"<Fitted {self.summary['method']} on {self.dataset!r}, {counted(self.summary['epochs'], 'epoch')}: "
+            f"{accuracy} of the {against}, in {self.folder}>"
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -225,7 +234,8 @@ def fit(
             warnings.warn(note, stacklevel=2)
 
     if init_from is None:
-        setting = for_size(setting_of_kind(held.views.pipeline, len(held.train)), len(held.train))
+        kind = held.views.pipeline if asked.get("features") is None else "vectors"
+        setting = for_size(setting_of_kind(kind, len(held.train)), len(held.train))
         planned = run_of(asked, setting, trust_net=net is not None)
     else:
         planned = Run.from_dict(asked, trust_net=net is not None)

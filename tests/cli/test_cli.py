@@ -218,7 +218,10 @@ def test_code_is_named_on_the_command_line_only(tmp_path: Path) -> None:
 def test_help_shows_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "cifar100nc", "--method", "pencil", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "(short: --epochs) Total number. At least 1. (a whole number; default: 150)" in text
+    assert (
+        "(short: --epochs) Total number, those of `init_from` counted. At least 1. (a whole number; default: 150)"
+        in text
+    )
     assert "--pencil.alpha" in text
     assert "--acto.tau" not in text
 

@@ -82,7 +82,7 @@ def test_what_is_not_known_is_not_said() -> None:
         row(11),
     )
     assert not [line for line in lines if "wrong labels" in line]
-    assert "going on after epoch 3 of 12" in lines
+    assert "going on after epoch 3 of 12: 9 epochs to come" in lines
     assert lines[-2] == "epoch  1/12  loss 1.235  60 s  more than 11 min left"  # the warm-up is the cheap part
     assert lines[-1] == "epoch 12/12  loss 1.235  accuracy against the given labels 50.00 %  selected 25.00 %  60 s"
 

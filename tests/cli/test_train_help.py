@@ -43,7 +43,10 @@ assert not {"torch", "numpy"} & set(sys.modules), sorted(sys.modules)
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "usage: acto train" in shown
-    assert "(short: --epochs) Total number. At least 1. (a whole number; default: 32)" in " ".join(shown.split())
+    assert (
+        "(short: --epochs) Total number, those of `init_from` counted. At least 1. (a whole number; default: 32)"
+        in " ".join(shown.split())
+    )
 
 
 def test_help_is_the_same_with_the_defaults_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,10 +22,10 @@ from acto.core.errors import RunError, UserError
 from acto.core.files import append, open_regular, remove, write_atomically
 from acto.core.locks import FolderLock, is_locked
 from acto.data.pictures.cache import open_cache
-from acto.inference.feature_file import DRAFT, FeatureFile, folder_of
 from acto.labels.decisions import DecisionLog
 from acto.run_folder.reading import checksum_report, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder
+from acto.runs.frozen.feature_file import DRAFT, FeatureFile, folder_of
 from label_reports import small
 from strangers.pipe_files import pipe
 from trained_runs import finished_run

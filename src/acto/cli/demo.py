@@ -20,7 +20,7 @@ from acto.compare.demo_trials import RATES, measure_all, trials_of
 from acto.core.errors import UserError, check_range
 from acto.core.resources import usable_cores
 from acto.core.terminal import for_drawing
-from acto.core.text import duration
+from acto.core.text import counted, duration
 from acto.runs.recipes.by_data import setting_for
 from acto.training import evaluation
 
@@ -79,18 +79,25 @@ def main(tokens: Sequence[str]) -> int:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Shows on stderr how many trainings are done: a bar on a terminal, elsewhere a line for every tenth of them."""
+def _progress(total: int) -> Iterator[Callable[..., None]]:
+    """Shows on stderr how many trainings are done: a bar on a terminal, elsewhere a line for every tenth of them.
+
+    Told a number, it is that of the epochs so far, of all trainings together: the first training ends late.
+    """
     done, started = count(1), time.monotonic()
 
-    def tell() -> None:
+    def tell(epochs: int | None = None) -> None:
+        if epochs is not None:
+            bar.show(total=total, epochs=counted(epochs, "epoch"), sign=f"{counted(epochs, 'epoch')} trained so far")
+            return
         number = next(done)
         bar.show(number, total)
         if not bar.is_drawn and number * 10 // total > (number - 1) * 10 // total:
             bar.say(f"{number}/{total} trained, {duration(time.monotonic() - started)}")
 
-    with Bar("trained", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()) as bar:
-        bar.show(0, total)
+    looks = ("trained", BarColumn(), MofNCompleteColumn(), "{task.fields[epochs]}", TimeElapsedColumn())
+    with Bar(*looks, TimeRemainingColumn()) as bar:
+        bar.show(0, total, epochs="")
         if not bar.is_drawn:
             bar.say(f"{total} trainings")
         yield tell

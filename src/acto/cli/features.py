@@ -20,9 +20,9 @@ from acto.core.settings import fields_of, from_values
 from acto.core.text import bytes_in_words, duration, visible
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load_data
-from acto.inference.backbone import SMALL_SIDE, make_backbone
-from acto.inference.extraction import LIKENESS, Extracted, extract
-from acto.inference.feature_file import folder_of
+from acto.runs.frozen.backbone import SMALL_SIDE, make_backbone
+from acto.runs.frozen.extraction import LIKENESS, Extracted, extract
+from acto.runs.frozen.feature_file import folder_of
 from acto.runs.resolve import SHORT, checked
 
 DTYPES = ("float16", "float32")

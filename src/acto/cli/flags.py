@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from acto.cli.parser import Parser
 from acto.cli.train_parser import train_parser
@@ -12,12 +13,16 @@ from acto.core.documents import read_yaml
 from acto.core.errors import UserError, choose
 from acto.core.files import require_regular
 from acto.core.settings import Field, flatten, merged, plain, type_name
+from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
 from acto.run_folder.reading import read_run
 from acto.runs.recipes.by_data import SETTINGS, setting_for
 from acto.runs.recipes.recipe import recipe
 from acto.runs.resolve import SHORT, checked, known_fields, section, unknown
+
+MOST_SHOWN = 10
+"""Names of the current folder that are shown to choose from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,11 @@ class Asked:
     """By the names of train_parser.ACTIONS, with underscores."""
     saved: dict[str, Any]
     """The settings of the run to go on with; empty for a new run."""
+
+    @property
+    def names_data(self) -> bool:
+        """Say whether the data are named, or those of the run to begin from are meant."""
+        return "source" in self.settings.get("data", {}) or self.settings.get("init_from") is not None
 
 
 def parse(tokens: Sequence[str]) -> Asked:
@@ -65,6 +75,32 @@ def parse(tokens: Sequence[str]) -> Asked:
         actions=actions,
         saved=saved,
     )
+
+
+def ask_for_data(answers: TextIO, questions: TextIO) -> str:
+    """Ask on a terminal which data to train on.
+
+    Raises:
+        UserError: there is no terminal, or no answer; it lists what there is.
+    """
+    here = [
+        entry.name + "/" * entry.is_dir()
+        for entry in sorted(Path().iterdir())
+        if entry.suffix.lower() in FILE_SUFFIXES or (entry.is_dir() and not entry.name.startswith((".", "__")))
+    ]
+    more = f" and {len(here) - MOST_SHOWN} more" if len(here) > MOST_SHOWN else ""
+    lines = [
+        "which data? --data takes a folder of pictures, a table, arrays, ... (docs/data.md), or a name",
+        f"  in this folder: {', '.join(here[:MOST_SHOWN]) or 'nothing that looks like data'}{more}",
+        f"  by name: {', '.join(name for name in SETTINGS)}; digits needs nothing else",
+    ]
+    if not (answers.isatty() and questions.isatty()):
+        raise UserError("\n".join(lines))
+    print("\n".join(lines), file=questions)
+    print("data: ", end="", file=questions, flush=True)
+    if not (answer := answers.readline().strip()):
+        raise UserError("no data were named")
+    return answer
 
 
 def _first_look(tokens: Sequence[str]) -> Mapping[str, Any]:

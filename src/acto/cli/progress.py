@@ -103,7 +103,7 @@ class Reporter:
     def __init__(self, **options: Any) -> None:
         """Make one; `options` are those of Bar."""
         remaining = TimeRemainingColumn(compact=True)
-        step = "step {task.completed:.0f}/{task.total:.0f}"
+        step = "{task.fields[what]} {task.completed:.0f}/{task.total:.0f}"
         self.bar = Bar("{task.description}", BarColumn(), step, remaining, "{task.fields[left]}", **options)
         self.epochs = 0
         self.uncertain_epochs = 0
@@ -135,6 +135,11 @@ class Reporter:
         """One line, above the progress bar if there is one."""
         self.bar.say(text)
 
+    def looked(self, done: int, total: int) -> None:
+        """Show how many pictures a frozen network has looked at."""
+        sign = f"{done:,} of {total:,} pictures"
+        self.bar.show(done, total, anew=done == 0, sign=sign, description="features", what="picture", left="")
+
     def _start(self, event: RunStarted) -> None:
         run = event.run
         self.epochs = run.protocol.epochs
@@ -155,8 +160,9 @@ class Reporter:
         )
         self.say(f"folder: {event.folder}")
         if event.epochs_done:
-            self.say(f"going on after epoch {event.epochs_done} of {self.epochs}")
-        self.bar.show(0, 1, left="")
+            more = self.epochs - event.epochs_done
+            self.say(f"going on after epoch {event.epochs_done} of {self.epochs}: {counted(more, 'epoch')} to come")
+        self.bar.show(0, 1, anew=True, what="step", left="")
 
     def _step(self, event: StepDone) -> None:
         epoch, step, steps = f"epoch {event.epoch + 1}/{self.epochs}", event.step + 1, event.steps

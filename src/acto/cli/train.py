@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
-import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from acto.cli.audit import report_lines
-from acto.cli.flags import parse
+from acto.cli.budget import Budget
+from acto.cli.cost import cost_lines, proposals
+from acto.cli.flags import ask_for_data, parse
 from acto.cli.progress import Reporter, summary_lines
 from acto.core import distributed
 from acto.core.device import resolve_device
 from acto.core.errors import RunError, UserError
 from acto.core.settings import merged, plain
-from acto.core.text import aligned, bytes_in_words, counted, duration
+from acto.core.text import counted
 from acto.data.samples import Dataset
 from acto.data.sources import load_data
 from acto.labels.run_audit import audit_at_the_end, training_data
 from acto.run_folder.reading import last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder, default_run_name
-from acto.runs.cost import Estimate, estimate
+from acto.runs.cost import estimate
 from acto.runs.events import Note
 from acto.runs.execute import execute
 from acto.runs.failures import Interrupted
@@ -55,17 +59,26 @@ class Launch:
     """Print the summary as JSON."""
     report: bool = True
     """At the end, write the report on the labels."""
+    minutes: Budget | None = None
+    """Time that the run may take."""
     notes: tuple[str, ...] = ()
     """Notes for the user, said first."""
 
 
-def start(run: Run, launch: Launch, *, dataset: Dataset | None = None) -> int:
+def start(
+    run: Run,
+    launch: Launch,
+    *,
+    dataset: Dataset | None = None,
+    lasting: Callable[[int, Dataset], Run] | None = None,
+) -> int:
     """Start a new run and return the exit code.
 
     Args:
         run: what to do.
         launch: how.
         dataset: what `run.data` stands for, where it has been read already.
+        lasting: gives the same run with another number of epochs, for a budget of minutes.
 
     Raises:
         UserError: for data, settings or a folder that cannot be used; then nothing was written.
@@ -73,13 +86,11 @@ def start(run: Run, launch: Launch, *, dataset: Dataset | None = None) -> int:
     distributed.start(resolve_device(run.device))
     if launch.out is None and distributed.world() > 1:
         raise UserError("several processes need one folder: name it with --out")
+    if launch.minutes is not None and distributed.world() > 1:
+        raise UserError("--minutes is for one process")
     out = Path(launch.out or f"{launch.parent}/{Path(default_run_name(run.method, run.data.source)).name}")
-    # The other processes would find what the first one has just made.
-    new = distributed.rank() == 0 and not (launch.dry_run or launch.overwrite)
-    if new and out.is_dir() and any(out.iterdir()):
-        raise UserError(
-            f"{out} is not empty; go on with --resume, start over with --overwrite, or choose another --out"
-        )
+    if distributed.rank() == 0:  # the others would find what the first one has just made
+        _refuse_full(out, launch)
     with Reporter(silent=distributed.rank() > 0) as reporter:
         for text in launch.notes:
             reporter(Note(text=text))
@@ -89,12 +100,21 @@ def start(run: Run, launch: Launch, *, dataset: Dataset | None = None) -> int:
         prepared = _prepare(run, launch, reporter, dataset=dataset)
         if launch.dry_run:
             try:
-                print("\n".join(cost_lines(estimate(prepared), out)))
+                print("\n".join(cost_lines(prepared, out, launch.minutes)))
             finally:
                 prepared.close()
             return 0
+        if launch.minutes is not None and lasting is not None:
+            run, prepared = _fitting(prepared, launch.minutes, launch, reporter, lasting)
         with _first_only(lambda: RunFolder.create(out, config=run.to_dict(), overwrite=launch.overwrite)) as folder:
             return _execute(prepared, folder or out, reporter, launch)
+
+
+def _refuse_full(out: Path, launch: Launch) -> None:
+    if not (launch.dry_run or launch.overwrite) and out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            f"{out} is not empty; go on with --resume, start over with --overwrite, or choose another --out"
+        )
 
 
 def resume(path: str, run: Run, launch: Launch) -> int:
@@ -116,7 +136,7 @@ def resume(path: str, run: Run, launch: Launch) -> int:
         Reporter(silent=distributed.rank() > 0) as reporter,
     ):
         summary = record.summary
-        if record.status["state"] == "finished" and summary is not None:
+        if record.status["state"] == "finished" and summary is not None and not summary.get("left_away"):
             if folder is not None:
                 folder.set_status("finished", epoch=record.status["epoch"])
             if folder is not None and run != as_begun:
@@ -146,7 +166,10 @@ def _prepare(
         reporter.say(f"reading {run.data.source}")
         dataset = load_data(run.data, data_root=run.data.root, download=launch.download)
     try:
-        return prepare(run, dataset=dataset, folder=folder, say=reporter.say)
+        return prepare(
+            run, dataset=dataset, folder=folder, say=reporter.say, tell=reporter.looked,
+            fetch_weights=launch.download, only_measure=launch.dry_run,
+        )  # fmt: skip
     except UserError as error:
         if run.weights == "torchvision" and "weights" in str(error):
             raise UserError(f"{error}. Or start from random weights: --weights none") from error
@@ -156,7 +179,7 @@ def _prepare(
 def _execute(prepared: Prepared, folder: RunFolder | Path, reporter: Reporter, launch: Launch) -> int:
     path = str(folder.path if isinstance(folder, RunFolder) else folder)
     try:
-        summary = execute(prepared, folder, report=reporter)
+        summary = execute(prepared, folder, report=reporter, **_end(launch))
     except Interrupted as stop:
         reporter.say(f"{stop}; go on with: {_resume_command(path)}")
         return stop.exit_code
@@ -170,9 +193,41 @@ def _execute(prepared: Prepared, folder: RunFolder | Path, reporter: Reporter, l
         _show(summary, path, launch)
         if launch.report:
             _look_through_labels(path, prepared.dataset, reporter, launch)
-        elif not launch.json:
+        if left := summary.get("left_away"):
+            reporter.say(
+                f"the minutes are over: {counted(left, 'epoch')} of {prepared.run.protocol.epochs} left away; model "
+                f"and report are those of the others. Go on with: {_resume_command(path)}"
+            )
+        if not launch.report and not launch.json:
             print(f"look next at samples.csv there, or let `acto audit {path}` do it")
     return 0
+
+
+def _end(launch: Launch) -> dict[str, Any]:
+    return {} if launch.minutes is None else {"is_over": launch.minutes.is_over}
+
+
+def _fitting(
+    prepared: Prepared, budget: Budget, launch: Launch, reporter: Reporter, lasting: Callable[[int, Dataset], Run]
+) -> tuple[Run, Prepared]:
+    """The run with as many epochs as the budget allows, by a few steps of it."""
+    run, dataset = prepared.run, prepared.dataset
+    begun = prepared.training.epochs_done
+    reporter.say("measuring a few steps")
+    try:
+        epochs = begun + budget.epochs(estimate(prepared))
+    finally:
+        prepared.close()
+    if epochs < run.protocol.epochs:
+        reporter(
+            Note(
+                text=f"{counted(epochs, 'epoch')} of {run.protocol.epochs} fit into {budget.minutes:g} minutes; "
+                "warm-up and learning rates are those of a run of that length"
+            )
+        )
+        run = lasting(epochs, dataset)
+    # Measuring has trained the networks.
+    return run, _prepare(run, launch, reporter, dataset=dataset)
 
 
 def _look_through_labels(path: str, dataset: Dataset, reporter: Reporter, launch: Launch) -> None:
@@ -212,30 +267,6 @@ def _show(summary: Mapping[str, Any], path: str, launch: Launch) -> None:
         print("\n".join(summary_lines(summary, path)))
 
 
-def cost_lines(cost: Estimate, out: Path) -> list[str]:
-    """Format the cost of a run in words."""
-    phases = [
-        (
-            phase.name,
-            counted(phase.epochs, "epoch"),
-            f"{counted(phase.steps, 'step')} an epoch",
-            f"{phase.seconds_per_step:.3g} s a step",
-            f"{duration(phase.seconds_per_epoch)} an epoch",
-        )
-        for phase in cost.phases
-    ]
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    return [
-        *aligned(phases),
-        f"evaluation: {counted(cost.evaluations, 'time')} {duration(cost.evaluation_seconds)}",
-        f"in all: {duration(cost.seconds)}",
-        f"memory: {'unknown' if cost.memory_bytes is None else bytes_in_words(cost.memory_bytes)} at the most so far",
-        f"disk: {bytes_in_words(cost.checkpoint_bytes)} a checkpoint, of which two are kept; "
-        f"{bytes_in_words(shutil.disk_usage(there).free)} are free at {there}",
-        "nothing was written",
-    ]
-
-
 def train(tokens: Sequence[str]) -> int:
     """The command `acto train`; returns the exit code.
 
@@ -244,8 +275,10 @@ def train(tokens: Sequence[str]) -> int:
     """
     asked = parse(tokens)
     how = {name: asked.actions[name] for name in asked.actions.keys() & {f.name for f in fields(Launch)}}
+    if "minutes" in how:
+        how["minutes"] = Budget(how["minutes"])
     launch = Launch(**how, report="no_report" not in asked.actions)
-    dataset = None
+    dataset = lasting = None
     if asked.saved:
         before = asked.saved.get("method")
         if (method := asked.settings.get("method", before)) != before:
@@ -256,8 +289,25 @@ def train(tokens: Sequence[str]) -> int:
         settings = merged(asked.saved, with_whole_paths(asked.settings))
         run = Run.from_dict(settings, trust_net=asked.net_was_typed)
     else:
-        run, dataset = resolve(asked.settings, trust_net=asked.net_was_typed, download=launch.download)
+        resolve_device(str(asked.settings.get("device", "auto")))  # before data are read
+        if launch.out is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            _refuse_full(Path(launch.out), launch)
+        resolved = partial(resolve, trust_net=asked.net_was_typed, download=launch.download)
+        if "print_config" not in asked.actions and not asked.names_data:
+            resolved(asked.settings)  # whatever else is wrong is said first
+            asked.settings.setdefault("data", {})["source"] = ask_for_data(sys.stdin, sys.stderr)
+        run, dataset = resolved(asked.settings)
+        if dataset is not None and "features" not in asked.settings:
+            launch = replace(launch, notes=tuple(proposals(run, dataset)))
+
+        def lasting(epochs: int, dataset: Dataset) -> Run:
+            return resolved(merged(asked.settings, {"protocol": {"epochs": epochs}}), dataset=dataset)[0]
+
     if asked.actions.get("print_config"):
         print(yaml.safe_dump(plain(run.to_dict()), sort_keys=False), end="")
         return 0
-    return resume(asked.actions["resume"], run, launch) if asked.saved else start(run, launch, dataset=dataset)
+    return (
+        resume(asked.actions["resume"], run, launch)
+        if asked.saved
+        else start(run, launch, dataset=dataset, lasting=lasting)
+    )

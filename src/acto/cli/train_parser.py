@@ -15,13 +15,14 @@ ACTIONS = {
     "--resume": "go on with the run in this folder from its last checkpoint",
     "--overwrite": "delete what the folder of --out holds",
     "--dry-run": "measure what the run will cost, and write nothing",
-    "--download": "fetch the official archive if it is missing under the data root",
+    "--minutes": "train as many epochs as fit into N minutes, at most those that are set, and end in time",
+    "--download": "fetch the official archive, or pretrained weights, if they are missing on this machine",
     "--json": "print the summary as JSON on stdout",
     "--no-report": "do not write the report on the labels at the end; `acto audit` writes it later",
     "--print-config": "print the settings as YAML and do nothing else",
 }
 """Flags that are no settings of a run."""
-WITH_VALUE = {"--config": "FILE", "--out": "DIR", "--resume": "DIR"}
+WITH_VALUE = {"--config": "FILE", "--out": "DIR", "--resume": "DIR", "--minutes": "N"}
 BARE = {"protocol.stop_early": "10"}
 """Settings whose flags may stand without a value, and the value that they then have."""
 TABLE = "train_settings.json"

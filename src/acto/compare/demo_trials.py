@@ -6,7 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
@@ -32,6 +32,10 @@ RATES = (0.4, 0.6)
 """Shares of wrong labels."""
 COMPARED = ("acto", "confident-learning", "standard")
 """Methods of the demo, the slowest first, so that the last worker does not end long after the others."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at how far the processes are."""
+_epochs: Any = None
+"""Counter of the epochs that all processes have trained, in each of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +105,9 @@ def train(dataset: Dataset, setting: Setting, *, method: str, seed: int) -> Outc
     for _ in run_epochs(prepared.training, prepared.train_data, seed=seed):
         for name, value in evaluation.accuracy(prepared.training, prepared.test_data).items():
             accuracies.setdefault(name, []).append(value)
+        if _epochs is not None:
+            with _epochs.get_lock():
+                _epochs.value += 1
     probs, _ = evaluation.headline_probs(prepared.training, prepared.train_data, dataset.train.labels)
     seconds = time.monotonic() - started
     return _outcome(dataset, accuracies, label_quality(prepared.training), probs.argmax(1), seconds)
@@ -207,24 +214,29 @@ def measure(trial: Trial, setting: Setting, mlp: SmallMLP) -> Outcome:
 
 
 def measure_all(
-    trials: Sequence[Trial], setting: Setting, mlp: SmallMLP, *, workers: int, tell: Callable[[], None]
+    trials: Sequence[Trial], setting: Setting, mlp: SmallMLP, *, workers: int, tell: Callable[..., None]
 ) -> Outcomes:
-    """Do all trials in `workers` processes of one thread each; `tell` is called after each.
+    """Do all trials in `workers` processes of one thread each.
 
     Args:
         trials: what to do, first things first.
         setting: of the package's methods.
         mlp: of confident learning.
         workers: how many processes.
-        tell: takes nothing, returns nothing.
+        tell: called after each trial, and meanwhile with the number of epochs that all have trained so far.
     """
-    with processes(workers) as pool:
+    epochs = get_context("spawn").Value("q", 0)
+    with processes(workers, epochs) as pool:
         with _undisturbed():
             futures = {pool.submit(measure, trial, setting, mlp): trial for trial in trials}
         outcomes = {}
-        for future in as_completed(futures):
-            outcomes[futures[future]] = future.result()
-            tell()
+        left = set(futures)
+        while left:
+            done, left = wait(left, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED)
+            for future in done:
+                outcomes[futures[future]] = future.result()
+                tell()
+            tell(epochs.value)
     return {trial: outcomes[trial] for trial in trials}
 
 
@@ -235,12 +247,12 @@ _ONE_THREAD = dict.fromkeys(
 
 
 @contextmanager
-def processes(count: int) -> Iterator[Executor]:
+def processes(count: int, epochs: Any = None) -> Iterator[Executor]:
     """Processes of one thread each that end with the block, at once if it is left by an error or a signal."""
     others = set(active_children())
     with (
         environment(_ONE_THREAD | NO_CURRENT_FOLDER),
-        ProcessPoolExecutor(count, get_context("spawn"), initializer=_leave_signals) as pool,
+        ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(epochs,)) as pool,
     ):
         try:
             yield pool
@@ -263,6 +275,8 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(signum)
 
 
-def _leave_signals() -> None:
-    """Ctrl-C reaches every process of the terminal: only the first one shall answer."""
+def _begin(epochs: Any) -> None:
+    """Ctrl-C reaches every process of the terminal: only the first one shall answer. Epochs are counted together."""
+    global _epochs
+    _epochs = epochs
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -230,8 +230,8 @@ def _keys(variants: Sequence[Variant]) -> set[str]:
 def _resolved(settings: Mapping[str, Any], found: dict[str, Setting], *, trust_net: bool, download: bool) -> Run:
     """As flags.resolve, but data of one's own are read once for all runs: `found` keeps what they turned out to be."""
     spec = from_values(DataSpec, settings["data"])
-    if spec.source in SETTINGS:
-        return resolve(settings, trust_net=trust_net)[0]
+    if spec.source in SETTINGS or settings.get("features") is not None:
+        return resolve(settings, trust_net=trust_net, download=download)[0]
     if spec.source not in found:
         dataset = load_data(spec, data_root=spec.root, download=download)
         found[spec.source] = setting_of_kind(dataset.views.pipeline, len(dataset.train))

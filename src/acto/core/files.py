@@ -196,6 +196,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def cache_folder(name: str, *, what: str) -> Path:
+    """Make and return the folder acto/NAME below XDG_CACHE_HOME (~/.cache); `what` is kept there, in words.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:  # a relative path would begin in the current folder, which may be a stranger's
+        folder = (cache if cache.is_absolute() else Path.home() / ".cache") / "acto" / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise UserError(
+            f"{what}, but there is no place for them: {reason}. Set XDG_CACHE_HOME to a folder that can be written to"
+        ) from None
+    return folder
+
+
 def irregular(path: Path | str) -> str:
     """Name what is at `path` if it is there and no file ("a pipe, not a file"); else an empty string.
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError
 from acto.core.settings import Settings, setting
+from acto.core.text import counted
 from acto.data.classes import UNKNOWN
 from acto.data.decision_file import Decision
 from acto.data.label_columns import Where
@@ -55,6 +56,18 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"<{counted(len(self), 'sample')}: {self.kind}>"
+
+    @property
+    def kind(self) -> str:
+        """Words for what they are."""
+        if self.pixels is not None:
+            return "pictures of {1}x{0} pixels in memory".format(*self.pixels.shape[1:3])
+        if self.features is not None:
+            return f"{counted(self.features.shape[1], 'number')} each"
+        return "picture files" if self.paths is not None else "rows of a table"
 
     @property
     def content(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32] | tuple[Path, ...] | Rows:
@@ -230,6 +243,13 @@ class Dataset:
     """Ids of the samples whose pictures cannot be decoded."""
     decisions: tuple[Decision, ...] = ()
     """Decisions of people about samples, these or others."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<Dataset {self.name!r}: {len(self.train):,} training and {len(self.test):,} "
+            f"{'held-out' if self.test_labels_are_given else 'test'} samples in {self.num_classes:,} classes, "
+            f"{self.train.kind}>"
+        )
 
     @property
     def num_classes(self) -> int:

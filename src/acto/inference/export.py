@@ -31,6 +31,7 @@ from acto.data.tables.encoding import ENCODING_FILE
 from acto.inference.model_card import model_card
 from acto.nets import build as nets
 from acto.run_folder.reading import RunRecord, read_run
+from acto.runs.frozen.front import FEATURES_FILE, read_front
 from acto.runs.trained_model import Headline, TrainedModel, load_model
 
 TOLERANCE = 1e-4
@@ -89,7 +90,7 @@ def export(
             f"the {format} export differs from the trained model by {difference:.2g} in a probability, more than "
             f"{TOLERANCE:g}: nothing was written"
         )
-    there = _formats_in(folder) | {format: tuple(files)}
+    there = _formats_in(folder) | {format: tuple(name for name in files if name != FEATURES_FILE)}
     files = {
         **files,
         FACTS: json.dumps(_facts(model, there), indent=1).encode() + b"\n",
@@ -114,6 +115,7 @@ def export(
 def _safetensors(model: TrainedModel) -> tuple[dict[str, bytes], Predictor]:
     """A file for each network of the headline."""
     members = model.nets
+    front = None if model.front is None else model.front.to_bytes()
     names = ["model.safetensors"] if len(members) == 1 else [f"model{k}.safetensors" for k in range(len(members))]
     files = {}
     for name, net in zip(names, members, strict=True):
@@ -128,12 +130,13 @@ def _safetensors(model: TrainedModel) -> tuple[dict[str, bytes], Predictor]:
             for name, content in files.items():
                 path = Path(place, name)
                 path.write_bytes(content)
-                shape, count = model.input_shape, len(model.class_names)
+                shape, count = members[0].input_shape, len(model.class_names)
                 net = nets.build_net(model.net, input_shape=shape, num_classes=count, weights=str(path), trust=True)
                 read.append(net.eval())
-            return Headline(read, model.headline.weights, temperature=model.temperature)(inputs).numpy()
+            first = None if front is None else read_front(front, FEATURES_FILE).module().eval()
+            return Headline(read, model.headline.weights, temperature=model.temperature, first=first)(inputs).numpy()
 
-    return files, predict
+    return files | ({} if front is None else {FEATURES_FILE: front}), predict
 
 
 def _onnx(model: TrainedModel) -> tuple[dict[str, bytes], Predictor]:
@@ -233,6 +236,7 @@ def _facts(model: TrainedModel, formats: Mapping[str, tuple[str, ...]]) -> dict[
         "std": list(model.views.std),
         "temperature": model.temperature,
         **({"encoding": ENCODING_FILE} if model.encoding is not None else {}),
+        **({} if model.front is None else {"features": model.front.name, "num_features": model.nets[0].input_shape[0]}),
         "weights_sha256": _sha256_of_weights(model),
         "logit_weights": list(model.headline.weights),
     }

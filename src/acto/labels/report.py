@@ -23,6 +23,7 @@ from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_columns import of_report
 from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
+from acto.core.text import percent
 
 NAME = "label_report"
 """Name of the files, before their endings."""
@@ -162,6 +163,13 @@ class LabelReport:
     """Reasons not to believe it, the worst first."""
     look_first: Mapping[str, int] = field(default_factory=dict)
     """Number of the first suspects that are expected to be wrong with a precision, "0.9" and "0.75"."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<LabelReport: {int(self.is_label_issue.sum()):,} of {len(self):,} labels in {len(self.class_names):,} "
+            f"classes look wrong, an estimated {percent(self.noise.rate)} "
+            f"({percent(self.noise.rate_low)} to {percent(self.noise.rate_high)})>"
+        )
 
     def __len__(self) -> int:
         return len(self.columns["id"])

@@ -37,6 +37,7 @@ SUMMARY = {
     "test_labels_are_given": bool,
     "mining_open": float | None,
     "noise": {"kind": str, "rate": float | None, "rate_realised": float | None, "sha256": str},
+    "left_away": int,
     "early_end": {
         "accuracy": float,
         **dict.fromkeys(("epoch", "num_held_out", "patience", "epochs_done", "epochs_asked"), int),

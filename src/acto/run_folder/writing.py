@@ -9,6 +9,7 @@
     samples.csv        a row a training sample (samples.parquet if asked for), its columns' types in samples.json
     pred_probs.npy     the model's probabilities of the training samples
     encoding.safetensors   what makes numbers of the cells of a table, or of texts
+    features.safetensors   the frozen network that makes vectors of pictures, where the run stands on one
     checkpoints/       the newest two, to resume from
     summary.json       the results, and weights under the names that the caller gives them
     checksums.json     sha256 of every file that does not grow

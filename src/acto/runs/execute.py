@@ -6,7 +6,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -34,6 +34,7 @@ from acto.run_folder.writing import RunFolder
 from acto.runs import calibration
 from acto.runs.events import EpochDone, Listener, Listeners, Note, RunFinished, RunStarted, StepDone, tell_all
 from acto.runs.failures import Interrupted, Stop, signals_raise
+from acto.runs.frozen.front import FEATURES_FILE
 from acto.runs.prepare import Prepared, explained, prepare
 from acto.runs.run import Run
 from acto.runs.same_data import CHECKS_FILE, digest_of, refuse_foreign_checkpoint
@@ -50,7 +51,13 @@ FEW_SELECTED = 0.25
 """Share of all samples: where an epoch selects less, the method's advice is added."""
 
 
-def execute(prepared: Prepared, folder: RunFolder | Path, *, report: Listeners = ()) -> dict[str, Any]:
+def execute(
+    prepared: Prepared,
+    folder: RunFolder | Path,
+    *,
+    report: Listeners = (),
+    is_over: Callable[[float], bool] = lambda seconds: False,
+) -> dict[str, Any]:
     """Train into `folder`, from its last checkpoint if it has one, and return the summary.
 
     A signal (SIGINT, SIGTERM) or an error leaves the last checkpoint and says so in the folder's status.
@@ -59,6 +66,8 @@ def execute(prepared: Prepared, folder: RunFolder | Path, *, report: Listeners =
         prepared: what to train; used up.
         folder: in processes other than the first only its path: they write nothing, and the summary is empty.
         report: listeners, told what happens in the first process, see acto.runs.events.
+        is_over: asked after each epoch, with the seconds that it took, whether to leave the others away. The run is
+            finished then, and a resumed one goes on to its last epoch. For one process.
 
     Raises:
         acto.runs.failures.Interrupted: after a signal.
@@ -70,7 +79,7 @@ def execute(prepared: Prepared, folder: RunFolder | Path, *, report: Listeners =
         with signals_raise() as stop, explained(prepared.run, prepared):
             if isinstance(folder, Path):
                 return _follow(prepared, folder, stop)
-            summary = _train(prepared, folder, tell_all(report), stop)
+            summary = _train(prepared, folder, tell_all(report), stop, is_over)
     except BaseException as error:
         if isinstance(folder, RunFolder):
             state: RunState = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
@@ -144,7 +153,9 @@ def _follow(prepared: Prepared, path: Path, stop: Stop) -> dict[str, Any]:
     return {}
 
 
-def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) -> dict[str, Any]:
+def _train(
+    prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop, is_over: Callable[[float], bool]
+) -> dict[str, Any]:
     run, dataset, training = prepared.run, prepared.dataset, prepared.training
     device = device_in_words(training.device)
     start = folder.last_checkpoint()
@@ -161,6 +172,8 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
     _restore(training, start)
     if dataset.encoding is not None and not (folder.path / ENCODING_FILE).exists():
         folder.save_model(ENCODING_FILE, dataset.encoding.to_bytes())
+    if prepared.front is not None and not (folder.path / FEATURES_FILE).exists():
+        folder.save_model(FEATURES_FILE, prepared.front.to_bytes())
     lost = folder.truncate_after(training.epochs_done - 1)
     folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names, notes=dataset.notes)
     if not (folder.path / CHECKS_FILE).exists():
@@ -221,6 +234,8 @@ def _train(prepared: Prepared, folder: RunFolder, tell: Listener, stop: Stop) ->
         for text in _starving(prepared, starved):
             tell(Note(text=text))
         tell(EpochDone(epoch=log.epoch, metrics=row, seconds=timing["train_seconds"] + timing["eval_seconds"]))
+        if is_over(timing["train_seconds"] + timing["eval_seconds"]):
+            break
     if best is not None:
         training.take_back(read_state(best, BEST))
     summary = _finish(prepared, folder)
@@ -291,7 +306,8 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         "headline": training.method.headline_weights(),
         "input_shape": prepared.train_data.input_shape,
         "class_names": dataset.class_names,
-        "views": asdict(dataset.views),
+        "views": asdict(dataset.views if prepared.front is None else prepared.front.vectors),
+        **({} if prepared.front is None else {"features": run.features}),
     }
     for number, net in enumerate(training.method.nets):
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
@@ -312,7 +328,7 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         "data": dataset.name,
         "noise": dataset.noise,
         "seed": run.seed,
-        "epochs": len(metrics) if early else run.protocol.epochs,
+        "epochs": len(metrics) if early else training.epochs_done,
         "test_accuracy_last10": evaluation.last_epochs_mean(accuracies),
         "test_accuracy_last": accuracies[-1],
         "test_accuracy_best_oracle": max(a for a in accuracies if not math.isnan(a)),
@@ -323,9 +339,16 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         "num_test": len(dataset.test),
         "labels_sha256": sha256_of_labels(samples.labels),
         **({"early_end": early} if early else {}),
+        **({"left_away": left} if (left := _left_away(training)) else {}),
     }
     folder.save_summary(summary)
     return summary
+
+
+def _left_away(training: Training) -> int:
+    """Count the epochs that were asked for and not done, where no early end has chosen so."""
+    is_chosen = training.early_end is not None and training.early_end.is_due(training.epochs_done)
+    return 0 if is_chosen else training.protocol.epochs - training.epochs_done
 
 
 def _early_end(prepared: Prepared) -> dict[str, Any]:

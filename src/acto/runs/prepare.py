@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,17 +18,23 @@ from acto.core.device import resolve_device, resolve_precision
 from acto.core.errors import UserError
 from acto.core.types import Task
 from acto.data.loading.loader import Loader, open_data
-from acto.data.samples import Dataset
+from acto.data.samples import Dataset, join
 from acto.data.sources import load_data
 from acto.methods import METHODS
 from acto.nets import build as nets
+from acto.nets.pretrained import weights_for
 from acto.runs.failures import in_words
+from acto.runs.frozen.extraction import Tell
+from acto.runs.frozen.front import Front, kept_front, make_front
 from acto.runs.run import Run
 from acto.runs.same_data import Checks, checks_of, refuse_other_data
 from acto.runs.trained_model import kept_encoding
 from acto.runs.warm_start import WarmStart, plan
 from acto.training.loop import Training
 from acto.training.step_modes import prepare_steps
+
+MANY_FILES = 512
+"""Picture files from which on several processes decode them for a frozen network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +49,10 @@ class Prepared:
     checks: Checks
     """Checksums of the data."""
     warm_start: WarmStart | None = None
+    front: Front | None = None
+    """Frozen network whose vectors of the pictures are trained on."""
+    front_seconds: float | None = None
+    """How long making these vectors will take, where that was measured instead of done."""
 
     def close(self) -> None:
         """End the processes that decode pictures."""
@@ -57,6 +68,9 @@ def prepare(
     download: bool = False,
     folder: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
+    tell: Tell = lambda done, total: None,
+    fetch_weights: bool = True,
+    only_measure: bool = False,
 ) -> Prepared:
     """Read the data and build networks and method.
 
@@ -67,13 +81,19 @@ def prepare(
         download: see acto.data.sources.load_data.
         folder: of the run, where it is resumed.
         say: told what is done about a cache of pictures, which is filled here, and about the names of weights.
+        tell: told how many pictures a frozen network has looked at, and of how many.
+        fetch_weights: pretrained weights that are not on this machine may be fetched.
+        only_measure: time the frozen network on a few pictures and make vectors up: for a run that is not trained.
 
     Raises:
         UserError: data or settings cannot be used.
         acto.core.errors.RunError: memory runs out.
     """
     with explained(run):
-        return _prepare(run, dataset=dataset, data_root=data_root, download=download, folder=folder, say=say)
+        return _prepare(
+            run, dataset=dataset, data_root=data_root, download=download, folder=folder, say=say, tell=tell,
+            fetch_weights=fetch_weights, only_measure=only_measure,
+        )  # fmt: skip
 
 
 def _prepare(
@@ -84,6 +104,9 @@ def _prepare(
     download: bool,
     folder: Path | None,
     say: Callable[[str], None],
+    tell: Tell,
+    fetch_weights: bool,
+    only_measure: bool,
 ) -> Prepared:
     device = resolve_device(run.device)
     distributed.start(device)
@@ -109,14 +132,31 @@ def _prepare(
     if folder is not None:
         for text in refuse_other_data(folder, dataset, checks):
             say(text)
-    if run.data.cache is not None and dataset.train.paths is None:
+    front, front_seconds, seen = None, None, dataset
+    if run.features is not None:
+        front = kept_front(folder, device=device) if folder is not None else None
+        if front is None and begun is not None and begun.origin is not None:
+            front = kept_front(begun.origin.path, device=device)
+        if front is None:
+            front = make_front(
+                run.features, run.weights, dataset, device=device, download=fetch_weights, say=say
+            )  # fmt: skip
+        dataset = replace(dataset, views=front.views)
+        if only_measure:
+            front_seconds = sum(
+                front.seconds(part, max_pixels=run.data.max_image_pixels) for part in (dataset.train, dataset.test)
+            )
+        front, seen = _looked_at(dataset, front, run, made_up=only_measure, say=say, tell=tell)
+    elif fetch_weights is False and run.weights is not None and begun is None:
+        weights_for(run.net, run.weights, download=False)
+    if run.data.cache is not None and seen.train.paths is None:
         say("the samples are in memory as they are: the cache of pictures is not used")
     opened = partial(
-        open_data, spec=dataset.views, seed=run.seed, device=device, workers=run.workers,
+        open_data, spec=seen.views, seed=run.seed, device=device, workers=run.workers,
         max_pixels=run.data.max_image_pixels, cache=run.data.cache, say=say,
     )  # fmt: skip
-    train_data = opened(dataset.train, rank=distributed.rank(), world=distributed.world())
-    test_data = opened(dataset.test)
+    train_data = opened(seen.train, rank=distributed.rank(), world=distributed.world())
+    test_data = opened(seen.test)
 
     torch.manual_seed(run.seed)
     noise_rate, source = _known_noise_rate(run, dataset)
@@ -128,7 +168,7 @@ def _prepare(
             run.net,
             input_shape=train_data.input_shape,
             num_classes=dataset.num_classes,
-            weights=run.weights,
+            weights=run.weights if front is None else None,
             trust=run.trust_net,
             say=say_once,
         )
@@ -155,7 +195,36 @@ def _prepare(
         test_data=test_data,
         checks=checks,
         warm_start=begun,
+        front=front,
+        front_seconds=front_seconds,
     )
+
+
+def _looked_at(
+    dataset: Dataset, front: Front, run: Run, *, made_up: bool, say: Callable[[str], None], tell: Tell
+) -> tuple[Front, Dataset]:
+    """The front with the scale of its vectors, and the data set of these vectors; made-up ones are noise."""
+    both = join([dataset.train, dataset.test])
+    if made_up:
+        rows = np.random.default_rng(0).standard_normal((len(both), front.backbone.net.feature_dim), np.float32)
+    else:
+        if distributed.rank() > 0:  # the first process looks, the others read what it has kept
+            distributed.require_same(0, "the frozen network", device=front.backbone.device)
+        rows = front.rows(
+            both, workers=run.workers if len(both) >= MANY_FILES else 0, max_pixels=run.data.max_image_pixels,
+            say=say, tell=tell,
+        )  # fmt: skip
+        if distributed.rank() == 0:
+            distributed.require_same(0, "the frozen network", device=front.backbone.device)
+    count = len(dataset.train)
+    if front.vectors is None:
+        front = front.scaled_to(rows[:count])
+    assert front.vectors is not None
+    train, test = (
+        replace(part, features=found, pixels=None, paths=None)
+        for part, found in ((dataset.train, rows[:count]), (dataset.test, rows[count:]))
+    )
+    return front, replace(dataset, train=train, test=test, views=front.vectors)
 
 
 def step_of(run: Run) -> str | None:

@@ -17,7 +17,16 @@ from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load_data
 from acto.methods import METHODS
 from acto.methods.base import Method
-from acto.runs.recipes.by_data import BY_PIPELINE, SETTINGS, Setting, for_size, setting_for, with_batch
+from acto.nets.pretrained import first_found, weights_for
+from acto.runs.recipes.by_data import (
+    BY_PIPELINE,
+    SETTINGS,
+    Setting,
+    for_size,
+    setting_for,
+    setting_of_kind,
+    with_batch,
+)
 from acto.runs.recipes.recipe import recipe
 from acto.runs.run import Run
 from acto.runs.warm_start import settings_after
@@ -44,9 +53,15 @@ SHORT = {
 
 
 def resolve(
-    settings: Mapping[str, Any], *, trust_net: bool = False, download: bool = False
+    settings: Mapping[str, Any], *, trust_net: bool = False, download: bool = False, dataset: Dataset | None = None
 ) -> tuple[Run, Dataset | None]:
     """The Run that nested `settings` stand for. What they leave open comes from the recipe for their data and method.
+
+    Args:
+        settings: nested.
+        trust_net: the network may be code outside of this package.
+        download: data and weights may be fetched.
+        dataset: what the data settings stand for, where they have been read already.
 
     Returns:
         The run; and its data, if it had to be read to know which kind it is.
@@ -60,6 +75,12 @@ def resolve(
     spec = from_values(DataSpec, settings.get("data", {}))
     choose("method", settings.get("method", "acto"), METHODS)
     run_with = partial(run_of, settings, trust_net=trust_net)
+    features = settings.get("features")
+    if features is not None:
+        run_with(BY_PIPELINE["vectors"])
+        weights_for(features, settings.get("weights"), download=download)
+        dataset = dataset or load_data(spec, data_root=spec.root, download=download)
+        return run_with(setting_on_features(dataset)), dataset
     if spec.source in SETTINGS:
         return run_with(SETTINGS[spec.source]), None
     refusals = []
@@ -70,10 +91,22 @@ def resolve(
             refusals.append(error)
     if len(refusals) == len(BY_PIPELINE):  # whatever the data are
         raise refusals[-1]
-    dataset = load_data(spec, data_root=spec.root, download=download)
+    dataset = dataset or load_data(spec, data_root=spec.root, download=download)
     kind, count = dataset.views.pipeline, len(dataset.train)
+    if (
+        kind == "photo"
+        and not settings.keys() & {"features", "net", "weights"}
+        and (found := first_found()) is not None
+    ):
+        settings = {**settings, "features": found.net, "weights": str(found.path)}
+        return run_of(settings, setting_on_features(dataset), trust_net=trust_net), dataset
     chosen = setting_for(spec.source, pipeline=kind, num_samples=count)
     return run_with(for_size(chosen, count) if dataset.encoding is not None else chosen), dataset
+
+
+def setting_on_features(dataset: Dataset) -> Setting:
+    """The setting for what a frozen network sees in the pictures of `dataset`."""
+    return for_size(setting_of_kind("vectors", len(dataset.train)), len(dataset.train))
 
 
 def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = False) -> Run:
@@ -142,8 +175,9 @@ def checked(settings: Mapping[str, Any], *, method: str = "acto", where: str = "
                 raise unknown(key, method=method, choices=known, where=where)
 
     walk(settings, "")
-    if flat.get("weights") == "none":
-        flat["weights"] = None
+    for name in ("weights", "features"):
+        if flat.get(name) == "none":
+            flat[name] = None
     return nested(flat)
 
 

@@ -29,7 +29,12 @@ class Run(Settings):
     net: str = "cnn_small"
     """A name of acto.nets.build."""
     weights: str | None = None
-    """None (random), "torchvision", "timm" or a file."""
+    """None (random), "torchvision", "timm" or a file. With `features` they are that network's, and None means the ones
+    that are on this machine."""
+    features: str | None = None
+    """A pretrained network (torchvision:NAME, timm:NAME, ...) that stays as it is: `net` is trained on what it sees in
+    the pictures. "none": a network is trained on the pictures themselves; without a word on it, features are taken
+    where photographs are trained on and weights are on this machine."""
     protocol: Protocol = field(default_factory=Protocol)
     """Epochs, batch size, optimizer, rates."""
     seed: int = setting(0, low=0)
@@ -69,6 +74,8 @@ class Run(Settings):
             raise UserError(
                 f"net {self.net!r} names code to run: give it on the command line (--net), where no file can"
             )
+        if self.features is not None and ":" in self.features and not self.features.startswith(nets.OWN_KINDS):
+            raise UserError(f"features {self.features!r} names code to run: only --net may do so")
         warmup = getattr(self.config, "warmup_epochs", 0)
         if warmup > self.protocol.epochs:
             raise UserError(f"warmup_epochs is {warmup}, more than the {self.protocol.epochs} epochs of the run")

@@ -31,8 +31,11 @@ from acto.nets import build as nets
 from acto.nets.base import Net, Shape
 from acto.run_folder.reading import read_run
 from acto.runs.calibration import read_calibration
+from acto.runs.frozen.front import FEATURES_FILE, Front, kept_front
 from acto.runs.usable_samples import Usable, usable_samples
 
+MOST_PICTURES = 32
+"""Pictures that a frozen network looks at in one go."""
 _SHOWN = 5
 _MOST_SIDE = 1 << 24
 """Numbers of a sample, or pixels of its side: more is no sample."""
@@ -54,10 +57,19 @@ class Headline(nn.Module):
         members: networks.
         weights: of their logits, one each.
         temperature: above 0; 1 leaves the probabilities as they are.
+        first: makes what the networks see of the inputs; None: they see the inputs.
     """
 
-    def __init__(self, members: Sequence[nn.Module], weights: Sequence[float], *, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        weights: Sequence[float],
+        *,
+        temperature: float = 1.0,
+        first: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.first = first
         assert len(members) == len(weights) > 0 and temperature > 0
         self.nets = nn.ModuleList(members)
         self.weights = tuple(float(weight) for weight in weights)
@@ -65,6 +77,8 @@ class Headline(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, *input_shape) normalized floats -> (B, K) probabilities."""
+        if self.first is not None:
+            inputs = self.first(inputs)
         parts = [weight * net(inputs) for net, weight in zip(self.nets, self.weights, strict=True)]
         return F.softmax(torch.stack(parts).sum(0) / self.temperature, dim=1)
 
@@ -86,6 +100,8 @@ class TrainedModel:
     """Larger picture files are refused before they are decoded."""
     encoding: Encoding | None = None
     """Encoding that makes its inputs of the rows of a table, or of texts; None where it was trained on neither."""
+    front: Front | None = None
+    """Frozen network that makes vectors of pictures, on which the networks stand; None where they see the inputs."""
 
     @property
     def temperature(self) -> float:
@@ -146,6 +162,8 @@ class TrainedModel:
         """(N, K) probabilities as `predict_proba` gives them, NaN where there is a problem."""
         where = resolve_device(device)
         self.headline.to(where)
+        if self.front is not None:  # it is larger than what acto trains from scratch
+            batch_size = min(batch_size, MOST_PICTURES)
         probs = np.full((usable.total, len(self.class_names)), np.nan, np.float32)
         done = 0
         for inputs in self._batches(usable.samples, batch_size=batch_size, device=where, workers=workers):
@@ -228,7 +246,26 @@ def load_model(run: Path | str, *, trust: bool = False) -> TrainedModel:
     encoding = kept_encoding(folder)
     if encoding is not None and model.input_shape != (encoding.width,):
         raise RunError(f"{folder / ENCODING_FILE} makes {encoding.width} numbers, the model takes {model.input_shape}")
-    return replace(model, encoding=encoding)
+    features = _facts(files[0], name=str(first)).get("features")
+    if features is None:
+        return replace(model, encoding=encoding)
+    front = kept_front(folder)
+    if front is None:
+        raise RunError(
+            f"the model in {folder} stands on the features of {features}, whose file {FEATURES_FILE} is missing there: "
+            "copy the run's folder whole"
+        )
+    if model.input_shape != (front.backbone.net.feature_dim,):
+        raise RunError(f"{folder / FEATURES_FILE} is another run's: the model takes {model.input_shape[0]} numbers")
+    return behind(model, front)
+
+
+def behind(model: TrainedModel, front: Front) -> TrainedModel:
+    """The model of vectors as one of the pictures that `front` makes them of."""
+    headline = Headline(
+        list(model.headline.nets), model.headline.weights, temperature=model.temperature, first=front.module()
+    )
+    return replace(model, headline=headline.eval(), input_shape=front.input_shape, views=front.views, front=front)
 
 
 def kept_encoding(folder: Path) -> Encoding | None:

@@ -23,6 +23,7 @@ import torch
 
 from acto.core.errors import RunError, UserError
 from acto.core.settings import from_values, merged, plain
+from acto.core.text import counted
 from acto.data.decision_file import decided_in, together
 from acto.data.noise import sha256_of_labels
 from acto.data.readers.formats import FILE_SUFFIXES
@@ -136,8 +137,8 @@ class WarmStart:
         """One sentence for the user."""
         facts = self.facts
         return (
-            f"going on from {facts['run']} after {self.epochs} epochs: the memory of {facts['kept']:,} samples is "
-            f"kept, {facts['relabelled']:,} with another label and {facts['new']:,} new ones start fresh, "
+            f"going on from {facts['run']} after {counted(self.epochs, 'epoch')}: the memory of {facts['kept']:,} "
+            f"samples is kept, {facts['relabelled']:,} with another label and {facts['new']:,} new ones start fresh, "
             f"{facts['gone']:,} are gone"
         )
 
@@ -154,9 +155,9 @@ def settings_after(run: Path | str, asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     record = _finished(run)
     settings = dict(record.config)
-    for name in ("method", "net"):
-        if (value := asked.get(name)) is not None and value != settings[name]:
-            raise UserError(f"{name} is {value!r}, but the run in {run} has {settings[name]!r}")
+    for name in ("method", "net", "features"):
+        if (value := asked.get(name)) is not None and value != settings.get(name):
+            raise UserError(f"{name} is {value!r}, but the run in {run} has {settings.get(name)!r}")
     if (source := asked.get("data", {}).get("source")) is not None:
         kept = (*KEPT_DATA, *(OF_TABLES if (Path(run) / ENCODING_FILE).exists() else ()))
         settings["data"] = {name: settings["data"][name] for name in kept if name in settings["data"]}
@@ -203,7 +204,10 @@ def plan(
             raise UserError(f"{name} is {now!r}, but the run in {run} has {before!r}")
     _check_classes(dataset.class_names, model.class_names, run)
     if epochs <= origin.epochs:
-        raise UserError(f"epochs is {epochs}, the total, but the run in {run} has done {origin.epochs}: ask for more")
+        raise UserError(
+            f"epochs is {epochs}, the total, but the run in {run} has done {origin.epochs}: ask "
+            f"for {origin.epochs + 1} or more (epochs counts the whole way)"
+        )
     if (dataset.views.pipeline, dataset.views.size) != (model.views.pipeline, model.views.size):
         raise UserError(
             f"the data are seen as {dataset.views.pipeline} of size {dataset.views.size}, but the run in {run} saw "

@@ -15,7 +15,7 @@ class Protocol(Settings):
     """Protocol of training: what all methods of a comparison share."""
 
     epochs: int = setting(100, low=1)
-    """Total number."""
+    """Total number, those of `init_from` counted."""
     batch_size: int = setting(128, low=2)
     """Samples a step over all processes."""
     optimizer: Literal["sgd", "adam"] = "sgd"

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from acto.core.errors import RunError, UserError
-from acto.core.files import disk_errors, open_regular, reason_of
+from acto.core.errors import RunError
+from acto.core.files import cache_folder, disk_errors, open_regular
 from acto.core.text import bytes_in_words
 from acto.data.readers.parquet import picture_bytes, stored_bytes
 
@@ -65,32 +65,13 @@ def stored(table: Path, column: int) -> Stored:
 @lru_cache(maxsize=512)
 def _stored(table: str, size: int, time: int, column: int) -> Stored:
     key = hashlib.sha256(f"{column} {size} {time} {table}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    file = _folder() / f"{key}.pictures"
+    file = cache_folder("pictures", what="pictures in Parquet files are kept unpacked") / f"{key}.pictures"
     if (found := _read(file)) is None:
         with disk_errors(f"keep the pictures of {table} unpacked in {file.parent}", "XDG_CACHE_HOME names the place."):
             _unpack(Path(table), column, file)
         found = _read(file)
     assert found is not None
     return found
-
-
-def _folder() -> Path:
-    """The folder of unpacked pictures.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:  # a relative path would begin in the current folder, which may be a stranger's
-        folder = (cache if cache.is_absolute() else Path.home() / ".cache") / "acto" / "pictures"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else error
-        raise UserError(
-            f"pictures in Parquet files are kept unpacked, but there is no place for them: {reason}. Set "
-            "XDG_CACHE_HOME to a folder that can be written to"
-        ) from None
-    return folder
 
 
 def _read(file: Path) -> Stored | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,8 @@ class Backbone:
     weights_sha256: str
     """Checksum of the file; of the tensors where they come from no file."""
     device: torch.device
+    state: Mapping[str, Tensor]
+    """Tensors of the network but its head as they were read, on the CPU."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -121,8 +123,16 @@ def make_backbone(
         chosen: Any = getattr(net.backbone, "pretrained_cfg", {}) if name.startswith("timm:") else {}
         mean, std = (tuple(chosen.get(k, v)) for k, v in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
     digest = sha256_of(Path(weights)) if Path(weights).is_file() else _sha256_of_tensors(net)
+    return looking(net, mean=mean, std=std, weights_sha256=digest, device=device)
+
+
+def looking(
+    net: Net, *, mean: tuple[float, ...], std: tuple[float, ...], weights_sha256: str, device: torch.device
+) -> Backbone:
+    """The network in evaluation mode on `device`, made fast; the arguments are a Backbone's, and `net` is used up."""
+    state = dict(net.backbone.state_dict())
     net = _folded(net.eval()).requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-    return Backbone(net=net, mean=mean, std=std, weights_sha256=digest, device=device)
+    return Backbone(net=net, mean=mean, std=std, weights_sha256=weights_sha256, device=device, state=state)
 
 
 def _facts_of_a_run(weights: str) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class FeatureFile:
 
     Attributes:
         notes: what was found damaged and is done again.
+        dtype: of the arrays of rows.
 
     Raises:
         UserError: `out` is there; its folder is in use, or was begun with other settings, which are named.
@@ -81,7 +82,7 @@ class FeatureFile:
     ) -> None:
         self.out, self.folder = out, folder_of(out)
         self.notes: list[str] = []
-        self._shapes, self._dtype, self._on_point = dict(shapes), np.dtype(dtype), on_point
+        self._shapes, self.dtype, self._on_point = dict(shapes), np.dtype(dtype), on_point
         # As JSON gives it back.
         self._config: dict[str, Any] = json.loads(json.dumps(config))
         if self.folder.is_symlink():
@@ -115,7 +116,7 @@ class FeatureFile:
         Raises:
             RunError: the disk refuses; what was there before stays.
         """
-        assert rows.dtype == self._dtype and rows.shape[1:] == self._shapes[name][1:]
+        assert rows.dtype == self.dtype and rows.shape[1:] == self._shapes[name][1:]
         assert self.done(name) + len(rows) <= self._shapes[name][0]
         data = rows.tobytes()
         before = self._marks[name][-1][1] if self._marks[name] else 0
@@ -187,7 +188,7 @@ class FeatureFile:
     def _checked(self, name: str, marks: Marks) -> Marks:
         """The marks up to which the file is right; it is cut there, or made."""
         path, header = self._path(name), self._header(name)
-        row_bytes = self._dtype.itemsize * self._shapes[name][1]
+        row_bytes = self.dtype.itemsize * self._shapes[name][1]
         good: Marks = []
         if not path.exists() or path.stat().st_size < len(header):
             write_atomically(path, header)
@@ -212,7 +213,7 @@ class FeatureFile:
 
     def _header(self, name: str) -> bytes:
         buffer = io.BytesIO()
-        facts = {"descr": self._dtype.str, "fortran_order": False, "shape": self._shapes[name]}
+        facts = {"descr": self.dtype.str, "fortran_order": False, "shape": self._shapes[name]}
         np.lib.format.write_array_header_1_0(buffer, facts)
         return buffer.getvalue()
 
@@ -239,7 +240,7 @@ class FeatureFile:
 
     def _require_space(self) -> None:
         """The rows are there twice while the .npz is written."""
-        row_bytes = {name: self._dtype.itemsize * columns for name, (_, columns) in self._shapes.items()}
+        row_bytes = {name: self.dtype.itemsize * columns for name, (_, columns) in self._shapes.items()}
         needed = sum((2 * rows - self.done(name)) * row_bytes[name] for name, (rows, _) in self._shapes.items())
         free = shutil.disk_usage(self.folder).free
         if free < needed:

@@ -25,11 +25,11 @@ from acto.cli.train import train
 from acto.core.errors import UserError
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import IMAGENET_MEAN, IMAGENET_STD, load_data
-from acto.inference import extraction
-from acto.inference.backbone import Backbone, _folded, make_backbone
-from acto.inference.extraction import extract
-from acto.inference.feature_file import FeatureFile, folder_of
 from acto.nets.build import build_net
+from acto.runs.frozen import extraction
+from acto.runs.frozen.backbone import Backbone, _folded, make_backbone
+from acto.runs.frozen.extraction import extract
+from acto.runs.frozen.feature_file import FeatureFile, folder_of
 
 CPU = torch.device("cpu")
 
@@ -195,8 +195,8 @@ LIVES = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from acto.inference import extraction
-from acto.inference.backbone import make_backbone
+from acto.runs.frozen import extraction
+from acto.runs.frozen.backbone import make_backbone
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
 

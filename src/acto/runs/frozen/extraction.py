@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from acto.core.device import resolve_precision
 from acto.core.errors import UserError
-from acto.core.files import OnPoint, disk_errors, pass_point
+from acto.core.files import OnPoint, cache_folder, disk_errors, pass_point, sha256_of
 from acto.data.classes import UNKNOWN, encode, encode_truth
 from acto.data.label_columns import Column, Labels, read_column
 from acto.data.loading.loader import DiskData
@@ -26,8 +27,8 @@ from acto.data.pictures.files import MAX_PIXELS
 from acto.data.pictures.packed import size_and_time
 from acto.data.samples import Dataset, Samples
 from acto.data.views.spec import ViewSpec
-from acto.inference.backbone import Backbone
-from acto.inference.feature_file import FeatureFile
+from acto.runs.frozen.backbone import Backbone
+from acto.runs.frozen.feature_file import FeatureFile
 
 SAVE_EVERY = 16
 """Batches after which rows go to the disk."""
@@ -124,36 +125,15 @@ def extract(
         UserError: labels or ids that an .npz cannot hold, features that are not finite, or see FeatureFile.
         RunError: the disk refuses.
     """
-    device = backbone.device
-    reading = _Reading(
-        backbone=backbone,
-        views=_views_of_files(data, backbone),
-        batch_size=batch_size or (32 if device.type == "cpu" else 256),
-        workers=workers,
-        max_pixels=max_pixels,
+    reading = _reading(
+        backbone, views_of_files(data, backbone), batch_size=batch_size, workers=workers, max_pixels=max_pixels
     )
     parts = {"x": data.train, "test_x": data.test}
     arrays = _columns(data)
     computes_in = _precision(precision, reading, data.train, say=say)
-    height, width = backbone.size
-    settings = {
-        "data": data.name,
-        "net": backbone.net.name,
-        "weights_sha256": backbone.weights_sha256,
-        "height": height,
-        "width": width,
-        "resize": reading.views.resize if reading.views else None,
-        "mean": list(backbone.mean),
-        "std": list(backbone.std),
-        "dtype": dtype,
-        "precision": str(computes_in).removeprefix("torch."),
-        "batch_size": reading.batch_size,
-        "device": device.type,
-        "torch": torch.__version__,
-    }
+    settings = {"data": data.name, **_settings(reading, computes_in, dtype=dtype)}
     sums = {f"{name}_sha256": _sha256_of_array(array) for name, array in arrays.items()}
-    total = sum(map(len, parts.values()))
-    computed, began = 0, time.monotonic()
+    began = time.monotonic()
     with FeatureFile(
         out,
         shapes={name: (len(part), backbone.net.feature_dim) for name, part in parts.items()},
@@ -162,22 +142,7 @@ def extract(
         overwrite=overwrite,
         on_point=on_point,
     ) as file:
-        for text in file.notes:
-            say(f"note: {text}")
-        if before := sum(map(file.done, parts)):
-            say(f"going on after {before:,} of {total:,} samples")
-        say(f"{backbone.net.name} on {device} in {settings['precision']}, pictures of {width}x{height} pixels")
-        for name, samples in parts.items():
-            waiting: list[npt.NDArray[Any]] = []
-            row = file.done(name)
-            for inputs in reading.batches(samples, start=row):
-                waiting.append(_rows(backbone.features(inputs, computes_in), dtype, samples.ids[row:]))
-                row += len(inputs)
-                computed += len(inputs)
-                if len(waiting) == SAVE_EVERY or row == len(samples):
-                    file.add(name, np.concatenate(waiting))
-                    waiting = []
-                tell(before + computed, total)
+        computed = _fill(file, parts, reading, computes_in, say=say, tell=tell)
         seconds = time.monotonic() - began
         about = np.array(json.dumps(settings, sort_keys=True))
         digest = file.finish({**arrays, "about": about})
@@ -190,7 +155,146 @@ def extract(
     )
 
 
-def _views_of_files(data: Dataset, backbone: Backbone) -> ViewSpec | None:
+def cached(
+    samples: Samples,
+    views: ViewSpec | None,
+    backbone: Backbone,
+    *,
+    workers: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    say: Callable[[str], None] = lambda text: None,
+    tell: Tell = lambda done, total: None,
+) -> npt.NDArray[np.float32]:
+    """(N, D) features of `samples`, computed once: they stay in `acto/features` below XDG_CACHE_HOME (~/.cache).
+
+    They are found again by network, weights, size and the pictures: pixels by their content, files by path, size and
+    time, in whatever order and split they come. Labels do not matter. A killed process is gone on with.
+
+    Args:
+        samples: pictures.
+        views: of picture files, see views_of_files; None for pixels.
+        backbone: what sees them.
+        workers: as in `extract`.
+        max_pixels: as in `extract`.
+        say: as in `extract`.
+        tell: as in `extract`.
+
+    Raises:
+        UserError: the cache's folder cannot be made, or is in use; features that are not finite.
+        RunError: the disk refuses.
+    """
+    reading = _reading(backbone, views, batch_size=None, workers=workers, max_pixels=max_pixels)
+    row_of = np.arange(len(samples))
+    if samples.paths is not None:
+        _, first, row_of = np.unique(
+            [os.fspath(path) for path in samples.paths], return_index=True, return_inverse=True
+        )
+        samples = samples.take(first)
+    computes_in = _precision("auto", reading, samples, say=say)
+    settings = {**_settings(reading, computes_in, dtype="float32"), "pictures_sha256": _sha256_of_stamps(samples)}
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+    out = cache_folder("features", what="features of pictures are kept") / f"{key}.npz"
+    if (found := _kept(out)) is not None:
+        say(f"the features are there already ({out})")
+    else:
+        shapes = {"x": (len(samples), backbone.net.feature_dim)}
+        with FeatureFile(out, shapes=shapes, dtype="float32", config=settings, overwrite=True) as file:
+            _fill(file, {"x": samples}, reading, computes_in, say=say, tell=tell)
+            file.finish({})
+        found = _kept(out)
+    assert found is not None
+    return found[row_of.reshape(-1)]
+
+
+def _kept(out: Path) -> npt.NDArray[np.float32] | None:
+    """The rows of a finished file whose checksum is right; None without one."""
+    sums = out.with_name(f"{out.name}.sha256")
+    with disk_errors(f"read {out}"):
+        if not out.is_file() or not sums.is_file() or not sums.read_text().startswith(sha256_of(out)):
+            return None
+        with np.load(out, allow_pickle=False) as file:
+            return np.asarray(file["x"], np.float32)
+
+
+def measured(samples: Samples, views: ViewSpec | None, backbone: Backbone, *, max_pixels: int = MAX_PIXELS) -> float:
+    """Seconds that a sample takes, by a few of them; the arguments are those of `cached`."""
+    reading = _reading(backbone, views, batch_size=_COMPARED // 2, workers=0, max_pixels=max_pixels)
+    few = samples.take(np.linspace(0, len(samples) - 1, min(_COMPARED, len(samples))).astype(np.int64))
+    precision = resolve_precision("auto", backbone.device)
+    took = []
+    for inputs in reading.batches(few):
+        began = time.monotonic()
+        backbone.features(inputs, precision)
+        took.append((time.monotonic() - began) / len(inputs))
+    began = time.monotonic()
+    list(reading.batches(few))
+    return min(took) + (time.monotonic() - began) / len(few)
+
+
+def _reading(
+    backbone: Backbone, views: ViewSpec | None, *, batch_size: int | None, workers: int, max_pixels: int
+) -> _Reading:
+    suited = 32 if backbone.device.type == "cpu" else 256
+    return _Reading(
+        backbone=backbone, views=views, batch_size=batch_size or suited, workers=workers, max_pixels=max_pixels
+    )
+
+
+def _settings(reading: _Reading, precision: torch.dtype, *, dtype: str) -> dict[str, Any]:
+    """All that decides the rows but the pictures, in plain values."""
+    backbone = reading.backbone
+    height, width = backbone.size
+    return {
+        "net": backbone.net.name,
+        "weights_sha256": backbone.weights_sha256,
+        "height": height,
+        "width": width,
+        "resize": reading.views.resize if reading.views else None,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "dtype": dtype,
+        "precision": str(precision).removeprefix("torch."),
+        "batch_size": reading.batch_size,
+        "device": backbone.device.type,
+        "torch": torch.__version__,
+    }
+
+
+def _fill(
+    file: FeatureFile,
+    parts: Mapping[str, Samples],
+    reading: _Reading,
+    precision: torch.dtype,
+    *,
+    say: Callable[[str], None],
+    tell: Tell,
+) -> int:
+    """Compute the rows that `file` lacks; returns how many those were."""
+    backbone, total = reading.backbone, sum(map(len, parts.values()))
+    height, width = backbone.size
+    for text in file.notes:
+        say(f"note: {text}")
+    if before := sum(map(file.done, parts)):
+        say(f"going on after {before:,} of {total:,} samples")
+    name = str(precision).removeprefix("torch.")
+    say(f"{backbone.net.name} on {backbone.device} in {name}, pictures of {width}x{height} pixels")
+    tell(before, total)
+    computed = 0
+    for part, samples in parts.items():
+        waiting: list[npt.NDArray[Any]] = []
+        row = file.done(part)
+        for inputs in reading.batches(samples, start=row):
+            waiting.append(_rows(backbone.features(inputs, precision), str(file.dtype), samples.ids[row:]))
+            row += len(inputs)
+            computed += len(inputs)
+            if len(waiting) == SAVE_EVERY or row == len(samples):
+                file.add(part, np.concatenate(waiting))
+                waiting = []
+            tell(before + computed, total)
+    return computed
+
+
+def views_of_files(data: Dataset, backbone: Backbone) -> ViewSpec | None:
     """The data's own views of picture files, at the backbone's size and with its normalization."""
     if data.train.paths is None:
         return None
@@ -269,6 +373,17 @@ def _readable(labels: Labels, names: Sequence[str], read: Callable[[Column], Lab
 def _sha256_of_array(array: npt.NDArray[Any]) -> str:
     digest = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
     digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _sha256_of_stamps(samples: Samples) -> str:
+    """Hash the pixels; of picture files their paths, sizes and times."""
+    if samples.pixels is not None:
+        return _sha256_of_array(samples.pixels)
+    digest = hashlib.sha256()
+    with disk_errors("look at the pictures"):
+        for path in samples.paths or ():
+            digest.update(f"{os.path.abspath(path)} {size_and_time(path)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -1,0 +1,1 @@
+"""Frozen features: a trained network that only looks at pictures, and the vectors that it makes of them."""
