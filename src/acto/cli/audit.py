@@ -17,7 +17,7 @@ from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.belief import rule_in_words
 from acto.labels.decisions import DECISIONS_FILE
 from acto.labels.report import LabelReport
-from acto.labels.run_audit import audit_others, audit_run, save, training_data
+from acto.labels.run_audit import audit_others, audit_run, judged_samples, save, training_data
 from acto.run_folder.reading import read_run
 
 SHOWN = 5
@@ -72,7 +72,7 @@ def audit(tokens: Sequence[str]) -> int:
     else:
         dataset = training_data(record, data_root=given.get("data_root"))
         report = audit_run(run, dataset=dataset, find_duplicates=find_duplicates, trust=trust)
-        samples = dataset.train
+        samples = judged_samples(dataset, held_out="held_out" in report.columns)
         folder = Path(given.get("out") or run)
     save(report, record, samples, folder)
     if given.get("json"):
@@ -105,6 +105,8 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
         f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong; estimated rate "
         f"{percent(noise.rate)} ({percent(noise.rate_low)} to {percent(noise.rate_high)})"
     )
+    if "num_held_out" in report.facts:
+        yield f"{report.facts['num_held_out']:,} of them were held out: the model had not seen their labels"
     if report.facts.get("state") not in ("finished", None):
         yield f"the run is {report.facts['state']}: this is what it knew after {report.facts.get('epochs', 0)} epochs"
     yield from (visible(line) for line in rule_in_words(report))

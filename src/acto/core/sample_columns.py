@@ -110,6 +110,8 @@ SAMPLE_COLUMNS = (
     SampleColumn("memorization", "share of the visits in which only the non-robust network fitted the given label",
                  origin="training", kind="float32", tally="memorized", per="memorizable"),
     SampleColumn("visits", "how often training saw the sample", origin="training", kind="int32", tally="visits"),
+    SampleColumn("held_out", "whether the sample was held out of training: the model had not seen its label",
+                 origin="audit", kind="bool", on_page=True),
     SampleColumn("near_duplicates", "ids of samples with nearly the same content",
                  origin="audit", kind="text", on_page=True),
     SampleColumn("conflicting_duplicates", "those of them whose given label is another one",
@@ -119,7 +121,8 @@ SAMPLE_COLUMNS = (
                  origin="data", kind="text", in_samples=True, in_report=False),
 )  # fmt: skip
 """All of them, in the order of the label report. A report holds those of training only where training was recorded,
-`networks_agree` only where the method has several predictions, `text` only of rows and texts; samples.csv holds
+`networks_agree` only where the method has several predictions, `held_out` only where some are, `text` only of rows and
+texts; samples.csv holds
 `label_is_true` only where the truth is known, and behind the model's columns `predicted_label` and `prob_given` of each
 other prediction, by its name."""
 

@@ -202,6 +202,7 @@ function card(row) {
   item.append(element("p", `trust ${row.label_quality === null ? "unknown" : row.label_quality.toFixed(3)}, confidence ${percent(row.confidence)}`));
   if (row.networks_agree === false && !row.reason) item.append(element("p", "the networks disagree"));
   if (row.reason) item.append(element("p", row.reason));
+  if (row.held_out) item.append(element("p", "held out of training", "held"));
   if (row.conflicting_duplicates) item.append(element("p", `same content, other label: ${row.conflicting_duplicates}`));
   else if (row.near_duplicates) item.append(element("p", `near-duplicates: ${row.near_duplicates}`));
   item.append(element("p", row.path && row.path !== row.id ? `sample ${row.id} (${row.path})` : `sample ${row.id}`, "id"));
