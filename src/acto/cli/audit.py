@@ -105,8 +105,6 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
         f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong; estimated rate "
         f"{percent(noise.rate)} ({percent(noise.rate_low)} to {percent(noise.rate_high)})"
     )
-    if "num_held_out" in report.facts:
-        yield f"{report.facts['num_held_out']:,} of them were held out: the model had not seen their labels"
     if report.facts.get("state") not in ("finished", None):
         yield f"the run is {report.facts['state']}: this is what it knew after {report.facts.get('epochs', 0)} epochs"
     yield from (visible(line) for line in rule_in_words(report))

@@ -351,9 +351,7 @@ def _reasons(columns: Table, *, epochs: int) -> Iterator[str]:
                     parts.append(f"Training took the label for clean in {selected} of {visits} visits.")
                 else:
                     parts.append("Training never took the label for clean.")
-            if held_out:
-                parts.append("The model was not trained on this sample.")
-            elif first is not None:
+            if first is not None and not held_out:  # training never saw such a one
                 if first < 0:
                     parts.append("The model never predicted it in training.")
                 elif epochs > 0 and first >= LATE_SHARE * epochs:

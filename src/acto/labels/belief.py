@@ -95,8 +95,11 @@ def is_wide(noise: NoiseEstimate) -> bool:
 def rule_in_words(report: LabelReport) -> list[str]:
     """Sentences on what called labels wrong, and on which case the data seem to be; none in reports of before."""
     rule, counts = report.facts.get("rule"), report.facts.get("rule_counts")
+    count = int(np.sum(report.columns.get("held_out", False)))
+    held_out = [f"{count:,} of the {len(report):,} samples were held out: the model had not seen their labels."]
+    held_out = held_out if count else []
     if not isinstance(counts, dict) or not {"confident_learning", "predicted_neq_given"} <= set(counts):
-        return [f"Suspected by the rule {rule}."] if isinstance(rule, str) else []
+        return [f"Suspected by the rule {rule}.", *held_out] if isinstance(rule, str) else held_out
     differ, sure = counts["predicted_neq_given"], counts["confident_learning"]
     named = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name != "predicted_neq_given")
     words = [f"Suspected are those that at least two of four rules name ({named})."]
@@ -104,7 +107,7 @@ def rule_in_words(report: LabelReport) -> list[str]:
         share = sure / max(differ, 1)
         case = "most of them are thought to be wrong" if share >= 0.5 else "most may be right, and the model in error"
         words.append(f"The model contradicts {differ:,} labels and is sure of {percent(share)} of these: {case}.")
-    return words
+    return words + held_out
 
 
 def doubts(
