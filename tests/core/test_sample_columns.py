@@ -85,7 +85,9 @@ def test_a_new_column_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.Monke
     for found, columns in ((samples, of_samples_csv()), (report.columns, of_report())):
         types = {name: "str" if isinstance(values, list) else values.dtype.name for name, values in found.items()}
         texts = {"text": "str", "class": "str"}
-        assert types == {c.name: texts.get(c.kind, c.kind) for c in columns if c.name not in ("networks_agree", "held_out", "text")}
+        assert types == {
+            c.name: texts.get(c.kind, c.kind) for c in columns if c.name not in ("networks_agree", "held_out", "text")
+        }
     for row in rows_of(render(report, None)):
         assert row["loud_share"] == expected[row["row"]]
         assert list(row) == ["row", *(column.name for column in of_page())]

@@ -22,7 +22,6 @@ from acto.fitting import fit
 from acto.labels.exchange import export_report
 from acto.labels.report import LabelReport, read_report
 from acto.labels.run_audit import audit_run
-from acto.run_folder.reading import read_run
 from acto.run_folder.writing import RunFolder
 from acto.runs.sample_table import label_quality
 from label_reports import report_of
