@@ -117,23 +117,22 @@ def equal_samples(parts: Sequence[Samples]) -> list[list[int]]:
         parts: samples; rows are numbered through them. Picture files that cannot be read are in no group.
     """
     rows_of: defaultdict[bytes, list[int]] = defaultdict(list)
-    for row, data in enumerate(data for part in parts for data in _bytes_of(part)):
+    times = Counter(_size(path) for part in parts for path in part.paths or ())
+    for row, data in enumerate(data for part in parts for data in _bytes_of(part, times)):
         if data is not None:
             rows_of[hashlib.blake2b(data, digest_size=16).digest()].append(row)
     return [rows for rows in rows_of.values() if len(rows) > 1]
 
 
-def _bytes_of(samples: Samples) -> Iterator[bytes | None]:
+def _bytes_of(samples: Samples, times: Counter[int]) -> Iterator[bytes | None]:
     if samples.rows is not None:
         yield from samples.rows.contents()
     elif samples.paths is None:
         array: Any = samples.content
         yield from (row.tobytes() for row in array)
     else:
-        sizes = list(map(_size, samples.paths))
-        times = Counter(sizes)
-        for path, size in zip(samples.paths, sizes, strict=True):  # a file of a size of its own need not be read
-            yield _content(path) if size >= 0 and times[size] > 1 else None
+        # A file of a size of its own need not be read.
+        yield from (_content(path) if times[_size(path)] > 1 else None for path in samples.paths)
 
 
 def _content(path: Path) -> bytes | None:
