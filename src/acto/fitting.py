@@ -24,6 +24,7 @@ from acto.data.samples import Dataset
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_run
 from acto.methods import METHODS
+from acto.run_folder.reading import held_out_before
 from acto.runs.events import Listeners
 from acto.runs.execute import train_run
 from acto.runs.recipes.by_data import for_size, setting_of_kind
@@ -229,7 +230,8 @@ def fit(
     else:
         if test is not None and holdout_share is not None:
             raise UserError("holdout_share cannot be given beside test: nothing is held out then")
-        gathered, held = gather_dataset(data, **brought | {"holdout_share": share}, seed=seed or 0)
+        before = held_out_before(out) if resume and out is not None else None
+        gathered, held = gather_dataset(data, **brought | {"holdout_share": share}, seed=seed or 0, held_out=before)
         for note in gathered.notes:  # in a script nobody else says it
             warnings.warn(note, stacklevel=2)
 

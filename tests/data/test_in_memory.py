@@ -265,7 +265,7 @@ def test_fit_predicts_in_the_words_of_the_labels(fitted: Fitted) -> None:
 def test_fit_hands_back_a_report(fitted: Fitted) -> None:
     report = fitted.report
     issues = {int(name) for name, found in zip(report.columns["id"], report.is_label_issue, strict=True) if found}
-    assert len(report) == 180
+    assert len(report) == 200
     assert issues and issues <= set(range(10))
 
 

@@ -17,7 +17,7 @@ from acto.data.decision_file import DECISIONS_FILE
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.belief import rule_in_words
 from acto.labels.report import LabelReport
-from acto.labels.run_audit import audit_others, audit_run, save, training_data
+from acto.labels.run_audit import audit_others, audit_run, judged_samples, save, training_data
 from acto.run_folder.reading import read_run
 
 SHOWN = 5
@@ -72,7 +72,7 @@ def audit(tokens: Sequence[str]) -> int:
     else:
         dataset = training_data(record, data_root=given.get("data_root"))
         report = audit_run(run, dataset=dataset, find_duplicates=find_duplicates, trust=trust)
-        samples = dataset.train
+        samples = judged_samples(dataset, held_out="held_out" in report.columns)
         folder = Path(given.get("out") or run)
     save(report, record, samples, folder)
     if given.get("json"):

@@ -6,6 +6,8 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from acto.cli.parser import Parser
 from acto.core.errors import choose
 from acto.core.text import counted
@@ -49,7 +51,10 @@ def exchange(tokens: Sequence[str]) -> int:
         return 0
     record = read_run(given.run)
     is_finished = record.summary is not None  # else there are no probabilities, but there may be a report
+    report = read_report(given.run)
     probs = record.pred_probs() if given.format == "cleanlab" and is_finished else None
-    paths, advice = export_report(read_report(given.run), given.out, format=given.format, pred_probs=probs)
+    if probs is not None and "held_out" in report.columns and (held_out := record.held_out_probs()) is not None:
+        probs = np.concatenate([probs, held_out[0]])
+    paths, advice = export_report(report, given.out, format=given.format, pred_probs=probs)
     print("\n".join([*(f"written: {path}" for path in paths), *advice]))
     return 0

@@ -15,7 +15,7 @@ from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.decisions import DecisionLog
 from acto.labels.report import LabelReport, read_report
 from acto.labels.review_server import ReviewServer
-from acto.labels.run_audit import training_data
+from acto.labels.run_audit import judged_samples, training_data
 from acto.labels.thumbnails import LARGE_BYTES, LARGE_SIDE, PictureOf, pictures_of
 from acto.run_folder.reading import RunRecord, read_run
 
@@ -74,9 +74,10 @@ def _pictures(
 ) -> tuple[PictureOf | None, PictureOf | None, str]:
     """The samples' pictures, small and large, or None and why there are none."""
     try:
-        samples = training_data(record, data_root=data_root).train
+        dataset = training_data(record, data_root=data_root)
     except UserError as error:
         return None, None, f"no pictures are shown, for the data cannot be read: {error}"
+    samples = judged_samples(dataset, held_out="held_out" in report.columns)
     if list(samples.ids) != list(report.columns["id"]):
         return None, None, "no pictures are shown, for the report is about other samples than the run's data"
     max_pixels = record.config["data"].get("max_image_pixels")

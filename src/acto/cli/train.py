@@ -28,7 +28,7 @@ from acto.core.text import counted
 from acto.data.samples import Dataset
 from acto.data.sources import load_data
 from acto.labels.run_audit import audit_at_the_end, training_data
-from acto.run_folder.reading import last_checkpoint, read_run
+from acto.run_folder.reading import held_out_before, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder, default_run_name
 from acto.runs.cost import estimate
 from acto.runs.events import Note
@@ -164,7 +164,8 @@ def _prepare(
 ) -> Prepared:
     if dataset is None:
         reporter.say(f"reading {run.data.source}")
-        dataset = load_data(run.data, data_root=run.data.root, download=launch.download)
+        held_out = None if folder is None else held_out_before(folder)
+        dataset = load_data(run.data, data_root=run.data.root, download=launch.download, held_out=held_out)
     try:
         return prepare(
             run, dataset=dataset, folder=folder, say=reporter.say, tell=reporter.looked,

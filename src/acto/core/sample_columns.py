@@ -110,6 +110,8 @@ SAMPLE_COLUMNS = (
     SampleColumn("memorization", "share of the visits in which only the non-robust network fitted the given label",
                  origin="training", kind="float32", tally="memorized", per="memorizable"),
     SampleColumn("visits", "how often training saw the sample", origin="training", kind="int32", tally="visits"),
+    SampleColumn("held_out", "whether the sample was held out of training: the model had not seen its label",
+                 origin="audit", kind="bool", on_page=True),
     SampleColumn("is_confirmed", "whether a person holds the given label right",
                  origin="audit", kind="bool", on_page=True),
     SampleColumn("near_duplicates", "ids of samples with nearly the same content",
@@ -121,8 +123,8 @@ SAMPLE_COLUMNS = (
                  origin="data", kind="text", in_samples=True, in_report=False),
 )  # fmt: skip
 """All of them, in the order of the label report. A report holds those of training only where training was recorded,
-`networks_agree` only where the method has several predictions, `is_confirmed` only where some label is, `text` only of
-rows and texts; samples.csv holds
+`networks_agree` only where the method has several predictions, `held_out` only where some are, `is_confirmed` only
+where some label is, `text` only of rows and texts; samples.csv holds
 `label_is_true` only where the truth is known, and behind the model's columns `predicted_label` and `prob_given` of each
 other prediction, by its name."""
 

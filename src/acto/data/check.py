@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from acto.core.errors import UserError
 from acto.core.text import counted
 from acto.data.for_prediction import NewData, read_new
+from acto.data.hold_out import divided, equal_samples, refuse_missing_groups
 from acto.data.pictures.contrast import contrast_notes
 from acto.data.pictures.files import BadImage, PictureFacts, inspect_all
-from acto.data.pictures.packed import open_picture
 from acto.data.samples import DataSpec, Raw, Samples
 from acto.data.sources import alpha_notes, notes_on_pixels, read
-from acto.data.splits import holdout
 
 _SHOWN = 5
 
@@ -139,7 +136,9 @@ def _read(spec: DataSpec, data_root: str | Path | None) -> tuple[Raw, list[str]]
     """
     refusals: list[str] = []
     try:
-        return read(spec, data_root=data_root, problems=refusals), refusals
+        raw = read(spec, data_root=data_root, problems=refusals)
+        refuse_missing_groups(raw.train, spec.group_column, raw.name)
+        return raw, refusals
     except UserError as error:
         try:
             new = read_new(spec.source, data_root=data_root, path_column=spec.path_column, base=spec.base)
@@ -172,7 +171,7 @@ def _refusals_of_split(raw: Raw, good: Mapping[str, Samples], spec: DataSpec, to
         yield f"the test set of {raw.name} has no usable sample: fill it, or take it away, and a part is held out"
     elif raw.test is None:
         try:
-            holdout(labels, share=spec.holdout_share, seed=spec.holdout_seed)
+            divided(good["train"], share=spec.holdout_share, seed=spec.holdout_seed, max_pixels=spec.max_image_pixels)
         except UserError as error:
             yield f"{error} (--data.holdout_share)"
 
@@ -207,18 +206,10 @@ def _problems(samples: Samples, facts: list[PictureFacts | BadImage]) -> tuple[P
 
 def _duplicates(raw: Raw, splits: Mapping[str, Samples]) -> tuple[Duplicates, ...]:
     """Groups of equal samples, in the order of their first member."""
-    groups: defaultdict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
-    for split, samples in splits.items():
-        contents: Any = samples.content if samples.rows is None else samples.rows.contents()
-        for i, content in enumerate(contents):
-            if isinstance(content, Path):
-                try:
-                    with open_picture(content) as file:
-                        data = file.read()
-                except OSError:
-                    continue  # among the problems already
-            else:
-                data = content if isinstance(content, bytes) else content.tobytes()
-            label = raw.class_names[samples.labels[i]] if raw.class_names else "?"
-            groups[hashlib.blake2b(data, digest_size=16).digest()].append((split, samples.ids[i], label))
-    return tuple(Duplicates(samples=tuple(group)) for group in groups.values() if len(group) > 1)
+    told = [
+        (split, name, raw.class_names[label] if raw.class_names else "?")
+        for split, samples in splits.items()
+        for name, label in zip(samples.ids, samples.labels.tolist(), strict=True)
+    ]
+    found = equal_samples(list(splits.values()))
+    return tuple(Duplicates(samples=tuple(told[row] for row in rows)) for rows in found)

@@ -6,7 +6,7 @@ What they may be, and how they are read, stands in acto.data.containers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +14,13 @@ from acto.core.errors import UserError
 from acto.data.apply_noise import noise_facts
 from acto.data.classes import ClassCodes, check_every_class_occurs, infer_classes, look_alikes
 from acto.data.containers import Gathered, gather
+from acto.data.hold_out import divided
 from acto.data.label_columns import Column, Labels
 from acto.data.noise import NoiseSpec
 from acto.data.readers.listings import HELD_OUT
 from acto.data.readers.split_columns import test_split_of
 from acto.data.samples import Dataset, DataSpec, Raw, Samples, encoded
 from acto.data.sources import notes_on_pixels, views_of, without_bad_pictures
-from acto.data.splits import holdout
 from acto.data.tables.encoding import fit_encoding
 from acto.data.tables.rows import Rows
 
@@ -82,8 +82,11 @@ def gather_dataset(
     holdout_share: float,
     seed: int,
     ids: Sequence[Any] | None,
+    held_out: Collection[str] | None = None,
 ) -> tuple[Gathered, Dataset]:
-    """Return the contents of the training data and the Dataset that as_dataset makes of all."""
+    """Return the contents of the training data and the Dataset that as_dataset makes of all; `held_out` are the ids
+    that a run held out before, see acto.data.hold_out.
+    """
     gathered, tested = gather(data, labels), None
     if test is not None:
         column = labels if test_labels is None and isinstance(labels, str) else test_labels
@@ -109,6 +112,7 @@ def gather_dataset(
         seed=seed,
         ids=ids,
         is_held_out=is_held_out,
+        held_out=held_out,
     )
 
 
@@ -132,6 +136,7 @@ def _assembled(
     seed: int,
     ids: Sequence[Any] | None,
     is_held_out: bool,
+    held_out: Collection[str] | None,
 ) -> Dataset:
     spec = DataSpec(source=NAME, holdout_share=holdout_share, holdout_seed=seed)
     if gathered.labels is None:
@@ -164,18 +169,15 @@ def _assembled(
     check_every_class_occurs(raw.train.labels, names, place="the labels")
     notes = look_alikes(names) + gathered.notes + raw.notes
     train, tested = raw.train, raw.test
+    drawn: tuple[str, ...] = ()
     if tested is None:
-        kept, held_out = holdout(train.labels, share=holdout_share, seed=seed)
-        notes += (
-            f"no test set: {len(held_out)} of {len(train)} samples are held out, and accuracy is measured against "
-            "their given labels, which may be wrong too",
-        )
-        train, tested = train.take(kept), train.take(held_out)
+        _, train, tested, said = divided(train, share=holdout_share, seed=seed, before=held_out)
+        drawn, notes = tested.ids, notes + said
     encoding = None
     if train.rows is not None:
-        encoding, said = fit_encoding(train.rows)
+        encoding, told = fit_encoding(train.rows)
         train, tested = encoded(train, encoding), encoded(tested, encoding)
-        notes += tuple(said)
+        notes += tuple(told)
     notes += notes_on_pixels(raw)
     return Dataset(
         name=NAME,
@@ -187,6 +189,7 @@ def _assembled(
         views=views_of(raw, train, spec),
         encoding=encoding,
         notes=notes,
+        held_out=drawn,
     )
 
 

@@ -48,6 +48,8 @@ class Samples:
     """(N,) picture files."""
     rows: Rows | None = None
     """(N,) rows of a table or texts, of which the features are made; alone until they are."""
+    groups: Labels | None = None
+    """(N,) numbers; samples of one stay on one side of a hold-out. None if nothing groups them."""
 
     def __post_init__(self) -> None:
         number = sum(part is not None for part in (self.pixels, self.features, self.paths))
@@ -109,6 +111,7 @@ class Samples:
             features=None if self.features is None else self.features[index],
             paths=None if self.paths is None else tuple(self.paths[i] for i in rows),
             rows=None if self.rows is None else self.rows.take(index),
+            groups=None if self.groups is None else self.groups[index],
         )
 
 
@@ -143,6 +146,7 @@ def join(parts: Sequence[Samples]) -> Samples:
         features=together("features"),
         paths=None if parts[0].paths is None else tuple(path for part in parts for path in part.paths or ()),
         rows=None if parts[0].rows is None else join_rows([part.rows for part in parts if part.rows is not None]),
+        groups=together("groups"),
     )
 
 
@@ -186,6 +190,9 @@ class DataSpec(Settings):
     """A manifest's column that says train, val or test; under this name it may be missing."""
     true_label_column: str = "true_label"
     """A manifest's column of true labels, for evaluation only; under this name it may be missing."""
+    group_column: str | None = None
+    """A table's column that says which samples belong together (a patient, a video): they stay on one side of the
+    hold-out."""
     votes: str | None = None
     """A file with labels by several people of a manifest's or array file's samples, by their ids: a column for each, or
     columns id, annotator, label. Their consensus is the given label."""
@@ -214,7 +221,7 @@ class DataSpec(Settings):
         Settings.__post_init__(self)
         if self.cache in ("", "none"):
             object.__setattr__(self, "cache", None)
-        for name in ("base", "votes"):
+        for name in ("base", "votes", "group_column"):
             if getattr(self, name) in ("", "none"):
                 object.__setattr__(self, name, None)
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
@@ -243,6 +250,8 @@ class Dataset:
     """Ids of the samples whose pictures cannot be decoded."""
     decisions: tuple[Decision, ...] = ()
     """Decisions of people about samples, these or others."""
+    held_out: tuple[str, ...] = ()
+    """Ids of the samples that were held out when the data were read; empty if they came with a test set."""
 
     def __repr__(self) -> str:
         return (

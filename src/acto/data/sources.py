@@ -7,7 +7,7 @@ training labels; take a subset. Nothing is written beside the data, and nothing 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ from acto.data.apply_noise import noise_facts, with_noise
 from acto.data.catalog import SOURCES
 from acto.data.classes import check_every_class_occurs
 from acto.data.decision_file import decisions_on
+from acto.data.hold_out import divided, groups_on_both_sides, refuse_missing_groups
 from acto.data.moments import moments
 from acto.data.noise import NoiseSpec, num_closed_classes
 from acto.data.pictures.contrast import contrast_notes, extremes_of
@@ -27,7 +28,7 @@ from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, insp
 from acto.data.readers.formats import FILE_SUFFIXES, FORMATS, read_path
 from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
 from acto.data.samples import Dataset, DataSpec, Raw, Samples, encoded
-from acto.data.splits import holdout, subset
+from acto.data.splits import subset
 from acto.data.tables.encoding import fit_encoding
 from acto.data.views.spec import ViewSpec
 
@@ -48,6 +49,7 @@ def load_data(
     download: bool = False,
     on_bad_image: str | None = None,
     workers: int | None = None,
+    held_out: Collection[str] | None = None,
 ) -> Dataset:
     """Read a data set, hold out a test set if it has none, and put noise on the training labels.
 
@@ -58,6 +60,7 @@ def load_data(
         on_bad_image: error or drop; None: as the spec says. "error" looks at each file's header and end; "drop" decodes
             every file, so that the number of samples is certain before training.
         workers: threads that look at picture files; None: one a processor, at most 16.
+        held_out: ids that a run held out before, see acto.data.hold_out.
 
     Raises:
         UserError: anything about the data that the user has to mend.
@@ -82,18 +85,20 @@ def load_data(
     )
     notes += tuple(said_of_decisions)
     kept = np.arange(len(train))
+    drawn: tuple[str, ...] = ()
+    refuse_missing_groups(train, spec.group_column, raw.name)
     if test is None:
-        kept, held_out = holdout(train.labels, share=spec.holdout_share, seed=spec.holdout_seed)
-        train, test = train.take(kept), train.take(held_out)
-        notes += (
-            f"no test set: {len(test)} of {len(raw.train)} samples are held out, and accuracy is measured against "
-            "their given labels, which may be wrong too",
+        kept, train, test, said = divided(
+            train, share=spec.holdout_share, seed=spec.holdout_seed, before=held_out, max_pixels=spec.max_image_pixels
         )
+        drawn, notes = test.ids, notes + said
+    else:
+        notes += groups_on_both_sides(train, test)
     encoding = None
     if train.rows is not None:
-        encoding, said = fit_encoding(train.rows)
+        encoding, told = fit_encoding(train.rows)
         train, test = encoded(train, encoding), encoded(test, encoding)
-        notes += tuple(said)
+        notes += tuple(told)
     if spec.source not in SOURCES or spec.source in FORMATS:  # in a published data set there is nothing to mend
         notes += notes_on_pixels(raw)
     train, generator = with_noise(train, noise, raw, kept=kept)
@@ -115,6 +120,7 @@ def load_data(
         notes=notes,
         dropped=raw.dropped,
         decisions=decisions,
+        held_out=drawn,
     )
 
 

@@ -244,8 +244,9 @@ class _Folder:
             return
         assert self.record is not None
         count = (self.record.labels or {}).get("num_labels", len(report))
-        if len(report) != count:
-            text = f"it has {len(report)} rows for {count} samples"
+        num_judged = len(report) - int(np.sum(report.columns.get("held_out", 0)))
+        if num_judged != count:
+            text = f"it has {num_judged} rows for {count} samples"
             yield Finding("warn", "label report", text, f"make it again: {audit}")
             return
         yield Finding("ok", "label report", f"{counted(int(report.is_label_issue.sum()), 'suspect')}")

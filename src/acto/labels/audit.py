@@ -8,7 +8,7 @@ of the noise, and acto.labels.belief what speaks against all of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -134,6 +134,7 @@ def report_on(
     trained: Trained | None = None,
     unseen: Unseen | None = None,
     robust: bool = False,
+    held_out: Probs | None = None,
     duplicates: Sequence[Sequence[int]] = (),
     confirmed: npt.NDArray[np.bool_] | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -153,22 +154,29 @@ def report_on(
         trained: what training saw.
         unseen: what the model makes of labels that it has not seen.
         robust: see audit.
+        held_out: (M, K) probabilities of M more samples, on which the model was not trained: they follow the others in
+            all that has a row for each sample. How many labels are wrong is estimated from the others.
         duplicates: groups of row numbers of samples with nearly the same content.
         confirmed: see audit.
         facts: see LabelReport; None: source is "pred_probs".
     """
-    probs, names = _checked_probs(pred_probs), tuple(class_names)
-    num_samples, num_classes = probs.shape
-    assert num_classes == len(names) and num_samples == len(given), (probs.shape, len(names), len(given))
+    parts = [_checked_probs(part) for part in (pred_probs, held_out) if part is not None]
+    names, num_seen, num_samples = tuple(class_names), len(parts[0]), sum(map(len, parts))
+    num_classes = parts[0].shape[1]
+    assert num_classes == len(names) and num_samples == len(given), (num_classes, num_samples, len(names), len(given))
     ids = list(map(str, ids if ids is not None else range(num_samples)))
-    look = look_at(given, probs)
+    looks = [look_at(labels, part) for labels, part in zip(np.split(given, [num_seen]), parts, strict=False)]
+    look = looks[0]
     if label_quality is not None:
         quality, score = _checked_quality(label_quality), None
     else:
         score = score if score is not None else SCORES[0]
-        quality = score_of(look, probs, score)
-    issues, rule = Issues(look, probs), _rule(rule, robust=robust)
-    is_issue, predicted = issues.by(rule), look.predicted
+        quality = np.concatenate([score_of(each, part, score) for each, part in zip(looks, parts, strict=True)])
+    issues, rule = list(map(Issues, looks, parts)), _rule(rule, robust=robust)
+    is_issue = np.concatenate([each.by(rule) for each in issues])
+    predicted, confidence, prob_given = (
+        np.concatenate([getattr(each, name) for each in looks]) for name in ("predicted", "confidence", "prob_given")
+    )
     if confirmed is not None and confirmed.any():
         is_issue, quality = is_issue & ~confirmed, np.where(confirmed, 1.0, quality)
     else:
@@ -184,9 +192,11 @@ def report_on(
         "suggested_label": np.where(is_issue, of_names[predicted], "").tolist(),
         "is_label_issue": is_issue,
         "label_quality": quality.astype(np.float32),
-        "confidence": look.confidence.astype(np.float32),
-        "prob_given": look.prob_given.astype(np.float32),
+        "confidence": confidence.astype(np.float32),
+        "prob_given": prob_given.astype(np.float32),
     }
+    if held_out is not None:
+        columns["held_out"] = np.arange(num_samples) >= num_seen
     if trained is not None:
         if trained.other_predictions:
             agree = np.all([other == predicted for other in trained.other_predictions], axis=0)
@@ -194,24 +204,34 @@ def report_on(
         columns |= {name: np.asarray(values) for name, values in trained.columns.items()}
     columns |= {"near_duplicates": near, "conflicting_duplicates": conflicting}
     columns["reason"] = list(_reasons(columns, epochs=trained.epochs if trained is not None else 0))
-    facts = {"source": "pred_probs", **(facts or {}), **_how(issues, rule, score)}
     if confirmed is None:
         noise = estimate_noise(look, unseen=unseen)
     else:
-        noise = noise_beside(look, confirmed, unseen=unseen)
+        noise = noise_beside(look, confirmed[:num_seen], unseen=unseen)
         columns["is_confirmed"] = confirmed
         columns["reason"] = [
             f"A person holds this label right. {reason}".strip() if holds else reason
             for reason, holds in zip(columns["reason"], confirmed.tolist(), strict=True)
         ]
+    noise = replace(noise, counts=np.bincount(given, minlength=num_classes))
+    facts = {"source": "pred_probs", **(facts or {}), **_how(issues[0], rule, score)}
+    if confirmed is not None:
         facts["confirmed"] = int(confirmed.sum())
+    if held_out is not None:
+        facts["num_held_out"] = len(held_out)
     return LabelReport(
         class_names=names,
         columns=in_order(columns, of_report()),
         noise=noise,
         facts=facts,
         warnings=doubts(look, noise, names, unseen=unseen, facts=facts),
-        look_first=first_suspects(look, is_issue, quality, can_promise=unseen is None or not is_wide(noise)),
+        look_first=first_suspects(
+            look,
+            is_issue,
+            quality,
+            held_out=looks[1] if held_out is not None else None,
+            can_promise=unseen is None or not is_wide(noise),
+        ),
     )
 
 
@@ -338,13 +358,14 @@ def _reasons(columns: Table, *, epochs: int) -> Iterator[str]:
     def column(name: str, default: Any) -> Any:
         return columns[name] if name in columns else [default] * len(columns["id"])
 
-    for issue, predicted, given, confidence, prob, agree, selected, visits, first, memorization, conflict in zip(
+    for issue, predicted, given, confidence, prob, agree, held_out, selected, visits, first, memorized, conflict in zip(
         columns["is_label_issue"],
         columns["predicted_label"],
         columns["given_label"],
         columns["confidence"],
         columns["prob_given"],
         column("networks_agree", None),
+        column("held_out", False),
         column("times_selected", 0),
         _selectable(columns),
         column("first_epoch_fit", None),
@@ -362,12 +383,12 @@ def _reasons(columns: Table, *, epochs: int) -> Iterator[str]:
                     parts.append(f"Training took the label for clean in {selected} of {visits} visits.")
                 else:
                     parts.append("Training never took the label for clean.")
-            if first is not None:
+            if first is not None and not held_out:  # training never saw such a one
                 if first < 0:
                     parts.append("The model never predicted it in training.")
                 elif epochs > 0 and first >= LATE_SHARE * epochs:
                     parts.append(f"The model first predicted it late (epoch {first + 1} of {epochs}).")
-            if memorization >= LATE_SHARE:
+            if memorized >= LATE_SHARE:
                 parts.append("Only the network that memorizes fits it.")
         if conflict:
             parts.append(f"Nearly the same sample has another label: {conflict}.")

@@ -6,6 +6,7 @@ torch is never imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,12 @@ def odds_of_error(look: Look) -> Values:
 
 
 def first_suspects(
-    look: Look, is_issue: npt.NDArray[np.bool_], quality: npt.NDArray[Any], *, can_promise: bool = True
+    look: Look,
+    is_issue: npt.NDArray[np.bool_],
+    quality: npt.NDArray[Any],
+    *,
+    held_out: Look | None = None,
+    can_promise: bool = True,
 ) -> dict[str, int]:
     """Count the suspects, the least trusted first, of which at least 90 % (75 %) are expected to be wrong.
 
@@ -58,6 +64,8 @@ def first_suspects(
         look: at the probabilities.
         is_issue: (N,) the suspects.
         quality: (N,) trust, by which they are listed.
+        held_out: at samples that the model was not trained on, which follow in `is_issue` and `quality`. What is usual
+            of a class is taken from the others: it is less sure of these, and they are few.
         can_promise: False where a model judges the labels that it was trained on and is weak: its odds mean nothing.
 
     Returns:
@@ -65,7 +73,10 @@ def first_suspects(
     """
     rows = np.flatnonzero(is_issue)
     rows = rows[np.argsort(quality[rows], kind="stable")]
-    odds = odds_of_error(look)[rows]
+    odds = odds_of_error(look)
+    if held_out is not None:
+        odds = np.concatenate([odds, odds_of_error(replace(held_out, own_level=look.own_level))])
+    odds = odds[rows]
     expected = odds / (1 + odds)
     means = np.cumsum(expected) / np.arange(1, len(rows) + 1)
     found = {}
@@ -84,8 +95,11 @@ def is_wide(noise: NoiseEstimate) -> bool:
 def rule_in_words(report: LabelReport) -> list[str]:
     """Sentences on what called labels wrong, and on which case the data seem to be; none in reports of before."""
     rule, counts = report.facts.get("rule"), report.facts.get("rule_counts")
+    count = int(np.sum(report.columns.get("held_out", False)))
+    held_out = [f"{count:,} of the {len(report):,} samples were held out: the model had not seen their labels."]
+    held_out = held_out if count else []
     if not isinstance(counts, dict) or not {"confident_learning", "predicted_neq_given"} <= set(counts):
-        return [f"Suspected by the rule {rule}."] if isinstance(rule, str) else []
+        return [f"Suspected by the rule {rule}.", *held_out] if isinstance(rule, str) else held_out
     differ, sure = counts["predicted_neq_given"], counts["confident_learning"]
     named = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name != "predicted_neq_given")
     words = [f"Suspected are those that at least two of four rules name ({named})."]
@@ -93,7 +107,7 @@ def rule_in_words(report: LabelReport) -> list[str]:
         share = sure / max(differ, 1)
         case = "most of them are thought to be wrong" if share >= 0.5 else "most may be right, and the model in error"
         words.append(f"The model contradicts {differ:,} labels and is sure of {percent(share)} of these: {case}.")
-    return words
+    return words + held_out
 
 
 def doubts(

@@ -35,7 +35,7 @@ from acto.data.sources import read
 from acto.labels.corrected_table import corrected_table, refuse_other_cells
 from acto.labels.decisions import corrected, read_decisions
 from acto.labels.report import read_report
-from acto.labels.run_audit import training_data
+from acto.labels.run_audit import judged_samples, training_data
 from acto.run_folder.reading import read_run
 
 Texts = Sequence[str]
@@ -60,15 +60,33 @@ class Correction:
     """Trains on it as the run did."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """Samples of the copy."""
+
+    samples: Samples
+    labels: list[str]
+    """(N,) the class names that they get."""
+    originals: list[str]
+    """(N,) those that they had."""
+
+    @classmethod
+    def of(cls, samples: Samples, labels: Texts, stays: npt.NDArray[np.bool_], originals: Texts) -> _Part:
+        """Those of `samples` that stay; none where nothing is said of them."""
+        kept = np.flatnonzero(stays)
+        rows = kept.tolist()
+        return cls(samples=samples.take(kept), labels=[labels[i] for i in rows], originals=[originals[i] for i in rows])
+
+
 def apply_decisions(
     decisions: Path | str, run: Path | str, *, out: Path | str | None = None, data_root: str | None = None
 ) -> Correction:
     """Write a copy of the run's data with the labels that were decided on.
 
     The copy holds every training sample that was not removed, under its id, and the test samples with their labels.
-    What a run held out of its noisy training data stays held out. Before this returns, the copy was read back and its
-    labels compared. Beside it, in NAME.decisions.csv, stands what people decided, before this run too: with it, readers
-    know which labels somebody holds right.
+    What a run held out of its noisy training data stays held out, with the labels that were decided on. Before this
+    returns, the copy was read back and its labels compared. Beside it, in NAME.decisions.csv, stands what people
+    decided, before this run too: with it, readers know which labels somebody holds right.
 
     Args:
         decisions: decisions.csv.
@@ -86,10 +104,12 @@ def apply_decisions(
     dataset = training_data(record, data_root=data_root)
     names = np.array(dataset.class_names)
     given = list(report.columns["given_label"])
-    if list(report.columns["id"]) != list(dataset.train.ids) or given != names[dataset.train.labels].tolist():
+    judged = judged_samples(dataset, held_out="held_out" in report.columns)
+    if list(report.columns["id"]) != list(judged.ids) or given != names[judged.labels].tolist():
         raise UserError(f"the data of {run} is no longer what its label report is about: samples or labels differ")
     labels, stays = corrected(report, decided)
-    left = Counter(label for label, stay in zip(labels, stays.tolist(), strict=True) if stay)
+    count = len(dataset.train)
+    left = Counter(label for label, stay in zip(labels[:count], stays.tolist(), strict=False) if stay)
     if gone := [name for name in report.class_names if not left[name]]:
         raise UserError(
             f"after these decisions class {gone[0]!r} has no training sample, and nothing can train on that: keep one, "
@@ -107,17 +127,21 @@ def apply_decisions(
     wanted = _suffix(spec, raw, data_root)
     if path.suffix != wanted:
         raise UserError(f"--out must end in {wanted} for {raw.name}, but it is {path}")
-    kept = np.flatnonzero(stays)
-    new_labels = [labels[i] for i in kept.tolist()]
-    originals = [given[i] for i in kept.tolist()]
+    train = _Part.of(dataset.train, labels[:count], stays[:count], given[:count])
+    test = _Part.of(dataset.test, labels[count:], stays[count:], given[count:])
+    if len(labels) == count:  # a test set of its own is not judged
+        untouched = names[dataset.test.labels].tolist()
+        test = _Part(samples=dataset.test, labels=untouched, originals=untouched)
+    elif not test.labels:
+        raise UserError("after these decisions no sample that was held out is left to test on: keep one")
     if raw.train.rows is not None:
-        new_label = dict(zip(dataset.train.ids, labels, strict=True))
-        removed = {dataset.train.ids[i] for i in np.flatnonzero(~stays).tolist()}
+        new_label = dict(zip(judged.ids, labels, strict=True))
+        removed = {judged.ids[i] for i in np.flatnonzero(~stays).tolist()}
         data = corrected_table(_source(spec, data_root), raw, spec, new_label, removed)
     elif raw.train.paths is None:
-        data = _arrays(dataset, kept, new_labels, originals)
+        data = _arrays(dataset, train, test)
     else:
-        data = _manifest(path, dataset, raw, kept, new_labels, originals, base=base_of(spec.base))
+        data = _manifest(path, dataset, raw, train, test, base=base_of(spec.base))
     with disk_errors(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
@@ -126,19 +150,18 @@ def apply_decisions(
             with disk_errors(f"write {path_beside}"):
                 write_atomically(path_beside, to_csv(known))
         as_copy = _spec_of_copy(spec, path, raw)
-        classes = _read_back(
-            as_copy, raw, dataset.class_names, [dataset.train.ids[i] for i in kept.tolist()], new_labels
-        )
+        classes = _read_back(as_copy, raw, dataset.class_names, train, test)
     except BaseException:
         for each in (path, path_beside):
             if each is not None:
                 each.unlink(missing_ok=True)
         raise
-    changes = Counter((old, new) for old, new in zip(originals, new_labels, strict=True) if old != new)
+    pairs = zip(train.originals + test.originals, train.labels + test.labels, strict=True)
+    changes = Counter((old, new) for old, new in pairs if old != new)
     return Correction(
         path=path,
         decisions_path=path_beside,
-        num_train=len(kept),
+        num_train=len(train.labels),
         changed=dict(changes),
         removed=dict(Counter(given[i] for i in np.flatnonzero(~stays).tolist())),
         command=_command(record.path, spec, replace(as_copy, classes=classes)),
@@ -196,28 +219,26 @@ def _manifest(
     path: Path,
     dataset: Dataset,
     raw: Raw,
-    kept: npt.NDArray[np.int64],
-    labels: Texts,
-    originals: Texts,
+    train: _Part,
+    test: _Part,
     *,
     base: Path | None,
 ) -> bytes:
-    train, test, names = dataset.train.take(kept), dataset.test, dataset.class_names
+    names = dataset.class_names
     file_of = {
         id: file for part in (raw.train, raw.test) if part for id, file in zip(part.ids, part.paths or (), strict=True)
     }
     split = HELD_OUT if dataset.test_labels_are_given else "test"
-    test_labels = [names[k] for k in test.labels.tolist()]
-    ids = [*train.ids, *test.ids]
+    ids = [*train.samples.ids, *test.samples.ids]
     table: dict[str, Any] = {
         "path": [_written(file_of[id], path.parent, base=base) for id in ids],
-        "label": [*labels, *test_labels],
-        "split": ["train"] * len(train) + [split] * len(test),
+        "label": train.labels + test.labels,
+        "split": ["train"] * len(train.labels) + [split] * len(test.labels),
     }
-    truths = (_truth(train, names), _truth(test, names))
+    truths = (_truth(train.samples, names), _truth(test.samples, names))
     if truths[0] is not None:
-        table["true_label"] = [*truths[0], *(truths[1] or [""] * len(test))]
-    table |= {"original_label": [*originals, *test_labels], ID_COLUMN: ids}
+        table["true_label"] = [*truths[0], *(truths[1] or [""] * len(test.labels))]
+    table |= {"original_label": train.originals + test.originals, ID_COLUMN: ids}
     data, _ = sample_csv(table)
     try:
         data.decode()
@@ -245,20 +266,20 @@ def _written(file: Path, folder: Path, *, base: Path | None) -> str:
     return f"./{text}" if disarmed(text).startswith("'") else text
 
 
-def _arrays(dataset: Dataset, kept: npt.NDArray[np.int64], labels: Texts, originals: Texts) -> bytes:
-    train, test, names = dataset.train.take(kept), dataset.test, dataset.class_names
+def _arrays(dataset: Dataset, train: _Part, test: _Part) -> bytes:
+    names = dataset.class_names
     arrays: dict[str, Any] = {
-        "x": np.asarray(train.content),
-        "y": np.array(labels),
-        "ids": np.array(train.ids),
-        "original_labels": np.array(originals),
+        "x": np.asarray(train.samples.content),
+        "y": np.array(train.labels),
+        "ids": np.array(train.samples.ids),
+        "original_labels": np.array(train.originals),
         "class_names": np.array(names),
-        "test_x": np.asarray(test.content),
-        "test_y": np.array([names[k] for k in test.labels.tolist()]),
-        "test_ids": np.array(test.ids),
+        "test_x": np.asarray(test.samples.content),
+        "test_y": np.array(test.labels),
+        "test_ids": np.array(test.samples.ids),
         "test_is_held_out": np.array(dataset.test_labels_are_given),
     }
-    if (truth := _truth(train, names)) is not None:
+    if (truth := _truth(train.samples, names)) is not None:
         arrays["true_labels"] = np.array(truth)
     if dataset.views.pipeline in _IN_MEMORY:
         arrays["pipeline"] = np.array(dataset.views.pipeline)
@@ -267,7 +288,7 @@ def _arrays(dataset: Dataset, kept: npt.NDArray[np.int64], labels: Texts, origin
     return buffer.getvalue()
 
 
-def _read_back(copy: DataSpec, before: Raw, names: tuple[str, ...], ids: Texts, labels: Texts) -> tuple[str, ...]:
+def _read_back(copy: DataSpec, before: Raw, names: tuple[str, ...], train: _Part, test: _Part) -> tuple[str, ...]:
     """Check that `acto train` will see these labels; return the class list that it has to be told, empty if it finds
     it.
 
@@ -283,15 +304,26 @@ def _read_back(copy: DataSpec, before: Raw, names: tuple[str, ...], ids: Texts, 
             continue
         if raw.class_names == names:
             break
-    train = raw.train
-    if train.rows is not None:  # what the run held out, or left away, stands among the others
-        wanted = set(ids)
-        train = train.take(np.array([i for i, name in enumerate(train.ids) if name in wanted], np.int64))
-        refuse_other_cells(before.train, train)
-    found = [raw.class_names[k] for k in train.labels.tolist()]
-    if list(train.ids) != list(ids) or found != list(labels) or raw.class_names != names:
+    parts = [(raw.train, train), (raw.test, test)]
+    if raw.train.rows is not None:  # what the run held out, or left away, stands among the others
+        refuse_other_cells(before.train, _only(raw.train, (*train.samples.ids, *test.samples.ids)))
+        rest = raw.train if raw.test is None else raw.test
+        parts = [(_only(raw.train, train.samples.ids), train), (_only(rest, test.samples.ids), test)]
+    for found, wanted in parts:
+        labels = [] if found is None else [raw.class_names[k] for k in found.labels.tolist()]
+        if found is None or (list(found.ids), labels) != (list(wanted.samples.ids), wanted.labels):
+            raise UserError(
+                f"{copy.source} does not read back as it was written: a class or file name in it is too odd"
+            )
+    if raw.class_names != names:
         raise UserError(f"{copy.source} does not read back as it was written: a class or file name in it is too odd")
     return classes
+
+
+def _only(samples: Samples, ids: Iterable[str]) -> Samples:
+    """Those of these samples that have one of the ids, in the order of these."""
+    row_of = {name: row for row, name in enumerate(samples.ids)}
+    return samples.take(np.array([row_of[name] for name in ids if name in row_of], np.int64))
 
 
 def _spec_of_copy(spec: DataSpec, path: Path, raw: Raw) -> DataSpec:

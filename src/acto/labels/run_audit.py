@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from acto.core.errors import UserError
-from acto.core.sample_columns import of_training
+from acto.core.errors import RunError, UserError
+from acto.core.sample_columns import TALLIES, of_training
 from acto.core.settings import from_values
+from acto.core.text import counted
 from acto.data.catalog import SOURCES
 from acto.data.decision_file import confirmed, decided_in
 from acto.data.for_prediction import read_labelled
 from acto.data.in_memory import NAME as IN_MEMORY
 from acto.data.near_duplicates import near_duplicate_groups
-from acto.data.samples import Dataset, DataSpec, Samples, encoded
+from acto.data.samples import Dataset, DataSpec, Samples, encoded, join
 from acto.data.sources import load_data, read
 from acto.labels.audit import Trained, report_on
 from acto.labels.page import write_report_page
@@ -27,11 +29,18 @@ from acto.labels.report import LabelReport
 from acto.labels.thumbnails import pictures_of
 from acto.methods.standard import Standard
 from acto.nets.weights import read_state
-from acto.run_folder.reading import RunRecord, early_end_in_words, last_checkpoint, read_run
+from acto.run_folder.reading import (
+    HELD_OUT,
+    RunRecord,
+    early_end_in_words,
+    held_out_before,
+    last_checkpoint,
+    read_run,
+)
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.runs.same_data import refuse_other_data
-from acto.runs.sample_table import sample_table
+from acto.runs.sample_table import held_out_predictions, sample_table
 from acto.runs.trained_model import load_model as load_model
 from acto.runs.warm_start import as_begun
 
@@ -63,13 +72,12 @@ def audit_run(
         dataset = training_data(record, data_root=data_root)
     else:
         refuse_other_data(record.path, dataset)
-    samples = dataset.train
     if record.summary is not None:
-        columns, probs = record.samples(), record.pred_probs()
-        if list(columns["id"]) != list(samples.ids):
+        columns, probs, held_out = record.samples(), record.pred_probs(), record.held_out_probs()
+        if list(columns["id"]) != list(dataset.train.ids):
             raise UserError(f"the data are not those that the run in {path} was trained on: other samples")
     else:
-        columns, probs = _at_last_checkpoint(record, dataset, trust=trust)
+        columns, probs, held_out = _at_last_checkpoint(record, dataset, trust=trust)
     number = {name: k for k, name in enumerate(dataset.class_names)}
     others = [
         np.array([number[name] for name in values], dtype=np.int64)
@@ -77,26 +85,56 @@ def audit_run(
         if column.startswith("predicted_label_")
     ]
     quality = np.asarray(columns["label_quality"])
+    quality = np.where(np.isnan(quality), columns["prob_given"], quality)
+    trained = {c.name: np.asarray(columns[c.name]) for c in of_training() if c.name in columns}
+    given, samples = record.noisy_labels(), judged_samples(dataset, held_out=held_out is not None)
+    if held_out is not None:
+        if len(held_out[0]) != len(dataset.test) or held_out[1].shape != (len(dataset.test), len(others)):
+            raise RunError(
+                f"{record.path} holds predictions of {len(held_out[0])} samples, but {len(dataset.test)} were held out"
+            )
+        given = np.concatenate([given, dataset.test.labels])
+        quality = np.concatenate([quality, held_out[0][np.arange(len(dataset.test)), dataset.test.labels]])
+        others = [np.concatenate(pair) for pair in zip(others, held_out[1].T, strict=True)]
+        trained = {name: _unseen_by_training(name, column, len(dataset.test)) for name, column in trained.items()}
     max_pixels = record.config["data"].get("max_image_pixels")
     return report_on(
-        record.noisy_labels(),
+        given,
         probs,
         dataset.class_names,
         ids=samples.ids,
         paths=_files(record, samples, data_root=data_root),
         texts=None if samples.rows is None else samples.rows.shown(),
-        label_quality=np.where(np.isnan(quality), columns["prob_given"], quality),
-        trained=Trained(
-            columns={c.name: np.asarray(columns[c.name]) for c in of_training() if c.name in columns},
-            other_predictions=tuple(others),
-            epochs=record.model_epochs,
-        ),
+        label_quality=quality,
+        trained=Trained(columns=trained, other_predictions=tuple(others), epochs=record.model_epochs),
         unseen=_unseen(record, dataset),
         robust=record.config["method"] != Standard.name,
+        held_out=None if held_out is None else held_out[0],
         duplicates=near_duplicate_groups(samples, max_pixels=max_pixels) if find_duplicates else (),
-        confirmed=confirmed(decided_in(record.path), samples.ids, columns["given_label"]),
-        facts=_facts(record, dataset),
+        confirmed=confirmed(decided_in(record.path), samples.ids, [dataset.class_names[k] for k in given.tolist()]),
+        facts=_facts(record, dataset, held_out_is_judged=held_out is not None),
     )
+
+
+def judged_samples(dataset: Dataset, *, held_out: bool) -> Samples:
+    """The samples of a run's label report, in its order: those of training, and behind them those that were held out.
+
+    Args:
+        dataset: what the run was trained on.
+        held_out: whether the report has the column held_out. An id that training has too gets "test/" in front.
+    """
+    if not held_out:
+        return dataset.train
+    taken = set(dataset.train.ids)
+    ids = tuple(f"test/{name}" if name in taken else name for name in dataset.test.ids)
+    return join([dataset.train, replace(dataset.test, ids=ids)])
+
+
+def _unseen_by_training(name: str, column: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """A column of training, and `count` samples behind it that training never saw."""
+    known = next(each for each in of_training() if each.name == name)
+    start = math.nan if column.dtype.kind == "f" else TALLIES[known.tally].start
+    return np.concatenate([column, np.full(count, start, column.dtype)])
 
 
 def _unseen(record: RunRecord, dataset: Dataset) -> Unseen | None:
@@ -135,12 +173,15 @@ def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset
             f"the run in {record.path} was trained on data in memory, which are not kept: use what acto.fit returned "
             "(its .report), or acto.audit_run with dataset="
         )
-    dataset = as_begun(record.path, load_data(spec, data_root=data_root or spec.root))
+    data = load_data(spec, data_root=data_root or spec.root, held_out=held_out_before(record.path))
+    dataset = as_begun(record.path, data)
     refuse_other_data(record.path, dataset)
     return dataset
 
 
-def _at_last_checkpoint(record: RunRecord, dataset: Dataset, *, trust: bool) -> tuple[dict[str, Any], Any]:
+def _at_last_checkpoint(
+    record: RunRecord, dataset: Dataset, *, trust: bool
+) -> tuple[dict[str, Any], Any, tuple[Any, Any] | None]:
     checkpoint = last_checkpoint(record.path)
     if checkpoint is None:
         raise UserError(f"the run in {record.path} has not finished an epoch: there is nothing to audit yet")
@@ -150,13 +191,22 @@ def _at_last_checkpoint(record: RunRecord, dataset: Dataset, *, trust: bool) -> 
     try:
         state = read_state(checkpoint.read("training.pt"), str(checkpoint.path("training.pt")))
         prepared.training.load_state_dict(state)
-        return sample_table(prepared.training, prepared.train_data, dataset)
+        table, probs = sample_table(prepared.training, prepared.train_data, dataset)
+        # An older version kept no list of what it held out, so that nobody can tell whether these are the same.
+        is_known = dataset.test_labels_are_given and (record.path / HELD_OUT).is_file()
+        return table, probs, held_out_predictions(prepared.training, prepared.test_data, dataset) if is_known else None
     finally:
         prepared.close()
 
 
-def _facts(record: RunRecord, dataset: Dataset) -> dict[str, Any]:
+def _facts(record: RunRecord, dataset: Dataset, *, held_out_is_judged: bool) -> dict[str, Any]:
     summary: Mapping[str, Any] = record.summary or {}
+    notes = [*dataset.notes, *([early_end_in_words(record.early_end)] if record.early_end else [])]
+    if dataset.test_labels_are_given and not held_out_is_judged:
+        notes.append(
+            f"{counted(len(dataset.test), 'sample')} that this run held out cannot be judged: the version that made it "
+            "kept no predictions of them"
+        )
     return {
         "source": "run",
         "folder": str(record.path),
@@ -167,7 +217,7 @@ def _facts(record: RunRecord, dataset: Dataset) -> dict[str, Any]:
         "epochs_asked": record.config["protocol"]["epochs"],
         "test_accuracy_last10": summary.get("test_accuracy_last10"),
         "test_labels_are_given": dataset.test_labels_are_given,
-        "notes": [*dataset.notes, *([early_end_in_words(record.early_end)] if record.early_end else [])],
+        "notes": notes,
     }
 
 
@@ -175,7 +225,7 @@ def audit_at_the_end(run: Path | str, dataset: Dataset) -> LabelReport:
     """The report of a run that has just finished, written into its folder."""
     record = read_run(run)
     report = audit_run(run, dataset=dataset)
-    save(report, record, dataset.train, Path(run))
+    save(report, record, judged_samples(dataset, held_out="held_out" in report.columns), Path(run))
     return report
 
 

@@ -52,6 +52,8 @@ LABELS = {
     "notes": tuple[str, ...],
 }
 """Types of what others rely on in a run's files."""
+HELD_OUT, HELD_OUT_PROBS, HELD_OUT_PREDICTIONS = "held_out.json", "held_out_probs.npy", "held_out_predictions.npy"
+"""Files on the samples that a run held out of its training data."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +103,20 @@ class RunRecord:
             raise RunError(f"{self.path} has no pred_probs.npy: the run has not finished, or an older version made it")
         with disk_errors(f"read {path}"):
             return load_array(path)
+
+    def held_out_probs(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+        """(M, K) the finished model's probabilities of the samples that the run held out, in their order, and (M, P)
+        classes that the method's other predictions name; None where nothing was held out, or an older version did not
+        keep them.
+
+        Raises:
+            RunError: a file is damaged.
+        """
+        path = self.path / HELD_OUT_PROBS
+        if not path.exists():
+            return None
+        with disk_errors(f"read {path}"):
+            return load_array(path), load_array(self.path / HELD_OUT_PREDICTIONS)
 
     def samples(self) -> dict[str, np.ndarray[Any, Any] | list[str]]:
         """The per-sample table: numbers and booleans as (N,) arrays, strings as lists.
@@ -214,6 +230,19 @@ def load_array(path: Path) -> np.ndarray[Any, Any]:
         return array
     except (ValueError, EOFError, MemoryError) as error:  # a header may claim what no memory can hold
         raise RunError(f"{path} is damaged: {error}") from error
+
+
+def held_out_before(path: Path | str) -> tuple[str, ...] | None:
+    """Ids of the samples that the run in `path` held out when it read its data, before a run that it goes on from was
+    looked at; empty where an older version kept no list; None where it has not begun.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    found = read_json(Path(path) / HELD_OUT, {"ids": tuple[str, ...]})
+    if found is not None:
+        return tuple(found["ids"])
+    return () if (Path(path) / "labels.json").is_file() else None
 
 
 def require_run(path: Path) -> None:

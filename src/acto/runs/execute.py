@@ -28,8 +28,16 @@ from acto.data.tables.encoding import ENCODING_FILE
 from acto.nets.weights import read_state
 from acto.run_folder.checkpoints import BEST, Checkpoint
 from acto.run_folder.config import as_reloaded
-from acto.run_folder.encoding import array_bytes
-from acto.run_folder.reading import RunState, last_checkpoint, read_run
+from acto.run_folder.encoding import array_bytes, json_bytes
+from acto.run_folder.reading import (
+    HELD_OUT,
+    HELD_OUT_PREDICTIONS,
+    HELD_OUT_PROBS,
+    RunState,
+    held_out_before,
+    last_checkpoint,
+    read_run,
+)
 from acto.run_folder.writing import RunFolder
 from acto.runs import calibration
 from acto.runs.events import EpochDone, Listener, Listeners, Note, RunFinished, RunStarted, StepDone, tell_all
@@ -38,7 +46,7 @@ from acto.runs.frozen.front import FEATURES_FILE
 from acto.runs.prepare import Prepared, explained, prepare
 from acto.runs.run import Run
 from acto.runs.same_data import CHECKS_FILE, digest_of, refuse_foreign_checkpoint
-from acto.runs.sample_table import label_quality, sample_table
+from acto.runs.sample_table import held_out_predictions, label_quality, sample_table
 from acto.training import evaluation
 from acto.training.loop import EpochLog, Training, run_epochs
 from acto.training.step_modes import step_taken
@@ -175,6 +183,8 @@ def _train(
     if prepared.front is not None and not (folder.path / FEATURES_FILE).exists():
         folder.save_model(FEATURES_FILE, prepared.front.to_bytes())
     lost = folder.truncate_after(training.epochs_done - 1)
+    if dataset.test_labels_are_given and held_out_before(folder.path) is None:
+        folder.save_model(HELD_OUT, json_bytes({"ids": list(dataset.held_out)}))
     folder.save_labels(dataset.train.labels, facts=dataset.noise, class_names=dataset.class_names, notes=dataset.notes)
     if not (folder.path / CHECKS_FILE).exists():
         folder.save_model(CHECKS_FILE, array_bytes(prepared.checks))
@@ -312,7 +322,13 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     for number, net in enumerate(training.method.nets):
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         folder.save_model(f"net{number}.safetensors", safetensors.torch.save(weights, {"acto": json.dumps(facts)}))
-    folder.save_model(calibration.CALIBRATION_FILE, _calibration(prepared).to_json())
+    held_out = None
+    if dataset.test_labels_are_given:  # a real test set is not even looked at here
+        test_probs, predicted = held_out_predictions(training, prepared.test_data, dataset)
+        held_out = test_probs, dataset.test.labels
+        folder.save_model(HELD_OUT_PROBS, array_bytes(test_probs))
+        folder.save_model(HELD_OUT_PREDICTIONS, array_bytes(predicted))
+    folder.save_model(calibration.CALIBRATION_FILE, calibration.calibrate(held_out).to_json())
     metrics: list[dict[str, Any]] = read_run(folder.path).metrics
     early = _early_end(prepared)
     if early:
@@ -364,15 +380,6 @@ def _early_end(prepared: Prepared) -> dict[str, Any]:
         "epochs_done": training.epochs_done,
         "epochs_asked": training.protocol.epochs,
     }
-
-
-def _calibration(prepared: Prepared) -> calibration.Calibration:
-    """The temperature, fitted on held-out training data; a real test set is not even looked at here."""
-    dataset = prepared.dataset
-    if not dataset.test_labels_are_given:
-        return calibration.calibrate(None)
-    probs, _ = evaluation.headline_probs(prepared.training, prepared.test_data, dataset.test.labels)
-    return calibration.calibrate((probs, dataset.test.labels))
 
 
 def checkpoint(training: Training) -> bytes:

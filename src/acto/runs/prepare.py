@@ -23,6 +23,7 @@ from acto.data.sources import load_data
 from acto.methods import METHODS
 from acto.nets import build as nets
 from acto.nets.pretrained import weights_for
+from acto.run_folder.reading import held_out_before
 from acto.runs.failures import in_words
 from acto.runs.frozen.extraction import Tell
 from acto.runs.frozen.front import Front, kept_front, make_front
@@ -112,7 +113,8 @@ def _prepare(
     distributed.start(device)
     precision = resolve_precision(run.precision, device)
     if dataset is None:
-        dataset = load_data(run.data, data_root=data_root, download=download)
+        held_out = None if folder is None else held_out_before(folder)
+        dataset = load_data(run.data, data_root=data_root, download=download, held_out=held_out)
     if run.protocol.stop_early is not None and not dataset.test_labels_are_given:
         raise UserError(
             f"stop_early is judged by training samples that are held out, and of {dataset.name} none are: it has a "

@@ -66,3 +66,18 @@ def sample_table(
         last["label_is_true"] = np.where(known, np.where(clean, "yes", "no"), "unknown")
     order = of_samples_csv()
     return in_order(first, order) | beside | in_order(last, order), probs
+
+
+def held_out_predictions(
+    training: Training, data: TrainingData, dataset: Dataset
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """(M, K) probabilities of the method's headline prediction, and (M, P) classes that its other predictions name.
+
+    Args:
+        training: after any number of epochs.
+        data: the samples that were held out, `dataset.test`.
+        dataset: holds them.
+    """
+    probs, others = evaluation.headline_probs(training, data, dataset.test.labels)
+    predicted = [classes for classes, _ in others.values()]
+    return probs, np.stack(predicted, axis=1) if predicted else np.empty((len(probs), 0), np.int64)

@@ -39,6 +39,8 @@ class Listing:
     """(N, H, W, C) uint8 pixels or (N, D) float32 features."""
     cells: Rows | None = None
     """Picture files, numbers in memory, or rows of a table: one of them."""
+    groups: tuple[str, ...] | None = None
+    """Names of the groups that stay on one side of a hold-out; empty: a sample of its own."""
     file: str = ""
     rows: tuple[int, ...] = ()
     """Name of the manifest and each sample's row in it (the heading is row 1), if the samples come from one."""
@@ -113,6 +115,12 @@ def labelled(name: str, listings: Listings, *, spec: DataSpec, known_classes: tu
     codes = ClassCodes(names, given, [truth for truth in truths if truth is not None])
     notes = [*listings.notes, *look_alikes(names)]
 
+    number_of: dict[str, int] = {}
+
+    def groups(names: Sequence[str]) -> npt.NDArray[np.int64]:
+        keys = (name or f"\0{len(number_of)}" for name in names)  # no name: a group of its own
+        return np.array([number_of.setdefault(key, len(number_of)) for key in keys], np.int64)
+
     def samples(listing: Listing, column: Column, true_column: Column | None) -> Samples:
         truth = None
         if true_column is not None:
@@ -131,6 +139,7 @@ def labelled(name: str, listings: Listings, *, spec: DataSpec, known_classes: tu
             features=None if is_pixels else array,
             paths=listing.paths,
             rows=listing.cells,
+            groups=None if listing.groups is None else groups(listing.groups),
         )
 
     train, *tests = map(samples, parts, given, truths)

@@ -16,7 +16,7 @@ from acto.data.readers.given_votes import voted_labels
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, unlabelled
 from acto.data.readers.parquet import missing_column, read_parquet
 from acto.data.readers.place import Place
-from acto.data.readers.split_columns import SPLIT_NAMES, divides, split_of, test_split_of
+from acto.data.readers.split_columns import SPLIT_NAMES, divides, group_names, split_of, test_split_of
 from acto.data.readers.text_files import check_titles, read_text, rows_of, separator_notes, separator_of
 from acto.data.samples import DataSpec, Raw
 
@@ -62,6 +62,7 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
         optional.append(spec.label_column)
     for column, name in ((spec.split_column, usual.split_column), (spec.true_label_column, usual.true_label_column)):
         (optional if column == name else needed).append(column)
+    needed += [spec.group_column] if spec.group_column is not None else []
     table, rows, said = _read_table(manifest, needed, optional, place=place)
     ids, files = _ids_and_files(table, rows, manifest, spec=spec, place=place)
     own = ID_COLUMN in table
@@ -70,6 +71,9 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
     notes = [] if splits else _other_splits(table, manifest, spec)
     labels = _cells(table.get(spec.label_column, [""] * len(ids)), spec.label_column, manifest, rows)
     truths = _cells(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
+    groups = None
+    if (column := spec.group_column) is not None:
+        groups = group_names(table[column], column, label_column=spec.label_column, place=str(manifest))
     if own:
         labels, truths = ([rearmed(str(text)) for text in texts] for texts in (labels, truths))
 
@@ -96,6 +100,7 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
             true_labels=tuple(truths[i] for i in chosen) if truths else None,
             file=manifest.name,
             rows=tuple(rows[i] for i in chosen),
+            groups=None if groups is None else tuple(groups[i] for i in chosen),
         )
 
     test_split, left_out = test_split_of(splits, place=str(manifest), name=manifest.name) if splits else (None, [])

@@ -34,6 +34,7 @@ class Columns:
     label: str = ""
     truth: str = ""
     split: str = ""
+    group: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -68,11 +69,15 @@ def choose_columns(tables: Sequence[Table], spec: DataSpec, *, with_labels: bool
     for column, usual in ((spec.true_label_column, _USUAL.true_label_column), (spec.split_column, _USUAL.split_column)):
         if column not in table.names and column != usual:
             raise UserError(missing_column(table.file, column, table.names))
+    if (group := spec.group_column or "") and group not in table.names:
+        raise UserError(missing_column(table.file, group, table.names))
+    if group and table.kind(group) not in (TEXT, NUMBER):
+        raise UserError(f"{table.file}: column {group!r} holds {table.kind(group)}, and no groups. {told(table)}")
     if spec.true_label_column in table.names:
         truth = spec.true_label_column
     if with_split and spec.split_column in table.names:
         split = spec.split_column
-    return Columns(content=content, label=label, truth=truth, split=split, notes=tuple(notes))
+    return Columns(content=content, label=label, truth=truth, split=split, group=group, notes=tuple(notes))
 
 
 def _content_column(table: Table, spec: DataSpec, notes: list[str]) -> str:

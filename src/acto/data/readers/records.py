@@ -27,7 +27,7 @@ from acto.data.readers.parquet import missing_column
 from acto.data.readers.place import Place
 from acto.data.readers.record_columns import Columns, choose_columns, has_samples
 from acto.data.readers.record_tables import PICTURE, TEXT, VECTOR, Table
-from acto.data.readers.split_columns import split_of, test_split_of
+from acto.data.readers.split_columns import group_names, split_of, test_split_of
 from acto.data.readers.split_files import ChosenSplits, choose_splits
 from acto.data.readers.tables import bare_rows, labelled_rows
 from acto.data.readers.text_files import check_titles
@@ -61,6 +61,8 @@ class Part:
     true_labels: tuple[Any, ...] | None = None
     splits: tuple[str, ...] = ()
     """(N,) as a column says; empty if none does."""
+    groups: tuple[str, ...] | None = None
+    """(N,) as a column says; None if none is asked for."""
 
     def listing(self, split: str | None = None) -> Listing:
         """The rows of a split, all of them if it is None, for acto.data.readers.listings.labelled."""
@@ -73,6 +75,7 @@ class Part:
             labels=tuple(self.labels[i] for i in rows),
             true_labels=None if self.true_labels is None else tuple(self.true_labels[i] for i in rows),
             place=places.__getitem__,
+            groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
         )
 
 
@@ -229,7 +232,7 @@ def part_of(tables: Sequence[Table], columns: Columns, source: Source, spec: Dat
         UserError: a column that a table lacks, or a row that cannot be used.
     """
     for table in tables:
-        for name in (columns.content, columns.label, columns.split):
+        for name in (columns.content, columns.label, columns.split, columns.group):
             if name and name not in table.names:
                 raise UserError(missing_column(table.file, name, table.names))
     if not sum(map(len, tables)):
@@ -260,6 +263,14 @@ def part_of(tables: Sequence[Table], columns: Columns, source: Source, spec: Dat
         )
         if columns.split
         else (),
+        groups=group_names(
+            (value for table in tables for value in table.values(columns.group)),
+            columns.group,
+            label_column=columns.label,
+            place=str(tables[0].file),
+        )
+        if columns.group
+        else None,
     )
 
 

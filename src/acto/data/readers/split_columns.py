@@ -68,3 +68,23 @@ def _split(value: object) -> str | None:
 
 def _text(value: object) -> str:
     return "" if value is None else str(value).strip().lower()
+
+
+def group_names(values: Iterable[object], column: str, *, label_column: str, place: str) -> tuple[str, ...]:
+    """(N,) the group that each cell names, as text; empty where none stands, so that the sample is on its own.
+
+    Raises:
+        UserError: `column` is that of the labels; `place` names the table.
+    """
+    if column == label_column:
+        raise UserError(
+            f"{place}: group_column {column!r} is the column of labels: name the one that says which samples belong "
+            "together, a patient or a video"
+        )
+    return tuple(map(_group, values))
+
+
+def _group(value: object) -> str:
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()

@@ -13,8 +13,9 @@ from acto.data.pictures.kinds import SUFFIXES as PICTURES
 from acto.data.readers.delimited import SUFFIXES, PlainTable, read_delimited, titles_of
 from acto.data.readers.file_tree import LeftOut, walk
 from acto.data.readers.listings import HELD_OUT, ID_COLUMN, Listing, Listings, labelled, occurring_classes
+from acto.data.readers.parquet import missing_column
 from acto.data.readers.place import Place
-from acto.data.readers.split_columns import split_of, test_split_of
+from acto.data.readers.split_columns import group_names, split_of, test_split_of
 from acto.data.samples import DataSpec, Raw, Samples
 from acto.data.tables.plan import choose_columns, id_column, label_column, looked_at
 from acto.data.tables.rows import Cells, Plan, Rows, read_cells
@@ -91,6 +92,12 @@ def labelled_rows(table: PlainTable, spec: DataSpec, place: Place) -> Raw:
             special.append(name)
         elif name != usual:
             raise UserError(f"{path} has no column {name!r}. Columns: {', '.join(map(repr, columns))}")
+    groups = None
+    if (name := spec.group_column) is not None:
+        if name not in columns:
+            raise UserError(missing_column(path, name, list(columns)))
+        groups = group_names(table.columns[name], name, label_column=labels, place=str(path))
+        special += [name] if name not in spec.columns else []
     taken = [labels, *special]
     names_rows = id_column(columns, [*taken, *spec.columns], first=ID_COLUMN)
     plan, said = choose_columns(columns, spec, path.name, labels=labels, taken=taken)
@@ -122,6 +129,7 @@ def labelled_rows(table: PlainTable, spec: DataSpec, place: Place) -> Raw:
             true_labels=None if truths is None else tuple(truths[i] for i in chosen),
             file=path.name,
             cells=rows.take(np.array(chosen, np.int64)),
+            groups=None if groups is None else tuple(groups[i] for i in chosen),
         )
 
     test_split: str | None = None

@@ -358,6 +358,7 @@ function card(row) {
   if (row.networks_agree === false && !row.reason) item.append(element("p", "the networks disagree"));
   if (row.reason) item.append(element("p", row.reason));
   else if (row.is_confirmed) item.append(element("p", "a person holds this label right"));
+  if (row.held_out) item.append(element("p", "held out of training", "held"));
   if (row.conflicting_duplicates) item.append(element("p", `same content, other label: ${row.conflicting_duplicates}`));
   else if (row.near_duplicates) item.append(element("p", `near-duplicates: ${row.near_duplicates}`));
   item.append(element("p", row.path && row.path !== row.id ? `sample ${row.id} (${row.path})` : `sample ${row.id}`, "id"));
