@@ -129,7 +129,8 @@ def _in_timms_cache(name: str) -> Path | None:
     except ImportError:  # the network's builder says what to install
         return None
     facts = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    for file in TIMMS_FILES if facts is not None and facts.hf_hub_id else ():
-        if isinstance(path := try_to_load_from_cache(facts.hf_hub_id, file), str):
+    place = facts.hf_hub_id if facts is not None else None
+    for file in TIMMS_FILES if place else ():
+        if isinstance(path := try_to_load_from_cache(str(place), file), str):
             return Path(path)
     return None

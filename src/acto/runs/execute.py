@@ -310,13 +310,15 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     folder.save_probs(probs)
     # All that is needed to use the weights lies in the same file, under one key: safetensors writes several keys in an
     # order that differs from process to process, and equal runs shall give equal files.
+    views = prepared.front.vectors if prepared.front is not None else dataset.views
+    assert views is not None, "a front that is made has a scale"
     facts = {
         "net": run.net,
         "method": run.method,
         "headline": training.method.headline_weights(),
         "input_shape": prepared.train_data.input_shape,
         "class_names": dataset.class_names,
-        "views": asdict(dataset.views if prepared.front is None else prepared.front.vectors),
+        "views": asdict(views),
         **({} if prepared.front is None else {"features": run.features}),
     }
     for number, net in enumerate(training.method.nets):

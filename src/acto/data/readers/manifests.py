@@ -72,8 +72,8 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
     labels = _cells(table.get(spec.label_column, [""] * len(ids)), spec.label_column, manifest, rows)
     truths = _cells(table.get(spec.true_label_column, ()), spec.true_label_column, manifest, rows)
     groups = None
-    if (column := spec.group_column) is not None:
-        groups = group_names(table[column], column, label_column=spec.label_column, place=str(manifest))
+    if (group := spec.group_column) is not None:
+        groups = group_names(table[group], group, label_column=spec.label_column, place=str(manifest))
     if own:
         labels, truths = ([rearmed(str(text)) for text in texts] for texts in (labels, truths))
 

@@ -93,11 +93,11 @@ def labelled_rows(table: PlainTable, spec: DataSpec, place: Place) -> Raw:
         elif name != usual:
             raise UserError(f"{path} has no column {name!r}. Columns: {', '.join(map(repr, columns))}")
     groups = None
-    if (name := spec.group_column) is not None:
-        if name not in columns:
-            raise UserError(missing_column(path, name, list(columns)))
-        groups = group_names(table.columns[name], name, label_column=labels, place=str(path))
-        special += [name] if name not in spec.columns else []
+    if (group := spec.group_column) is not None:
+        if group not in columns:
+            raise UserError(missing_column(path, group, list(columns)))
+        groups = group_names(table.columns[group], group, label_column=labels, place=str(path))
+        special += [group] if group not in spec.columns else []
     taken = [labels, *special]
     names_rows = id_column(columns, [*taken, *spec.columns], first=ID_COLUMN)
     plan, said = choose_columns(columns, spec, path.name, labels=labels, taken=taken)

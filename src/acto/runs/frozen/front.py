@@ -132,6 +132,10 @@ class Looking(nn.Module):
             ("std", front.vectors.std, (-1,)),
         ):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(shape))
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.mean: Tensor
+        self.std: Tensor
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Look at a batch."""
