@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,19 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose
+from acto.core.lazy_texts import LazyTexts, Rows
 from acto.core.sample_columns import in_order, of_report
 from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
 from acto.data.label_columns import Labels, check_one_each, read_column
 from acto.labels.belief import doubts, first_suspects, is_wide
 from acto.labels.rate import Unseen, estimate_noise
-from acto.labels.report import SEPARATOR, LabelReport, Table
+from acto.labels.report import SEPARATOR, LabelReport, Table, cells
 from acto.labels.rules import RULES, VOTE, VOTERS, Issues
-from acto.labels.scores import BLOCK, SCORES, Probs, look_at
-from acto.labels.scores import label_quality as score_of
+from acto.labels.scores import SCORES, TINY, Probs, look_at, refuse_rows
 
-SUM_TOLERANCE = 0.02
-"""Rows of probabilities may miss 1 by this: half precision does."""
 MOST_DUPLICATES = 20
 """Ids that a cell of duplicates names."""
 LATE_SHARE = 0.5
@@ -99,7 +98,7 @@ def audit(
     labels, label_quality = map(_plain, (aligned["labels"], aligned["label_quality"]))
     pred_probs, class_names = by_class(aligned["pred_probs"], class_names, labels)
     pred_probs = _plain(pred_probs)
-    probs = _checked_probs(pred_probs)
+    probs = _as_probs(pred_probs)
     num_samples, num_classes = probs.shape
     names = tuple(map(str, class_names)) if class_names is not None else tuple(map(str, range(num_classes)))
     if len(names) != num_classes or len(set(names)) != len(names):
@@ -149,27 +148,27 @@ def report_on(
         duplicates: groups of row numbers of samples with nearly the same content.
         facts: see LabelReport; None: source is "pred_probs".
     """
-    probs, names = _checked_probs(pred_probs), tuple(class_names)
+    probs, names = _as_probs(pred_probs), tuple(class_names)
     num_samples, num_classes = probs.shape
     assert num_classes == len(names) and num_samples == len(given), (probs.shape, len(names), len(given))
-    ids = list(map(str, ids if ids is not None else range(num_samples)))
+    ids = list(map(str, ids)) if ids is not None else LazyTexts(num_samples, _numbers)
     look = look_at(given, probs)
+    issues, rule = Issues(look, probs), _rule(rule, robust=robust)
     if label_quality is not None:
         quality, score = _checked_quality(label_quality), None
     else:
         score = score if score is not None else SCORES[0]
-        quality = score_of(look, probs, score)
-    issues, rule = Issues(look, probs), _rule(rule, robust=robust)
+        quality = issues.quality(score)
     is_issue, predicted = issues.by(rule), look.predicted
     near, conflicting = _duplicate_columns(duplicates, given, ids)
     of_names = np.array(names)
     columns: Table = {
         "id": ids,
-        "path": list(map(str, paths)) if paths is not None else [""] * num_samples,
+        "path": list(map(str, paths)) if paths is not None else LazyTexts(num_samples, _nothing),
         **({"text": list(texts)} if texts is not None else {}),
-        "given_label": of_names[given].tolist(),
-        "predicted_label": of_names[predicted].tolist(),
-        "suggested_label": np.where(is_issue, of_names[predicted], "").tolist(),
+        "given_label": LazyTexts(num_samples, partial(_names, of_names, given)),
+        "predicted_label": LazyTexts(num_samples, partial(_names, of_names, predicted)),
+        "suggested_label": LazyTexts(num_samples, partial(_suggested, of_names, predicted, is_issue)),
         "is_label_issue": is_issue,
         "label_quality": quality.astype(np.float32),
         "confidence": look.confidence.astype(np.float32),
@@ -181,9 +180,13 @@ def report_on(
             columns["networks_agree"] = agree
         columns |= {name: np.asarray(values) for name, values in trained.columns.items()}
     columns |= {"near_duplicates": near, "conflicting_duplicates": conflicting}
-    columns["reason"] = list(_reasons(columns, epochs=trained.epochs if trained is not None else 0))
+    epochs = trained.epochs if trained is not None else 0
+    columns["reason"] = LazyTexts(num_samples, partial(_reasons, dict(columns), epochs))
     noise = estimate_noise(look, unseen=unseen)
     facts = {"source": "pred_probs", **(facts or {}), **_how(issues, rule, score)}
+    if look.num_clipped:
+        clipped = f"negative probabilities of at most {TINY:g} that count as 0: {look.num_clipped:,}"
+        facts["notes"] = [*facts.get("notes", ()), clipped]
     return LabelReport(
         class_names=names,
         columns=in_order(columns, of_report()),
@@ -237,7 +240,7 @@ def _length(what: str, values: Any) -> int:
         raise UserError(f"{what} must be a list or an array, not {type(values).__name__}") from None
 
 
-def _checked_probs(values: npt.ArrayLike) -> Probs:
+def _as_probs(values: npt.ArrayLike) -> Probs:
     try:
         probs = np.asarray(values)
         # Half and single precision stay: widened, (50,000, 5,000) of them would take 2 GB more.
@@ -249,15 +252,6 @@ def _checked_probs(values: npt.ArrayLike) -> Probs:
         raise UserError(f"pred_probs must be (N, K) with at least two classes, but its shape is {probs.shape}")
     if len(probs) == 0:
         raise UserError("pred_probs has no rows")
-    faults = {
-        "pred_probs has NaN or infinite values": lambda rows: ~np.isfinite(rows).all(axis=1),
-        "pred_probs must lie in [0, 1]": lambda rows: ((rows < 0) | (rows > 1 + SUM_TOLERANCE)).any(1),
-        "rows of pred_probs must add up to 1 (are these logits?)": lambda rows: np.abs(rows.sum(1) - 1) > SUM_TOLERANCE,
-    }
-    step = max(1, BLOCK // probs.shape[1])
-    for problem, is_bad in faults.items():
-        blocks = (probs[start : start + step].astype(np.float64) for start in range(0, len(probs), step))
-        _refuse_rows(np.concatenate([is_bad(block) for block in blocks]), problem)
     return probs
 
 
@@ -265,22 +259,34 @@ def _checked_quality(values: npt.ArrayLike) -> Probs:
     quality = np.asarray(values, dtype=np.float64)
     if quality.ndim != 1:
         raise UserError(f"label_quality must be (N,), but its shape is {quality.shape}")
-    _refuse_rows(~((quality >= 0) & (quality <= 1)), "label_quality must lie in [0, 1]")
+    refuse_rows(np.flatnonzero(~((quality >= 0) & (quality <= 1))), "label_quality must lie in [0, 1]")
     return quality
-
-
-def _refuse_rows(bad: npt.ArrayLike, problem: str) -> None:
-    if len(rows := np.flatnonzero(bad)):
-        shown = ", ".join(map(str, rows[:5]))
-        raise UserError(f"{problem}: {len(rows)} {'row' if len(rows) == 1 else 'rows'} ({shown})")
 
 
 # Words ----------------------------------------------------------------------------------------------------------
 
 
+def _numbers(rows: Rows) -> list[str]:
+    return list(map(str, rows.tolist()))
+
+
+def _nothing(rows: Rows) -> list[str]:
+    return [""] * len(rows)
+
+
+def _names(of_names: npt.NDArray[Any], classes: Labels, rows: Rows) -> list[str]:
+    return of_names[classes[rows]].tolist()
+
+
+def _suggested(of_names: npt.NDArray[Any], predicted: Labels, is_issue: npt.NDArray[np.bool_], rows: Rows) -> list[str]:
+    return np.where(is_issue[rows], of_names[predicted[rows]], "").tolist()
+
+
 def _duplicate_columns(
     groups: Sequence[Sequence[int]], given: Labels, ids: Sequence[str]
-) -> tuple[list[str], list[str]]:
+) -> tuple[Sequence[str], Sequence[str]]:
+    if not groups:
+        return LazyTexts(len(ids), _nothing), LazyTexts(len(ids), _nothing)
     near, conflicting = [""] * len(ids), [""] * len(ids)
     for group in groups:
         by_class: dict[int, list[int]] = {}
@@ -302,24 +308,28 @@ def _listed(rows: Iterator[int], count: int, ids: Sequence[str]) -> str:
     return shown if count <= MOST_DUPLICATES else f"{shown}{SEPARATOR}and {count - MOST_DUPLICATES:,} more"
 
 
-def _reasons(columns: Table, *, epochs: int) -> Iterator[str]:
+def _reasons(columns: Table, epochs: int, rows: Rows) -> list[str]:
     """A few sentences on each issue, and on labels that a duplicate contradicts; nothing on the others."""
+    found = [""] * len(rows)
+    conflicts = cells(columns["conflicting_duplicates"], rows)
+    spoken = [i for i, issue in enumerate(columns["is_label_issue"][rows].tolist()) if issue or conflicts[i]]
+    wanted = rows[spoken]
 
     def column(name: str, default: Any) -> Any:
-        return columns[name] if name in columns else [default] * len(columns["id"])
+        return cells(columns[name], wanted) if name in columns else [default] * len(wanted)
 
-    for issue, predicted, given, confidence, prob, agree, selected, visits, first, memorization, conflict in zip(
-        columns["is_label_issue"],
-        columns["predicted_label"],
-        columns["given_label"],
-        columns["confidence"],
-        columns["prob_given"],
+    for place, issue, predicted, given, confidence, prob, agree, selected, visits, first, memorization in zip(
+        spoken,
+        column("is_label_issue", None),
+        column("predicted_label", None),
+        column("given_label", None),
+        column("confidence", None),
+        column("prob_given", None),
         column("networks_agree", None),
         column("times_selected", 0),
-        _selectable(columns),
+        _selectable(columns, wanted),
         column("first_epoch_fit", None),
         column("memorization", float("nan")),
-        columns["conflicting_duplicates"],
         strict=True,
     ):
         parts = []
@@ -339,18 +349,19 @@ def _reasons(columns: Table, *, epochs: int) -> Iterator[str]:
                     parts.append(f"The model first predicted it late (epoch {first + 1} of {epochs}).")
             if memorization >= LATE_SHARE:
                 parts.append("Only the network that memorizes fits it.")
-        if conflict:
-            parts.append(f"Nearly the same sample has another label: {conflict}.")
-        yield " ".join(parts)
+        if conflicts[place]:
+            parts.append(f"Nearly the same sample has another label: {conflicts[place]}.")
+        found[place] = " ".join(parts)
+    return found
 
 
-def _selectable(columns: Table) -> Sequence[int]:
-    """(N,) visits that could have selected the sample."""
+def _selectable(columns: Table, rows: Rows) -> Sequence[int]:
+    """Visits that could have selected each of these samples."""
     if "reliability" not in columns or "times_selected" not in columns:
-        return [0] * len(columns["id"])
-    reliability = np.asarray(columns["reliability"], dtype=np.float64)
-    selected = np.asarray(columns["times_selected"], dtype=np.float64)
-    visits = np.asarray(columns.get("visits", np.zeros(len(selected))))
+        return [0] * len(rows)
+    reliability = np.asarray(columns["reliability"], dtype=np.float64)[rows]
+    selected = np.asarray(columns["times_selected"], dtype=np.float64)[rows]
+    visits = np.asarray(columns["visits"])[rows] if "visits" in columns else np.zeros(len(rows))
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(reliability > 0, np.rint(selected / reliability), np.where(np.isnan(reliability), 0, visits))
     return found.astype(np.int64).tolist()

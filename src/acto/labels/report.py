@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, write_atomically
+from acto.core.lazy_texts import LazyTexts
 from acto.core.sample_columns import of_report
 from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
 
@@ -32,9 +33,15 @@ label_report.json would take hundreds of megabytes with all."""
 SEPARATOR = "; "
 """Between the ids in the columns of duplicates."""
 
-Texts = list[str]
-Table = dict[str, npt.NDArray[Any] | Texts]
-"""Name -> (N,) numbers or booleans, or a list of strings."""
+Table = dict[str, npt.NDArray[Any] | Sequence[str]]
+"""Name -> (N,) numbers or booleans, or texts: a list, or what makes them when they are looked at."""
+
+
+def cells(column: npt.NDArray[Any] | Sequence[str], rows: npt.NDArray[np.int64]) -> list[Any]:
+    """The plain values of these rows of a column of a Table."""
+    if isinstance(column, np.ndarray):
+        return column[rows].tolist()
+    return column.take(rows) if isinstance(column, LazyTexts) else [column[i] for i in rows.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +189,9 @@ class LabelReport:
 
     def rows(self, index: Iterable[int]) -> list[dict[str, Any]]:
         """These rows as plain values by column."""
-        wanted = [int(i) for i in index]
-        cells = {
-            name: [column[i] for i in wanted] if isinstance(column, list) else column[wanted].tolist()
-            for name, column in self.columns.items()
-        }
-        return [dict(zip(cells, values, strict=True)) for values in zip(*cells.values(), strict=True)]
+        wanted = np.array([int(i) for i in index], dtype=np.int64)
+        found = {name: cells(column, wanted) for name, column in self.columns.items()}
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
 
     def to_frame(self) -> Any:
         """The columns as a pandas.DataFrame, in the order of the samples.
@@ -279,7 +283,7 @@ def _check(report: LabelReport) -> None:
         values = columns.get(column.name)
         if values is None:
             continue
-        found = "text" if isinstance(values, list) else "bool" if values.dtype == bool else "number"
+        found = "text" if not isinstance(values, np.ndarray) else "bool" if values.dtype == bool else "number"
         wanted = {"text": "text", "class": "text", "bool": "bool"}.get(column.kind, "number")
         if found != wanted:
             raise ValueError(f"column {column.name} is of the kind {found}, not {wanted}")
