@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, write_atomically
 from acto.core.lazy_texts import LazyTexts
 from acto.core.sample_columns import of_report
-from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
+from acto.core.sample_csv import column_types, read_sample_csv, sample_csv_parts, sample_parquet_parts
 
 NAME = "label_report"
 """Name of the files, before their endings."""
@@ -213,21 +213,20 @@ class LabelReport:
             acto.core.errors.RunError: the disk refuses.
         """
         folder = Path(folder)
-        table, types = sample_csv(self.columns)
         described = {
             "class_names": list(self.class_names),
-            "columns": types,
+            "columns": column_types(self.columns),
             "facts": dict(self.facts),
             "warnings": [asdict(doubt) for doubt in self.warnings],
             "look_first": dict(self.look_first),
             "noise": {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self.noise).items()},
         }
-        files = {
-            f"{NAME}.csv": table,
+        files: dict[str, bytes | Iterator[bytes]] = {
+            f"{NAME}.csv": sample_csv_parts(self.columns),
             f"{NAME}.json": json.dumps(described, indent=1, allow_nan=False).encode() + b"\n",
         }
         if importlib.util.find_spec("pyarrow") is not None:
-            files[f"{NAME}.parquet"] = sample_parquet(self.columns)
+            files[f"{NAME}.parquet"] = sample_parquet_parts(self.columns)
         with disk_errors(f"write the label report into {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
