@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from acto.core.text import counted, percent
 from acto.core.waiting import in_threads
 from acto.labels.belief import rule_in_words
 from acto.labels.decisions import DECISION_COLUMNS, DECISIONS_FILE, Decision, printable
+from acto.labels.page_classes import NUM_CLASS_ROWS, per_class
 from acto.labels.page_curves import curves
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import PictureOf, data_uri
@@ -38,7 +38,6 @@ NUM_PICTURES = 2_000
 MATRIX_CLASSES = 20
 """Up to so many classes the noise matrix is a table; beyond, the most frequent mistakes are listed."""
 NUM_PAIRS = 30
-NUM_CLASS_ROWS = 60
 _THREADS = 4
 
 
@@ -117,7 +116,7 @@ def render(
         classes=list(map(printable, report.class_names)),
         matrix=matrix,
         pairs=pairs,
-        per_class=_per_class(report),
+        per_class=per_class(report),
         class_note=f"; {NUM_CLASS_ROWS} of {len(report.class_names)}"
         if len(report.class_names) > NUM_CLASS_ROWS
         else "",
@@ -167,10 +166,9 @@ def _data(
     number = {name: k for k, name in enumerate(report.class_names)}
     listed = of_page()
     decisions = {} if served is None else served.decisions
-    ids_and_labels = "\0".join([*report.columns["id"], *report.columns["given_label"]])
     content = {
         "name": name,
-        "fingerprint": hashlib.sha256(ids_and_labels.encode("utf-8", "backslashreplace")).hexdigest()[:16],
+        "fingerprint": _fingerprint(report),
         "classes": names,
         "decision_columns": list(DECISION_COLUMNS),
         "fields": ["row", *(column.name for column in listed)],
@@ -190,6 +188,15 @@ def _data(
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _fingerprint(report: LabelReport) -> str:
+    """Ids and given labels as one number, made of some rows at a time."""
+    digest, columns = hashlib.sha256(), (report.columns["id"], report.columns["given_label"])
+    parts = (column[start : start + LIMIT] for column in columns for start in range(0, len(column), LIMIT))
+    for k, part in enumerate(parts):
+        digest.update(b"\0" * bool(k) + "\0".join(part).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()[:16]
 
 
 def _cell(kind: str, value: Any, number: Mapping[str, int]) -> Any:
@@ -352,29 +359,6 @@ def _pairs(report: LabelReport) -> list[dict[str, str]]:
         }
         for i in noise.mistakes(NUM_PAIRS)
     ]
-
-
-def _per_class(report: LabelReport) -> list[dict[str, str]]:
-    suggested = np.asarray(report.columns["suggested_label"])
-    rows_of: dict[str, list[int]] = {name: [] for name in report.class_names}
-    for i, name in enumerate(report.columns["given_label"]):
-        rows_of.get(name, []).append(i)
-    rows: list[tuple[float, int, dict[str, str]]] = []
-    for name, mine in rows_of.items():
-        count, issues = len(mine), int(report.is_label_issue[mine].sum())
-        if not count:
-            continue
-        top = Counter(suggested[mine][report.is_label_issue[mine]].tolist()).most_common(1)
-        row = {
-            "class": printable(name),
-            "count": f"{count:,}",
-            "issues": f"{issues:,}",
-            "share": percent(issues / count),
-            "quality": f"{float(np.nanmean(report.label_quality[mine])):.3f}",
-            "suggestion": f"{printable(top[0][0])} ({top[0][1]:,})" if top else "-",
-        }
-        rows.append((-issues / count, len(rows), row))
-    return [row for *_, row in sorted(rows)[:NUM_CLASS_ROWS]]
 
 
 def _made(record: RunRecord | None) -> list[tuple[str, str]]:
