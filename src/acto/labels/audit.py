@@ -21,7 +21,7 @@ from acto.core.lazy_texts import LazyTexts, Rows
 from acto.core.sample_columns import in_order, of_report
 from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
-from acto.data.label_columns import Labels, check_one_each, read_column
+from acto.data.label_columns import Labels, check_one_each, is_number, read_column
 from acto.labels.belief import doubts, first_suspects, is_wide
 from acto.labels.rate import Unseen, estimate_noise
 from acto.labels.report import SEPARATOR, LabelReport, Table, cells
@@ -107,7 +107,13 @@ def audit(
         if values is not None and (length := _length(what, values)) != num_samples:
             raise UserError(f"{what} has {length} entries, but pred_probs has {num_samples} rows")
     check_one_each(labels)
-    given = encode(read_column(labels, where=lambda i: f"row {i}"), names)
+    column = read_column(labels, where=lambda i: f"row {i}")
+    if class_names is None and not any(map(is_number, column.texts)):
+        raise UserError(
+            f"labels are names, {column.texts[0]!r} among them: say with class_names (--classes) which column of "
+            "pred_probs is which class"
+        )
+    given = encode(column, names)
     return report_on(
         given, probs, names, ids=ids, paths=paths, label_quality=label_quality, score=score, rule=rule, robust=robust
     )
@@ -249,7 +255,8 @@ def _as_probs(values: npt.ArrayLike) -> Probs:
     except (TypeError, ValueError) as error:
         raise UserError(f"pred_probs must be an (N, K) array of numbers: {error}") from error
     if probs.ndim != 2 or probs.shape[1] < 2:
-        raise UserError(f"pred_probs must be (N, K) with at least two classes, but its shape is {probs.shape}")
+        hint = "; of two classes, pass the probabilities of both" if probs.size == len(probs) > 0 else ""
+        raise UserError(f"pred_probs must be (N, K) with at least two classes, but its shape is {probs.shape}{hint}")
     if len(probs) == 0:
         raise UserError("pred_probs has no rows")
     return probs
