@@ -52,7 +52,7 @@ def audit_files(given: Mapping[str, Any]) -> tuple[LabelReport, Path]:
 
 def _check_lengths(labels: GivenLabels, probs: GivenProbs) -> None:
     num_labels, num_rows = len(labels.values), len(probs.values)
-    if num_labels != num_rows:
+    if num_labels != num_rows and probs.values.ndim == 2:
         hint = ": does one of them lack its heading?" if abs(num_labels - num_rows) == 1 else ""
         raise UserError(f"{labels.path} has {num_labels:,} labels, but {probs.path} {num_rows:,} rows{hint}")
 

@@ -31,8 +31,7 @@ def missing_package(error: ImportError, what: str) -> MissingPackage | None:
     return MissingPackage(
         f'{what} needs {package}, which this light installation lacks: pip install "acto-lnl[train]" brings it (in a '
         'clone: pip install ".[train]"). Builds of PyTorch for processors alone, a fraction of the size, are on '
-        "PyTorch's own index of CPU wheels: install torch and torchvision from there first",
-        name=error.name,
+        "PyTorch's own index of CPU wheels: install torch and torchvision from there first"
     )
 
 

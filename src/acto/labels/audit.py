@@ -249,6 +249,8 @@ def _length(what: str, values: Any) -> int:
 def _as_probs(values: npt.ArrayLike) -> Probs:
     try:
         probs = np.asarray(values)
+        if probs.dtype.kind == "c":
+            raise ValueError("they are complex")
         # Half and single precision stay: widened, (50,000, 5,000) of them would take 2 GB more.
         if probs.dtype.kind != "f" or probs.itemsize > 8:
             probs = np.asarray(values, dtype=np.float64)

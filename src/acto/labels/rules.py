@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.data.label_columns import Labels
-from acto.labels.scores import Look, Probs, Values, label_quality, rows_by_class, times_of_pairs
+from acto.labels.scores import Look, Probs, Values, label_quality, rows_by_class, times_of_pairs, working_type
 
 Flags = npt.NDArray[np.bool_]
 
@@ -72,7 +72,7 @@ class Issues:
 
 def _sure_class(look: Look, probs: Probs) -> Labels:
     """(N,) the most probable of the classes that reach their level, -1 where none does."""
-    dtype = np.float32 if probs.itemsize < 4 else probs.dtype
+    dtype = working_type(probs)
     level, confidence = look.own_level.astype(dtype), look.confidence.astype(dtype)
     found = np.where(confidence >= level[look.predicted], look.predicted, -1)
     # The others are read again, but for those that reach no level at all.
@@ -80,7 +80,7 @@ def _sure_class(look: Look, probs: Probs) -> Labels:
     step = max(1, _AT_HAND // probs.shape[1])
     for start in range(0, len(left), step):
         rows = left[start : start + step]
-        block = np.maximum(probs[rows], 0, dtype=dtype)
+        block = np.maximum(probs[rows].astype(dtype, copy=False), 0)
         block[block < level] = -1
         best = block.argmax(1)
         found[rows] = np.where(block[np.arange(len(rows)), best] >= 0, best, -1)

@@ -84,12 +84,17 @@ def blocks(probs: Probs) -> Iterator[tuple[slice, Probs]]:
     A part lasts until the next one is asked for. Half precision comes as single.
     """
     step = max(1, BLOCK // probs.shape[1])
-    room = np.empty((min(step, len(probs)), probs.shape[1]), np.float32 if probs.itemsize < 4 else probs.dtype)
+    room = np.empty((min(step, len(probs)), probs.shape[1]), working_type(probs))
     for start in range(0, len(probs), step):
         rows = slice(start, min(start + step, len(probs)))
         block = room[: rows.stop - start]
         block[:] = probs[rows]
         yield rows, block
+
+
+def working_type(probs: Probs) -> np.dtype[Any]:
+    """The type that blocks of probabilities have: single or double precision."""
+    return np.dtype(np.float32) if probs.itemsize < 4 else probs.dtype.newbyteorder("=")
 
 
 def look_at(given: Labels, probs: Probs) -> Look:

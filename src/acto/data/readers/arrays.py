@@ -345,7 +345,7 @@ def _npy(stream: IO[bytes], *, size: int, what: str) -> npt.NDArray[Any]:
 def _header(stream: IO[bytes], *, size: int, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """The shape of an array, whether columns lie together, and its type; the stream is then where numbers begin."""
     if stream.read(6) != b"\x93NUMPY":
-        raise ValueError(f"{what} is no array in numpy's format")
+        raise ValueError(f"{what} is no array in numpy's format" if size else f"{what} is empty")
     stream.seek(0)
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

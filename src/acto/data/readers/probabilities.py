@@ -135,8 +135,8 @@ def _file_of(text: str, what: str, suffixes: Sequence[str]) -> tuple[Path, str |
         path = Path(start).expanduser()
     if not path.exists():
         raise UserError(f"{path if path.suffix else text} does not exist")
-    choose(f"kind of file with {what}", path.suffix.lower(), suffixes)
     require_regular(path)
+    choose(f"kind of file with {what}", path.suffix.lower(), suffixes)
     return path, name
 
 
