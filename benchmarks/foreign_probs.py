@@ -14,8 +14,8 @@ DIR/pred_probs holds an .npz a set, with labels (N,), pred_probs (N, K) and is_e
 With --size both are timed on made probabilities instead, in single precision and mapped from the disk, each in a fresh
 process: CPU seconds of the whole acto.audit, or cleanlab's find_label_issues_batched, and the memory above the start.
 That is the most of RssAnon, which another process reads from /proc 200 times a second: pages of the mapped file, which
-the system takes back when it likes, do not count. `report` is the whole command `acto audit --labels ... --pred-probs ...`,
-its files included. --most sets RLIMIT_DATA (GiB) for acto: memory beyond it is refused.
+the system takes back when it likes, do not count. `report` is the whole command `acto audit --labels ... --pred-probs
+...`, its files included. --most sets RLIMIT_DATA (GiB) for acto: memory beyond it is refused.
 
 No constant was chosen on these sets alone: docs/decisions.md tells on what, and what leaving out a family of sets
 changes.
