@@ -67,8 +67,9 @@ def audit(
     Args:
         labels: (N,) as given: class numbers 0 to K - 1, or names of `class_names`. Numbers that could be either, and
             would be other classes, are refused.
-        pred_probs: (N, K) probabilities; rows add up to 1. A data frame is aligned: its rows with the index of the
-            labels, its columns with class_names.
+        pred_probs: (N, K) probabilities; rows add up to 1, negative numbers of at most scores.TINY count as 0. A data
+            frame is aligned: its rows with the index of the labels, its columns with class_names. Of a numpy.memmap
+            some rows are read at a time.
         class_names: K names in the order of the columns; None: the names of a data frame's columns, or the numbers.
         ids: (N,) names of the samples; None: row numbers.
         paths: (N,) picture files.
@@ -81,8 +82,9 @@ def audit(
         seed: of no effect any more: the intervals are computed, not drawn.
 
     Raises:
-        UserError: lengths, shapes, NaN, labels or probabilities out of range, with the first rows; a data frame whose
-            rows or columns do not fit; an unknown score or rule, or a score beside label_quality.
+        UserError: lengths, shapes, NaN, labels or probabilities out of range, with the first rows; labels that are
+            names without class_names; a data frame whose rows or columns do not fit; an unknown score or rule, or a
+            score beside label_quality.
     """
     if score is not None:
         choose("score", str(score), SCORES)
@@ -321,7 +323,7 @@ def _reasons(columns: Table, epochs: int, rows: Rows) -> list[str]:
     """A few sentences on each issue, and on labels that a duplicate contradicts; nothing on the others."""
     found = [""] * len(rows)
     conflicts = cells(columns["conflicting_duplicates"], rows)
-    spoken = [i for i, issue in enumerate(columns["is_label_issue"][rows].tolist()) if issue or conflicts[i]]
+    spoken = [i for i, issue in enumerate(cells(columns["is_label_issue"], rows)) if issue or conflicts[i]]
     wanted = rows[spoken]
 
     def column(name: str, default: Any) -> Any:

@@ -252,7 +252,7 @@ def read_report(folder: Path | str) -> LabelReport:
                 raise ValueError("class_names is no list of texts")
             report = LabelReport(
                 class_names=tuple(names),
-                columns=read_sample_csv(path.with_suffix(".csv"), described["columns"]),
+                columns=dict(read_sample_csv(path.with_suffix(".csv"), described["columns"])),
                 noise=_noise(described["noise"], num_classes=len(names)),
                 facts=described["facts"],
                 # Reports of earlier versions have neither.

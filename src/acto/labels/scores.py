@@ -142,7 +142,7 @@ def look_at(given: Labels, probs: Probs) -> Look:
 
 @dataclass(slots=True)
 class _Faults:
-    """What no probabilities are like, gathered block by block."""
+    """Faults that no probabilities have, gathered block by block."""
 
     infinite: list[int] = field(default_factory=list)
     outside: list[int] = field(default_factory=list)

@@ -259,7 +259,8 @@ def _parquet(path: Path) -> GivenProbs:
         if not columns or not file.metadata.num_rows:
             raise UserError(f"{path} has no {'rows' if columns else 'columns of probabilities'}")
         check_sizes(file, path, titles)
-        values, ids, start = np.empty((file.metadata.num_rows, len(columns)), np.float32), [], 0
+        values, start = np.empty((file.metadata.num_rows, len(columns)), np.float32), 0
+        ids: list[str] = []
         for batch in file.iter_batches(max(1, _AT_ONCE // len(titles))):
             for k, name in enumerate(columns):
                 values[start : start + len(batch), k] = batch.column(name).to_numpy(zero_copy_only=False)
