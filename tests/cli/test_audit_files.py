@@ -62,6 +62,9 @@ READ: dict[str, tuple[str, Any, str, Any, list[str]]] = {
     "tables, columns in another order": (
         "l.csv", labels_csv(), "p.csv", table(PROBS[:, [2, 0, 1]], titles=("cat", "ant", "bee"), ids=range(90)), [],
     ),
+    "a table and classes in another order": (
+        "l.npy", GIVEN, "p.csv", table(PROBS[:, [2, 0, 1]], titles=("cat", "ant", "bee")), ["--classes", "ant,bee,cat"],
+    ),
     "tables, rows in another order": (
         "l.csv", labels_csv(), "p.csv", table(ids=range(90), order=SHUFFLED), [],
     ),
