@@ -1,6 +1,6 @@
 """Other people's probabilities with known label errors: what acto.audit makes of them, beside cleanlab, in one run.
 
-    ACTO_DATA_ROOT=DIR python benchmarks/foreign_probs.py [--size 1000000x100]
+    ACTO_DATA_ROOT=DIR python benchmarks/foreign_probs.py [--size 1000000x100 [--most 2] [--who acto,report,cleanlab]]
 
 DIR/pred_probs holds an .npz a set, with labels (N,), pred_probs (N, K) and is_error (N,). For each set it prints
 
@@ -11,7 +11,11 @@ DIR/pred_probs holds an .npz a set, with labels (N,), pred_probs (N, K) and is_e
 - the suspects to look at first: how many, and how many of them were wrong;
 - seconds of flags, score and rate, and of cleanlab's default filter and score.
 
-With --size both are timed on made probabilities instead, each in a process of its own, with its peak memory.
+With --size both are timed on made probabilities instead, in single precision and mapped from the disk, each in a fresh
+process: CPU seconds of the whole acto.audit, or cleanlab's find_label_issues_batched, and the memory above the start.
+That is the most of RssAnon, which another process reads from /proc 200 times a second: pages of the mapped file, which
+the system takes back when it likes, do not count. `report` is the whole command `acto audit --labels ... --pred-probs
+...`, its files included. --most sets RLIMIT_DATA (GiB) for acto: memory beyond it is refused.
 
 No constant was chosen on these sets alone: docs/decisions.md tells on what, and what leaving out a family of sets
 changes.
@@ -27,11 +31,14 @@ import sys
 import time
 from pathlib import Path
 from statistics import fmean, median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from acto.cli import main as main_of_acto
+from acto.labels.audit import audit
 from acto.labels.belief import first_suspects
 from acto.labels.rate import estimate_noise
 from acto.labels.rules import VOTE, Issues
@@ -149,53 +156,91 @@ def compare(folder: Path) -> None:
     )
 
 
-def made(num_samples: int, num_classes: int) -> tuple[Array, Array]:
-    """Labels with 20 % noise, and probabilities in single precision."""
+def made(folder: Path, num_samples: int, num_classes: int) -> None:
+    """Write labels with 20 % noise, and probabilities in single precision, some rows at a time."""
     random = np.random.default_rng(0)
     true = random.integers(0, num_classes, num_samples)
     given = np.where(random.random(num_samples) < 0.2, random.integers(0, num_classes, num_samples), true)
-    probs = random.random((num_samples, num_classes), dtype=np.float32)
-    probs[np.arange(num_samples), true] += 0.05 * num_classes
-    probs /= probs.sum(1, keepdims=True)
-    return given, probs
+    np.save(folder / "labels.npy", given)
+    shape = (num_samples, num_classes)
+    probs = np.lib.format.open_memmap(folder / "probs.npy", mode="w+", dtype=np.float32, shape=shape)
+    step = max(1, 10**7 // num_classes)
+    for start in range(0, num_samples, step):
+        rows = slice(start, min(start + step, num_samples))
+        block = random.random((rows.stop - start, num_classes), dtype=np.float32)
+        block[np.arange(len(block)), true[rows]] += 0.05 * num_classes
+        probs[rows] = block / block.sum(1, keepdims=True)
+    probs.flush()
 
 
-def timed(who: str, size: tuple[int, int]) -> None:
-    """Flag and score made probabilities, and print seconds and memory above the start."""
-    given, probs = made(*size)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    if who == "acto":
-        look = look_at(given, probs)
-        Issues(look, probs).by(VOTE)
-        label_quality(look, probs, SCORES[0])
-        estimate_noise(look)
+def anonymous(pid: int | str) -> int:
+    """MiB of a process's memory that no file backs; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0) // 1024
+
+
+def timed(who: str, folder: Path, most: float | None) -> None:
+    """Audit made probabilities in this process, and print CPU seconds, and the memory at the start."""
+    if most is not None and who != "cleanlab":
+        resource.setrlimit(resource.RLIMIT_DATA, (int(most * 2**30), int(most * 2**30)))
+    given, probs = np.load(folder / "labels.npy"), np.load(folder / "probs.npy", mmap_mode="r")
+    if who == "cleanlab":
+        from cleanlab.experimental.label_issues_batched import find_label_issues_batched
+    start, memory = time.process_time(), anonymous("self")
+    if who == "cleanlab":
+        found = len(find_label_issues_batched(labels=given, pred_probs=probs, n_jobs=1, verbose=False))
+    elif who == "acto":
+        report = audit(given, probs)
+        found = int(report.is_label_issue.sum())
     else:
-        from cleanlab.experimental.label_issues_batched import LabelInspector
+        del given, probs
+        files = {"--labels": "labels.npy", "--pred-probs": "probs.npy", "--out": "report"}
+        flags = [word for flag, name in files.items() for word in (flag, str(folder / name))]
+        found = main_of_acto(["audit", *flags])
+    print(f"{time.process_time() - start:.2f} {memory} {found}", flush=True)
 
-        inspector = LabelInspector(num_class=size[1], n_jobs=1)
-        for update in (inspector.update_confident_thresholds, inspector.score_label_quality):
-            for rows in range(0, size[0], 10_000):
-                update(given[rows : rows + 10_000], probs[rows : rows + 10_000])
-        inspector.get_label_issues()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{who}: {time.process_time() - start:.2f} CPU s, {(peak - before) / 1024:.0f} MiB above the start")
+
+def watch(who: str, size: str, folder: Path, most: float | None) -> None:
+    """Run `timed` in a fresh process, watch its memory, and print a line."""
+    command = [sys.executable, __file__, "--size", size, "--who", who, "--folder", str(folder)]
+    with subprocess.Popen(
+        [*command, *(["--most", str(most)] if most else [])], stdout=subprocess.PIPE, text=True
+    ) as child:
+        peak = 0
+        while child.poll() is None:
+            peak = max(peak, anonymous(child.pid))
+            time.sleep(0.005)
+        assert child.stdout is not None
+        lines = child.stdout.read().splitlines()
+    if child.returncode:
+        sys.exit(f"{who} failed")
+    seconds, memory, found = lines[-1].split()
+    print(
+        f"{who:<9} {seconds} CPU s, {peak - int(memory)} MiB above the start ({peak} in all); found {found}", flush=True
+    )
 
 
 def main() -> None:
     """Compare on the sets, or time on made probabilities."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", help="NxK: time on made probabilities of this size")
-    parser.add_argument("--who", choices=("acto", "cleanlab"), help="one of the two, in this process")
+    parser.add_argument("--who", default="acto,cleanlab", help="of acto, report, cleanlab")
+    parser.add_argument("--most", type=float, help="GiB that acto may take (RLIMIT_DATA)")
+    parser.add_argument("--folder", type=Path, help="for internal use: audit what lies there, in this process")
     asked = parser.parse_args()
     if asked.size is None:
         compare(Path(os.environ.get("ACTO_DATA_ROOT", ".")) / "pred_probs")
-        return
-    num_samples, num_classes = map(int, asked.size.split("x"))
-    if asked.who is not None:
-        timed(asked.who, (num_samples, num_classes))
-        return
-    for who in ("acto", "cleanlab"):
-        subprocess.run([sys.executable, __file__, "--size", asked.size, "--who", who], check=True)
+    elif asked.folder is not None:
+        timed(asked.who, asked.folder, asked.most)
+    else:
+        num_samples, num_classes = map(int, asked.size.split("x"))
+        with TemporaryDirectory() as folder:
+            made(Path(folder), num_samples, num_classes)
+            for who in asked.who.split(","):
+                watch(who, asked.size, Path(folder), asked.most)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import toys
 from acto.core.sample_columns import SampleColumn, of_report, of_samples_csv, of_training
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
-from acto.labels.audit import MOST_DUPLICATES
+from acto.labels.reasons import MOST_DUPLICATES
 from acto.labels.report import SEPARATOR, read_report
 from acto.labels.run_audit import audit_at_the_end
 from acto.methods import METHODS

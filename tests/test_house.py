@@ -59,12 +59,12 @@ NO_TORCH = [
     "compare.table_formats", "compare.plots", "compare.published", "compare.ablation", "compare.collect",
     "diagnostics.machine", "diagnostics.run_checks", "diagnostics.findings", "data.noise",
     "data.pictures.files", "runs.frozen.feature_file", "runs.recipes.by_data", "cli", "cli.table", "cli.parser",
-    "cli.train_parser", "cli.exit_codes", "core.sample_columns", "cli.consensus",
+    "cli.train_parser", "cli.exit_codes", "core.sample_columns", "cli.consensus", "cli.audit",
     "labels.consensus", "labels.consensus_report",
 ]  # fmt: skip
 """Loaded without torch, they and all that they import: records, reports and tables are read in a moment."""
-LAZY = {"", "cli"}
-"""These import inside functions, so that `acto --help` needs no torch."""
+LAZY = {"", "cli", "cli.audit"}
+"""These import inside functions, so that `acto --help` and audits of files need no torch."""
 OPTIONAL = {
     "pyarrow", "timm", "cleanlab", "sklearn", "pandas", "matplotlib", "submitit", "onnx", "onnxruntime", "onnxscript",
     "huggingface_hub",

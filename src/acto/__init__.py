@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from acto.core.errors import missing_package
 from acto.core.resources import share_cores
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'acto' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
-    value = globals()[name] = getattr(import_module(module), attribute)
+    try:
+        value = globals()[name] = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise missing_package(error, f"acto.{name}") or error from error
     return value
 
 

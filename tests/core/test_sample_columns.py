@@ -83,7 +83,7 @@ def test_a_new_column_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.Monke
     assert np.array_equal(samples["loud_share"], expected)
     assert np.array_equal(report.columns["loud_share"], expected)
     for found, columns in ((samples, of_samples_csv()), (report.columns, of_report())):
-        types = {name: "str" if isinstance(values, list) else values.dtype.name for name, values in found.items()}
+        types = {name: values.dtype.name if isinstance(values, np.ndarray) else "str" for name, values in found.items()}
         texts = {"text": "str", "class": "str"}
         absent = ("networks_agree", "held_out", "is_confirmed", "text")
         assert types == {c.name: texts.get(c.kind, c.kind) for c in columns if c.name not in absent}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from acto.cli.exit_codes import guarded
-from acto.core.errors import choose
+from acto.core.errors import choose, missing_package
 from acto.core.files import check_locale
 
 COMMANDS = {
@@ -47,6 +47,7 @@ train and use:
 
 find wrong labels:
   audit RUN          rank the labels of a run's data, or of other data; estimate the noise
+  audit --labels FILE --pred-probs FILE   the same with any model's probabilities
   consensus VOTES    labels by several people: one for each sample; who and what to trust, and what to label next
   review RUN         go through the suspects in the browser, and keep what you decide
   apply DECISIONS    write the corrected data beside the old ones
@@ -101,4 +102,7 @@ def _dispatch(tokens: list[str]) -> int:
         return 0
     # Modules are loaded where they are needed: torch takes seconds to load, and --help shall not.
     module, _, function = COMMANDS[command].partition(":")
-    return getattr(import_module(module), function)(rest)
+    try:
+        return getattr(import_module(module), function)(rest)
+    except ModuleNotFoundError as error:
+        raise missing_package(error, f"acto {command}") or error from error

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from acto.cli.audit_files import audit_files
 from acto.cli.parser import Parser
-from acto.core.errors import UserError
+from acto.core.errors import UserError, missing_package
 from acto.core.text import aligned, counted, percent, visible
 from acto.data.decision_file import DECISIONS_FILE
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.belief import rule_in_words
-from acto.labels.report import LabelReport
-from acto.labels.run_audit import audit_others, audit_run, judged_samples, save, training_data
+from acto.labels.report import NAME, LabelReport, read_report
+from acto.labels.rules import RULES
+from acto.labels.scores import SCORES
 from acto.run_folder.reading import read_run
 
 SHOWN = 5
+_OF_FILES = ("labels", "pred_probs", "classes", "score", "rule")
 _COLUMNS = {
     "--path-column": "path_column",
     "--label-column": "label_column",
@@ -31,55 +35,83 @@ _COLUMNS = {
 
 
 def audit(tokens: Sequence[str]) -> int:
-    """`acto audit RUN [--data SOURCE]`: the report on a run's labels, or on labels that it never saw."""
+    """`acto audit RUN [--data SOURCE]`, or `acto audit --labels FILE --pred-probs FILE`: the report on labels."""
     parser = Parser(
         "acto audit",
         "Rank a run's labels by how little they can be trusted and estimate the noise. With --data, those of other "
-        "data: a validation set, tomorrow's batch. Writes label_report.csv, .json, .parquet and report.html.",
+        "data: a validation set, tomorrow's batch. Without RUN, labels beside any model's probabilities: --labels and "
+        "--pred-probs. Writes label_report.csv, .json, .parquet and report.html.",
     )
-    parser.add_argument("run", metavar="RUN", help="a run's folder")
-    parser.add_argument(
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run's folder")
+    of_run = parser.add_argument_group("of a run")
+    of_run.add_argument(
         "--data", metavar="SOURCE", help="what `acto train --data` takes; every labelled sample of it is looked at"
     )
-    parser.add_argument("--data-root", metavar="DIR", help=f"instead of ${DATA_ROOT_VARIABLE}")
+    of_run.add_argument("--data-root", metavar="DIR", help=f"instead of ${DATA_ROOT_VARIABLE}")
     for flag, field in _COLUMNS.items():
-        parser.add_argument(flag, metavar="NAME", help=f"of a table: data.{field} (the run's)")
-    parser.add_argument(
-        "--out", metavar="DIR", help="where the report goes; without it RUN, and with --data a new folder in it"
-    )
-    parser.add_argument("--no-duplicates", action="store_true", help="do not look for samples that are nearly the same")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
-    parser.add_argument(
+        of_run.add_argument(flag, metavar="NAME", help=f"of a table: data.{field} (the run's)")
+    of_run.add_argument("--no-duplicates", action="store_true", help="do not look for samples that are nearly the same")
+    of_run.add_argument(
         "--trust-net", action="store_true", help="the run's network is code outside of acto: allow it to run"
     )
+    of_files = parser.add_argument_group("of any model's probabilities; needs no PyTorch")
+    of_files.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="labels as given: .npy, .npz, .csv, .tsv, .parquet, .txt; FILE:NAME for one of several arrays or columns",
+    )
+    of_files.add_argument(
+        "--pred-probs",
+        metavar="FILE",
+        help="(N, K) probabilities: .npy, which stays on the disk, .npz, or a table with a column for each class, and "
+        "perhaps one called id",
+    )
+    of_files.add_argument(
+        "--classes", metavar="FILE", help="names in the order of the columns: .txt, one a line, .json, or A,B,..."
+    )
+    of_files.add_argument("--score", metavar="NAME", help=f"what ranks the labels: {', '.join(SCORES)}")
+    of_files.add_argument("--rule", metavar="NAME", help=f"what is called wrong: {', '.join(RULES)}")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where the report goes; without it RUN, with --data a new folder in it, with --labels one beside FILE",
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
     given = vars(parser.given(tokens))
-    run = Path(given["run"])
-    find_duplicates, trust = not given.get("no_duplicates", False), given.get("trust_net", False)
-    record = read_run(run)
-    named = {field: given[field] for field in _COLUMNS.values() if field in given}
-    if named and "data" not in given:
-        raise UserError(f"--{next(iter(named)).replace('_', '-')} is about other data: it goes with --data")
-    if (source := given.get("data")) is not None:
-        report, samples = audit_others(
-            record,
-            source,
-            data_root=given.get("data_root"),
-            columns=named,
-            find_duplicates=find_duplicates,
-            trust=trust,
-        )
-        folder = Path(given.get("out") or run / f"audit-{Path(source).stem}")
+    files = [name for name in _OF_FILES if name in given]
+    if files and "run" not in given:
+        if others := [name for name in given if name not in (*_OF_FILES, "out", "json")]:
+            raise UserError(f"--{others[0].replace('_', '-')} is about a run, and does not go with {_flags(files)}")
+        report, folder = audit_files(given)
+    elif "run" not in given:
+        raise UserError("what is to be audited? A run's folder, or --labels FILE with --pred-probs FILE")
+    elif files:
+        raise UserError(f"{_flags(files)} and the run {given['run']}: give either a run, or labels and probabilities")
     else:
-        dataset = training_data(record, data_root=given.get("data_root"))
-        report = audit_run(run, dataset=dataset, find_duplicates=find_duplicates, trust=trust)
-        samples = judged_samples(dataset, held_out="held_out" in report.columns)
-        folder = Path(given.get("out") or run)
-    save(report, record, samples, folder)
+        report, folder = _of_run(given)
     if given.get("json"):
         print(json.dumps({**summary(report), "folder": str(folder)}))
     else:
         print("\n".join(report_lines(report, folder)))
     return 0
+
+
+def _of_run(given: Mapping[str, Any]) -> tuple[LabelReport, Path]:
+    """Audit a run; where PyTorch is missing, the report of before is all there is."""
+    try:
+        from acto.cli.audit_run import audit_of_run
+    except ModuleNotFoundError as error:
+        missing = missing_package(error, "acto audit RUN")
+        folder = read_run(given["run"]).path
+        if missing is None or {"data", "out"} & set(given) or not (folder / f"{NAME}.json").is_file():
+            raise missing or error from error
+        print(f"note: the report of before is shown, and not made anew: {missing}", file=sys.stderr)
+        return read_report(folder), folder
+    return audit_of_run(given, {field: given[field] for field in _COLUMNS.values() if field in given})
+
+
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def summary(report: LabelReport) -> dict[str, Any]:
@@ -100,6 +132,8 @@ def summary(report: LabelReport) -> dict[str, Any]:
 def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
     """Format a report as lines for a terminal."""
     noise, names = report.noise, report.class_names
+    if report.facts.get("source") == "pred_probs":
+        yield from (visible(f"note: {note}") for note in report.facts.get("notes", ()))
     yield from (visible(f"WARNING: {doubt.text}") for doubt in report.warnings)
     yield (
         f"{int(report.is_label_issue.sum()):,} of {len(report):,} labels look wrong; estimated rate "

@@ -85,6 +85,8 @@ class Parser(argparse.ArgumentParser):
         return [*self._option_string_actions, *self._long]
 
     def _written_out(self, token: str) -> str:
+        if not token.startswith("--"):
+            return token
         name, equals, value = token.partition("=")
         dashes, key = name.replace("_", "-"), f"--{name[2:].replace('-', '_')}"
         for form in (name, self._long.get(dashes), dashes, key):

@@ -9,15 +9,23 @@ from contextlib import nullcontext
 
 from acto.cli.exit_codes import Terminated
 from acto.cli.parser import Parser
-from acto.core.errors import UserError
+from acto.core.errors import MissingPackage, UserError, missing_package
 from acto.core.text import counted
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.labels.decisions import DecisionLog
 from acto.labels.report import LabelReport, read_report
 from acto.labels.review_server import ReviewServer
-from acto.labels.run_audit import judged_samples, training_data
 from acto.labels.thumbnails import LARGE_BYTES, LARGE_SIDE, PictureOf, pictures_of
 from acto.run_folder.reading import RunRecord, read_run
+
+try:
+    from acto.labels.run_audit import judged_samples, training_data
+
+    _missing: MissingPackage | None = None
+except ModuleNotFoundError as error:
+    # A light installation has no PyTorch: the report is reviewed without pictures.
+    if (_missing := missing_package(error, "reading a run's data")) is None:
+        raise
 
 
 def review(tokens: Sequence[str]) -> int:
@@ -73,6 +81,8 @@ def _pictures(
     record: RunRecord, report: LabelReport, data_root: str | None
 ) -> tuple[PictureOf | None, PictureOf | None, str]:
     """The samples' pictures, small and large, or None and why there are none."""
+    if _missing is not None:
+        return None, None, f"no pictures are shown: {_missing}"
     try:
         dataset = training_data(record, data_root=data_root)
     except UserError as error:

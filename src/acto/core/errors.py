@@ -11,6 +11,30 @@ class UserError(ValueError):
     """A value, file or setting from outside that cannot be used."""
 
 
+class MissingPackage(UserError, ImportError):
+    """A package that a light installation lacks."""
+
+
+_OF_TRAINING = {"torch": "PyTorch", "torchvision": "torchvision", "sklearn": "scikit-learn", "scipy": "scipy"}
+
+
+def missing_package(error: ImportError, what: str) -> MissingPackage | None:
+    """Say what is missing and how to get it, if it is a package of the extra `train`; else None.
+
+    Args:
+        error: of the import.
+        what: needs the package: a command, a function.
+    """
+    package = _OF_TRAINING.get((error.name or "").partition(".")[0])
+    if package is None:
+        return None
+    return MissingPackage(
+        f'{what} needs {package}, which this light installation lacks: pip install "acto-lnl[train]" brings it (in a '
+        'clone: pip install ".[train]"). Builds of PyTorch for processors alone, a fraction of the size, are on '
+        "PyTorch's own index of CPU wheels: install torch and torchvision from there first"
+    )
+
+
 def closest(value: str, choices: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for a near miss, else an empty string."""
     near = difflib.get_close_matches(value, list(choices), n=1)

@@ -145,21 +145,35 @@ def write_new(path: Path, data: bytes, *, on_half: Callable[[], None] = lambda: 
         os.fsync(file.fileno())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file by `data`: after any interruption it holds all of the old bytes or all of the new ones."""
+def write_atomically(path: Path, data: bytes | Iterator[bytes]) -> None:
+    """Replace a file by `data`: after any interruption it holds all of the old bytes or all of the new ones.
+
+    Args:
+        path: the file.
+        data: its bytes, or parts of them that are made one after the other.
+    """
     draft = path.with_name(f".{path.name}.draft")
+    write = write_new if isinstance(data, bytes) else _write_parts
     try:
         try:
-            write_new(draft, data)
+            write(draft, data)  # type: ignore[arg-type]
         except FileExistsError:  # a killed process left it, or a stranger put it there
             draft.unlink()
-            write_new(draft, data)
+            write(draft, data)  # type: ignore[arg-type]
         os.replace(draft, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
     sync_folder(path.parent)
+
+
+def _write_parts(path: Path, parts: Iterator[bytes]) -> None:
+    with open(path, "xb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def append(path: Path, data: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ Column = Sequence[Any] | np.ndarray[Any, Any]
 
 
 # The per-sample table.
+
+_AT_ONCE = 2**16
+"""Rows that are written at a time."""
 
 _NUMBER = re.compile(r"u?int(8|16|32|64)|float(16|32|64)")
 _SIGNS = r"=+@＝＋－＠﹦﹢﹣﹫−\-"
@@ -45,16 +48,29 @@ def sample_csv(columns: Mapping[str, Column]) -> tuple[bytes, dict[str, str]]:
     A string that a spreadsheet would take for a formula gets an apostrophe, see `disarmed`. Names of files that are no
     UTF-8 keep their bytes.
     """
+    return b"".join(sample_csv_parts(columns)), column_types(columns)
+
+
+def sample_csv_parts(columns: Mapping[str, Column]) -> Iterator[bytes]:
+    """The same in parts of some rows each, so that a table of any length needs little memory."""
+    yield f"{','.join(map(_quoted, columns))}\n".encode("utf-8", "surrogateescape")
+    for part in _parts(columns):
+        lines = map(",".join, zip(*map(_texts, part.values()), strict=True))
+        yield "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+def column_types(columns: Mapping[str, Column]) -> dict[str, str]:
+    """The type of each column: "str" or a numpy name."""
+    return {name: _type(column) for name, column in columns.items()}
+
+
+def _parts(columns: Mapping[str, Column]) -> Iterator[dict[str, Column]]:
+    """The table some rows at a time; a table without rows is one part."""
     lengths = {name: len(column) for name, column in columns.items()}
     assert len(set(lengths.values())) == 1, f"columns of different lengths: {lengths}"
-    parts = {name: _texts(column) for name, column in columns.items()}
-    lines = [
-        ",".join(map(_quoted, columns)),
-        *map(",".join, zip(*(texts for _, texts in parts.values()), strict=True)),
-        "",
-    ]
-    text = "\n".join(lines).encode("utf-8", "surrogateescape")
-    return text, {name: kind for name, (kind, _) in parts.items()}
+    columns = {k: v if _is_text(v) or not len(v) else np.asarray(v) for k, v in columns.items()}
+    for start in range(0, max(1, *lengths.values()), _AT_ONCE):
+        yield {name: column[start : start + _AT_ONCE] for name, column in columns.items()}
 
 
 def read_sample_csv(path: Path, types: Mapping[str, str]) -> dict[str, np.ndarray[Any, Any] | list[str]]:
@@ -88,15 +104,55 @@ def sample_parquet(columns: Mapping[str, Column]) -> bytes:
     Raises:
         UserError: pyarrow is not installed.
     """
+    return b"".join(sample_parquet_parts(columns))
+
+
+def sample_parquet_parts(columns: Mapping[str, Column]) -> Iterator[bytes]:
+    """The same in parts of some rows each.
+
+    Raises:
+        UserError: pyarrow is not installed.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise UserError('samples.parquet needs pyarrow: pip install "acto-lnl[parquet]"') from error
-    clean = {name: _decodable(column) if _is_text(column) else column for name, column in columns.items()}
-    buffer = io.BytesIO()
-    parquet.write_table(pyarrow.table(clean), buffer)
-    return buffer.getvalue()
+    out, writer = _Drained(), None
+    for part in _parts(columns):
+        clean = {name: _decodable(column) if _is_text(column) else column for name, column in part.items()}
+        table = pyarrow.table(clean)
+        writer = writer or parquet.ParquetWriter(out, table.schema)
+        writer.write_table(table)
+        yield out.drain()
+    if writer is not None:
+        writer.close()
+    yield out.drain()
+
+
+class _Drained(io.RawIOBase):
+    """A file that is only written to, and gives away what it has got."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._place = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        self._place += len(self._parts[-1])
+        return len(self._parts[-1])
+
+    def drain(self) -> bytes:
+        """All that was written since the last time."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
 
 
 def _decodable(column: Column) -> list[str]:
@@ -113,18 +169,22 @@ def _is_text(column: Column) -> bool:
     return len(column) > 0 and isinstance(column[0], str)
 
 
-def _texts(column: Column) -> tuple[str, list[str]]:
-    """A column's type and its cells."""
+def _type(column: Column) -> str:
+    return "str" if _is_text(column) else np.asarray(column).dtype.name
+
+
+def _texts(column: Column) -> list[str]:
+    """A column's cells."""
     if _is_text(column):
-        return "str", _all_quoted(column.tolist() if isinstance(column, np.ndarray) else list(column))
+        return _all_quoted(column.tolist() if isinstance(column, np.ndarray) else list(column))
     array = np.asarray(column)
     assert array.ndim == 1 and array.dtype.kind in "biuf", f"a column of {array.dtype}, shape {array.shape}"
     if array.dtype.kind == "b":
-        return "bool", np.where(array, "true", "false").tolist()
+        return np.where(array, "true", "false").tolist()
     if array.dtype.kind in "iu":
-        return array.dtype.name, list(map(str, array.tolist()))
+        return list(map(str, array.tolist()))
     # numpy's own text is the shortest that reads back as the same float32.
-    return array.dtype.name, array.astype(str).tolist()
+    return array.astype(str).tolist()
 
 
 def _array(texts: Sequence[str], kind: str) -> np.ndarray[Any, Any]:

@@ -116,40 +116,56 @@ def by_class(probs: Any, class_names: Sequence[str] | None, labels: Any) -> tupl
         labels: (N,) as given.
 
     Raises:
-        UserError: columns of one name, or that are neither the classes nor 0 to K - 1, or could be both.
+        UserError: see column_order.
     """
     if not is_frame(probs):
         return probs, class_names
-    columns = [str(name) for name in probs.columns]
+    order, names = column_order(list(map(str, probs.columns)), class_names, labels)
+    return probs.iloc[:, order], names
+
+
+def column_order(
+    columns: Sequence[str], class_names: Sequence[str] | None, labels: Any
+) -> tuple[list[int], Sequence[str] | None]:
+    """Find the column of each class in a table of probabilities, and the classes; see by_class.
+
+    Args:
+        columns: K titles.
+        class_names: see by_class.
+        labels: (N,) as given.
+
+    Raises:
+        UserError: columns of one name, or that are neither the classes nor 0 to K - 1, or could be both.
+    """
     if twice := [name for name in columns if columns.count(name) > 1]:
         raise UserError(f"pred_probs has {columns.count(twice[0])} columns {twice[0]!r}")
     positions = [str(k) for k in range(len(columns))]
     is_numbered = set(columns) == set(positions)
     if class_names is None:
         if is_numbered:
-            return probs.iloc[:, [columns.index(name) for name in positions]], None
+            return [columns.index(name) for name in positions], None
         if columns != sorted(columns) and np.asarray(labels).dtype.kind in "iufb" and not _are_numbers(columns):
             raise UserError(
-                f"labels are numbers, and the columns of pred_probs are {_listed(columns)}: say with class_names which "
-                "number is which class"
+                f"labels are numbers, and the columns of pred_probs are {_listed(columns)}: say with class_names "
+                "(--classes) which number is which class"
             )
-        return probs, columns
+        return list(range(len(columns))), columns
     names = list(map(str, class_names))
     if set(columns) == set(names) and len(columns) == len(names):
         if is_numbered and columns == positions != names:
             raise UserError(
                 f"columns 0 to {len(columns) - 1} of pred_probs may be the classes of these names or stand in the "
-                "order of class_names, which is another: name them otherwise, or pass pred_probs.to_numpy() in that "
-                "order"
+                "order of class_names, which is another: name them otherwise, or pass the bare numbers (to_numpy(), "
+                ".npy) in that order"
             )
-        return probs.iloc[:, [columns.index(name) for name in names]], class_names
+        return [columns.index(name) for name in names], class_names
     if is_numbered:
-        return probs.iloc[:, [columns.index(name) for name in positions]], class_names
+        return [columns.index(name) for name in positions], class_names
     other = next(name for name in (*columns, *names) if name not in names or name not in columns)
     raise UserError(
         f"the columns of pred_probs are {_listed(columns)}, but the classes {_listed(names)}: {other!r} is only in one "
-        f"of them.{closest(other, columns if other in names else names)} Pass pred_probs.to_numpy() if the columns are "
-        "in the order of class_names"
+        f"of them.{closest(other, columns if other in names else names)} Pass the bare numbers (to_numpy(), .npy) if "
+        "the columns are in the order of class_names"
     )
 
 

@@ -64,7 +64,7 @@ def read_column(values: Sequence[Any] | npt.NDArray[Any], *, where: Where, may_b
         raise UserError(f"labels must be names or whole numbers, not {values.dtype}: {where(0)}")
     is_typed = isinstance(values, np.ndarray) and values.dtype.kind in "iufbUS"
     array = np.asarray(values) if is_typed else _as_texts(values, where)
-    distinct, codes = np.unique(array, return_inverse=True)
+    distinct, codes = _distinct(array)
     if array.dtype.kind in "iub":
         return Column(tuple(str(int(value)) for value in distinct), codes.reshape(-1), where, are_numbers=True)
     are_numbers = array.dtype.kind == "f" or not (is_typed or any(isinstance(value, str | bool) for value in values))
@@ -88,6 +88,18 @@ def read_column(values: Sequence[Any] | npt.NDArray[Any], *, where: Where, may_b
     if "" in column.texts and not may_be_empty:
         raise column.refuse([""], "a label is missing")
     return column
+
+
+def _distinct(array: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Labels]:
+    """The different values, sorted, and the position of each among them; numbers are counted where they are close."""
+    if array.dtype.kind in "iu" and array.ndim == 1 and len(array):
+        first, last = int(array.min()), int(array.max())
+        if first > -(2**31) and last < 2**31 and last - first <= len(array):
+            offsets = array.astype(np.int64) - first
+            occurs = np.bincount(offsets) > 0
+            return np.flatnonzero(occurs) + first, (np.cumsum(occurs) - 1)[offsets]
+    distinct, codes = np.unique(array, return_inverse=True)
+    return distinct, codes
 
 
 def exact_column(texts: Sequence[str], *, where: Where) -> Column:

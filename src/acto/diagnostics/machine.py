@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -63,14 +64,15 @@ def packages() -> Iterator[Finding]:
     except PackageNotFoundError:
         yield Finding("BAD", "acto", "is not installed, only found", f"install it: pip install {DISTRIBUTION}")
         return
-    askers = ["", *(extra for extra in extras if extra not in ("all", "dev"))]
+    # What training needs, other extras ask for as well.
+    askers = ["", "train", *(extra for extra in extras if extra not in ("all", "dev"))]
     seen = {DISTRIBUTION}
-    for requirement in map(Requirement, wanted):
-        marker = requirement.marker
-        asker = next((extra for extra in askers if marker is None or marker.evaluate({"extra": extra})), None)
-        if asker is not None and requirement.name not in seen:
-            seen.add(requirement.name)
-            yield _package(requirement.name, str(requirement.specifier), extra=asker)
+    for asker in askers:
+        for requirement in map(Requirement, wanted):
+            marker = requirement.marker
+            if requirement.name not in seen and (marker is None or marker.evaluate({"extra": asker})):
+                seen.add(requirement.name)
+                yield _package(requirement.name, str(requirement.specifier), extra=asker)
 
 
 def _package(name: str, bounds: str, *, extra: str) -> Finding:
@@ -161,6 +163,9 @@ def cores() -> Finding:
 
 def probe(*, data_root: str | None) -> list[Finding]:
     """Devices and data sets, looked at by another process."""
+    if find_spec("torch") is None:
+        text = "not installed: this light installation audits labels and reads reports, and trains nothing"
+        return [Finding("ok", "training", text)]
     command = [sys.executable, "-P", "-m", "acto.diagnostics.probe", *([data_root] if data_root else [])]
     # The same places to import from as here, however this process came by them.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -7,33 +7,27 @@ of the noise, and acto.labels.belief what speaks against all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose
+from acto.core.lazy_texts import LazyTexts, Rows
 from acto.core.sample_columns import in_order, of_report
 from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
-from acto.data.label_columns import Labels, check_one_each, read_column
+from acto.data.label_columns import Labels, check_one_each, is_number, read_column
 from acto.labels.belief import doubts, first_suspects, is_wide
 from acto.labels.confirmed import noise_beside
 from acto.labels.rate import Unseen, estimate_noise
-from acto.labels.report import SEPARATOR, LabelReport, Table
+from acto.labels.reasons import duplicate_columns, nothing, reasons
+from acto.labels.report import LabelReport, Table
 from acto.labels.rules import RULES, VOTE, VOTERS, Issues
-from acto.labels.scores import BLOCK, SCORES, Probs, look_at
-from acto.labels.scores import label_quality as score_of
-
-SUM_TOLERANCE = 0.02
-"""Rows of probabilities may miss 1 by this: half precision does."""
-MOST_DUPLICATES = 20
-"""Ids that a cell of duplicates names."""
-LATE_SHARE = 0.5
-"""A label that is first fitted after this share of the epochs was learned late."""
+from acto.labels.scores import SCORES, TINY, Probs, look_at, refuse_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -70,8 +64,9 @@ def audit(
     Args:
         labels: (N,) as given: class numbers 0 to K - 1, or names of `class_names`. Numbers that could be either, and
             would be other classes, are refused.
-        pred_probs: (N, K) probabilities; rows add up to 1. A data frame is aligned: its rows with the index of the
-            labels, its columns with class_names.
+        pred_probs: (N, K) probabilities; rows add up to 1, negative numbers of at most scores.TINY count as 0. A data
+            frame is aligned: its rows with the index of the labels, its columns with class_names. Of a numpy.memmap
+            some rows are read at a time.
         class_names: K names in the order of the columns; None: the names of a data frame's columns, or the numbers.
         ids: (N,) names of the samples; None: row numbers.
         paths: (N,) picture files.
@@ -85,8 +80,9 @@ def audit(
         seed: of no effect any more: the intervals are computed, not drawn.
 
     Raises:
-        UserError: lengths, shapes, NaN, labels or probabilities out of range, with the first rows; a data frame whose
-            rows or columns do not fit; an unknown score or rule, or a score beside label_quality.
+        UserError: lengths, shapes, NaN, labels or probabilities out of range, with the first rows; labels that are
+            names without class_names; a data frame whose rows or columns do not fit; an unknown score or rule, or a
+            score beside label_quality.
     """
     if score is not None:
         choose("score", str(score), SCORES)
@@ -103,7 +99,7 @@ def audit(
     labels, label_quality, confirmed = map(_plain, (aligned["labels"], aligned["label_quality"], aligned["confirmed"]))
     pred_probs, class_names = by_class(aligned["pred_probs"], class_names, labels)
     pred_probs = _plain(pred_probs)
-    probs = _checked_probs(pred_probs)
+    probs = _as_probs(pred_probs)
     num_samples, num_classes = probs.shape
     names = tuple(map(str, class_names)) if class_names is not None else tuple(map(str, range(num_classes)))
     if len(names) != num_classes or len(set(names)) != len(names):
@@ -113,7 +109,13 @@ def audit(
         if values is not None and (length := _length(what, values)) != num_samples:
             raise UserError(f"{what} has {length} entries, but pred_probs has {num_samples} rows")
     check_one_each(labels)
-    given = encode(read_column(labels, where=lambda i: f"row {i}"), names)
+    column = read_column(labels, where=lambda i: f"row {i}")
+    if class_names is None and not any(map(is_number, column.texts)):
+        raise UserError(
+            f"labels are names, {column.texts[0]!r} among them: say with class_names (--classes) which column of "
+            "pred_probs is which class"
+        )
+    given = encode(column, names)
     return report_on(
         given, probs, names, ids=ids, paths=paths, label_quality=label_quality, score=score, rule=rule, robust=robust,
         confirmed=None if confirmed is None else _checked_mask(confirmed),
@@ -160,40 +162,37 @@ def report_on(
         confirmed: see audit.
         facts: see LabelReport; None: source is "pred_probs".
     """
-    parts = [_checked_probs(part) for part in (pred_probs, held_out) if part is not None]
+    parts = [_as_probs(part) for part in (pred_probs, held_out) if part is not None]
     names, num_seen, num_samples = tuple(class_names), len(parts[0]), sum(map(len, parts))
     num_classes = parts[0].shape[1]
     assert num_classes == len(names) and num_samples == len(given), (num_classes, num_samples, len(names), len(given))
-    ids = list(map(str, ids if ids is not None else range(num_samples)))
+    ids = list(map(str, ids)) if ids is not None else LazyTexts(num_samples, _numbers)
     looks = [look_at(labels, part) for labels, part in zip(np.split(given, [num_seen]), parts, strict=False)]
-    look = looks[0]
+    look, issues, rule = looks[0], list(map(Issues, looks, parts)), _rule(rule, robust=robust)
     if label_quality is not None:
         quality, score = _checked_quality(label_quality), None
     else:
         score = score if score is not None else SCORES[0]
-        quality = np.concatenate([score_of(each, part, score) for each, part in zip(looks, parts, strict=True)])
-    issues, rule = list(map(Issues, looks, parts)), _rule(rule, robust=robust)
-    is_issue = np.concatenate([each.by(rule) for each in issues])
-    predicted, confidence, prob_given = (
-        np.concatenate([getattr(each, name) for each in looks]) for name in ("predicted", "confidence", "prob_given")
-    )
+        quality = _joined(each.quality(score) for each in issues)
+    is_issue = _joined(each.by(rule) for each in issues)
+    predicted = _joined(each.predicted for each in looks)
     if confirmed is not None and confirmed.any():
         is_issue, quality = is_issue & ~confirmed, np.where(confirmed, 1.0, quality)
     else:
         confirmed = None
-    near, conflicting = _duplicate_columns(duplicates, given, ids)
+    near, conflicting = duplicate_columns(duplicates, given, ids)
     of_names = np.array(names)
     columns: Table = {
         "id": ids,
-        "path": list(map(str, paths)) if paths is not None else [""] * num_samples,
+        "path": list(map(str, paths)) if paths is not None else LazyTexts(num_samples, nothing),
         **({"text": list(texts)} if texts is not None else {}),
-        "given_label": of_names[given].tolist(),
-        "predicted_label": of_names[predicted].tolist(),
-        "suggested_label": np.where(is_issue, of_names[predicted], "").tolist(),
+        "given_label": LazyTexts(num_samples, partial(_names, of_names, given)),
+        "predicted_label": LazyTexts(num_samples, partial(_names, of_names, predicted)),
+        "suggested_label": LazyTexts(num_samples, partial(_suggested, of_names, predicted, is_issue)),
         "is_label_issue": is_issue,
         "label_quality": quality.astype(np.float32),
-        "confidence": confidence.astype(np.float32),
-        "prob_given": prob_given.astype(np.float32),
+        "confidence": _joined(each.confidence for each in looks).astype(np.float32),
+        "prob_given": _joined(each.prob_given for each in looks).astype(np.float32),
     }
     if held_out is not None:
         columns["held_out"] = np.arange(num_samples) >= num_seen
@@ -203,22 +202,23 @@ def report_on(
             columns["networks_agree"] = agree
         columns |= {name: np.asarray(values) for name, values in trained.columns.items()}
     columns |= {"near_duplicates": near, "conflicting_duplicates": conflicting}
-    columns["reason"] = list(_reasons(columns, epochs=trained.epochs if trained is not None else 0))
+    if confirmed is not None:
+        columns["is_confirmed"] = confirmed
+    epochs = trained.epochs if trained is not None else 0
+    columns["reason"] = LazyTexts(num_samples, partial(reasons, dict(columns), epochs))
     if confirmed is None:
         noise = estimate_noise(look, unseen=unseen)
     else:
         noise = noise_beside(look, confirmed[:num_seen], unseen=unseen)
-        columns["is_confirmed"] = confirmed
-        columns["reason"] = [
-            f"A person holds this label right. {reason}".strip() if holds else reason
-            for reason, holds in zip(columns["reason"], confirmed.tolist(), strict=True)
-        ]
     noise = replace(noise, counts=np.bincount(given, minlength=num_classes))
     facts = {"source": "pred_probs", **(facts or {}), **_how(issues[0], rule, score)}
     if confirmed is not None:
         facts["confirmed"] = int(confirmed.sum())
     if held_out is not None:
         facts["num_held_out"] = len(held_out)
+    if look.num_clipped:
+        clipped = f"negative probabilities of at most {TINY:g} that count as 0: {look.num_clipped:,}"
+        facts["notes"] = [*facts.get("notes", ()), clipped]
     return LabelReport(
         class_names=names,
         columns=in_order(columns, of_report()),
@@ -278,27 +278,21 @@ def _length(what: str, values: Any) -> int:
         raise UserError(f"{what} must be a list or an array, not {type(values).__name__}") from None
 
 
-def _checked_probs(values: npt.ArrayLike) -> Probs:
+def _as_probs(values: npt.ArrayLike) -> Probs:
     try:
         probs = np.asarray(values)
+        if probs.dtype.kind == "c":
+            raise ValueError("they are complex")
         # Half and single precision stay: widened, (50,000, 5,000) of them would take 2 GB more.
         if probs.dtype.kind != "f" or probs.itemsize > 8:
             probs = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"pred_probs must be an (N, K) array of numbers: {error}") from error
     if probs.ndim != 2 or probs.shape[1] < 2:
-        raise UserError(f"pred_probs must be (N, K) with at least two classes, but its shape is {probs.shape}")
+        hint = "; of two classes, pass the probabilities of both" if probs.size == len(probs) > 0 else ""
+        raise UserError(f"pred_probs must be (N, K) with at least two classes, but its shape is {probs.shape}{hint}")
     if len(probs) == 0:
         raise UserError("pred_probs has no rows")
-    faults = {
-        "pred_probs has NaN or infinite values": lambda rows: ~np.isfinite(rows).all(axis=1),
-        "pred_probs must lie in [0, 1]": lambda rows: ((rows < 0) | (rows > 1 + SUM_TOLERANCE)).any(1),
-        "rows of pred_probs must add up to 1 (are these logits?)": lambda rows: np.abs(rows.sum(1) - 1) > SUM_TOLERANCE,
-    }
-    step = max(1, BLOCK // probs.shape[1])
-    for problem, is_bad in faults.items():
-        blocks = (probs[start : start + step].astype(np.float64) for start in range(0, len(probs), step))
-        _refuse_rows(np.concatenate([is_bad(block) for block in blocks]), problem)
     return probs
 
 
@@ -306,7 +300,7 @@ def _checked_quality(values: npt.ArrayLike) -> Probs:
     quality = np.asarray(values, dtype=np.float64)
     if quality.ndim != 1:
         raise UserError(f"label_quality must be (N,), but its shape is {quality.shape}")
-    _refuse_rows(~((quality >= 0) & (quality <= 1)), "label_quality must lie in [0, 1]")
+    refuse_rows(np.flatnonzero(~((quality >= 0) & (quality <= 1))), "label_quality must lie in [0, 1]")
     return quality
 
 
@@ -319,95 +313,21 @@ def _checked_mask(values: Any) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _refuse_rows(bad: npt.ArrayLike, problem: str) -> None:
-    if len(rows := np.flatnonzero(bad)):
-        shown = ", ".join(map(str, rows[:5]))
-        raise UserError(f"{problem}: {len(rows)} {'row' if len(rows) == 1 else 'rows'} ({shown})")
+def _joined(parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    found = list(parts)
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 # Words ----------------------------------------------------------------------------------------------------------
 
 
-def _duplicate_columns(
-    groups: Sequence[Sequence[int]], given: Labels, ids: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    near, conflicting = [""] * len(ids), [""] * len(ids)
-    for group in groups:
-        by_class: dict[int, list[int]] = {}
-        for row in group:
-            by_class.setdefault(int(given[row]), []).append(row)
-        for row in group:
-            # Thousands of copies of one picture are common: nothing here may grow with the square of a group.
-            near[row] = _listed((other for other in group if other != row), len(group) - 1, ids)
-            mine = by_class[int(given[row])]
-            if len(mine) < len(group):
-                others = (other for label, rows in by_class.items() if label != given[row] for other in rows)
-                conflicting[row] = _listed(others, len(group) - len(mine), ids)
-    return near, conflicting
+def _numbers(rows: Rows) -> list[str]:
+    return list(map(str, rows.tolist()))
 
 
-def _listed(rows: Iterator[int], count: int, ids: Sequence[str]) -> str:
-    """The ids of the first MOST_DUPLICATES of `count` rows, and how many are left out."""
-    shown = SEPARATOR.join(ids[row] for row in islice(rows, MOST_DUPLICATES))
-    return shown if count <= MOST_DUPLICATES else f"{shown}{SEPARATOR}and {count - MOST_DUPLICATES:,} more"
+def _names(of_names: npt.NDArray[Any], classes: Labels, rows: Rows) -> list[str]:
+    return of_names[classes[rows]].tolist()
 
 
-def _reasons(columns: Table, *, epochs: int) -> Iterator[str]:
-    """A few sentences on each issue, and on labels that a duplicate contradicts; nothing on the others."""
-
-    def column(name: str, default: Any) -> Any:
-        return columns[name] if name in columns else [default] * len(columns["id"])
-
-    for issue, predicted, given, confidence, prob, agree, held_out, selected, visits, first, memorized, conflict in zip(
-        columns["is_label_issue"],
-        columns["predicted_label"],
-        columns["given_label"],
-        columns["confidence"],
-        columns["prob_given"],
-        column("networks_agree", None),
-        column("held_out", False),
-        column("times_selected", 0),
-        _selectable(columns),
-        column("first_epoch_fit", None),
-        column("memorization", float("nan")),
-        columns["conflicting_duplicates"],
-        strict=True,
-    ):
-        parts = []
-        if issue:
-            parts.append(f"The model sees {predicted!r} ({_percent(confidence)}), not {given!r} ({_percent(prob)}).")
-            if agree is not None:
-                parts.append("Both networks say so." if agree else "The other network disagrees.")
-            if visits > 0:
-                if selected:
-                    parts.append(f"Training took the label for clean in {selected} of {visits} visits.")
-                else:
-                    parts.append("Training never took the label for clean.")
-            if first is not None and not held_out:  # training never saw such a one
-                if first < 0:
-                    parts.append("The model never predicted it in training.")
-                elif epochs > 0 and first >= LATE_SHARE * epochs:
-                    parts.append(f"The model first predicted it late (epoch {first + 1} of {epochs}).")
-            if memorized >= LATE_SHARE:
-                parts.append("Only the network that memorizes fits it.")
-        if conflict:
-            parts.append(f"Nearly the same sample has another label: {conflict}.")
-        yield " ".join(parts)
-
-
-def _selectable(columns: Table) -> Sequence[int]:
-    """(N,) visits that could have selected the sample."""
-    if "reliability" not in columns or "times_selected" not in columns:
-        return [0] * len(columns["id"])
-    reliability = np.asarray(columns["reliability"], dtype=np.float64)
-    selected = np.asarray(columns["times_selected"], dtype=np.float64)
-    visits = np.asarray(columns.get("visits", np.zeros(len(selected))))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(reliability > 0, np.rint(selected / reliability), np.where(np.isnan(reliability), 0, visits))
-    return found.astype(np.int64).tolist()
-
-
-def _percent(share: float) -> str:
-    return (
-        f"{100 * share:.0f} %" if 0.005 <= share <= 0.995 else (f"{100 * share:.2g} %" if share < 0.5 else "over 99 %")
-    )
+def _suggested(of_names: npt.NDArray[Any], predicted: Labels, is_issue: npt.NDArray[np.bool_], rows: Rows) -> list[str]:
+    return np.where(is_issue[rows], of_names[predicted[rows]], "").tolist()

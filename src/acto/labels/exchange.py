@@ -268,7 +268,7 @@ def _cleanlab(
     report: LabelReport, out: Path, pred_probs: np.ndarray[Any, Any] | None
 ) -> tuple[dict[Path, bytes], list[str]]:
     names = ("id", "is_label_issue", "label_quality", "given_label", "predicted_label")
-    texts = {name: column for name, column in report.columns.items() if isinstance(column, list)}
+    texts = {name: column for name, column in report.columns.items() if not isinstance(column, np.ndarray)}
     table, _ = sample_csv(
         {name: list(map(printable, texts[name])) if name in texts else report.columns[name] for name in names}
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from acto.core.text import counted, percent
 from acto.data.decision_file import DECISIONS_FILE, Decision, decided_in, printable
 from acto.labels.belief import rule_in_words
 from acto.labels.decisions import carried_over
+from acto.labels.page_classes import NUM_CLASS_ROWS, per_class
 from acto.labels.page_curves import curves
 from acto.labels.page_data import Served, embedded, page_data, references_of
 from acto.labels.report import LabelReport
@@ -36,7 +36,6 @@ NUM_PICTURES = 2_000
 MATRIX_CLASSES = 20
 """Up to so many classes the noise matrix is a table; beyond, the most frequent mistakes are listed."""
 NUM_PAIRS = 30
-NUM_CLASS_ROWS = 60
 
 
 def write_report_page(
@@ -111,7 +110,7 @@ def render(
         classes=list(map(printable, report.class_names)),
         matrix=matrix,
         pairs=pairs,
-        per_class=_per_class(report),
+        per_class=per_class(report),
         class_note=f"; {NUM_CLASS_ROWS} of {len(report.class_names)}"
         if len(report.class_names) > NUM_CLASS_ROWS
         else "",
@@ -295,29 +294,6 @@ def _pairs(report: LabelReport) -> list[dict[str, str]]:
         }
         for i in noise.mistakes(NUM_PAIRS)
     ]
-
-
-def _per_class(report: LabelReport) -> list[dict[str, str]]:
-    suggested = np.asarray(report.columns["suggested_label"])
-    rows_of: dict[str, list[int]] = {name: [] for name in report.class_names}
-    for i, name in enumerate(report.columns["given_label"]):
-        rows_of.get(name, []).append(i)
-    rows: list[tuple[float, int, dict[str, str]]] = []
-    for name, mine in rows_of.items():
-        count, issues = len(mine), int(report.is_label_issue[mine].sum())
-        if not count:
-            continue
-        top = Counter(suggested[mine][report.is_label_issue[mine]].tolist()).most_common(1)
-        row = {
-            "class": printable(name),
-            "count": f"{count:,}",
-            "issues": f"{issues:,}",
-            "share": percent(issues / count),
-            "quality": f"{float(np.nanmean(report.label_quality[mine])):.3f}",
-            "suggestion": f"{printable(top[0][0])} ({top[0][1]:,})" if top else "-",
-        }
-        rows.append((-issues / count, len(rows), row))
-    return [row for *_, row in sorted(rows)[:NUM_CLASS_ROWS]]
 
 
 def _made(record: RunRecord | None) -> list[tuple[str, str]]:

@@ -24,6 +24,8 @@ NUM_REFERENCES = 3
 REFERENCE_CLASSES = 100
 """Classes whose trusted samples a page holds itself, those that suspects have most often."""
 _THREADS = 4
+_AT_ONCE = 10_000
+"""Texts that are made at a time, where all of them are read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +66,9 @@ def page_data(
     number = {name: k for k, name in enumerate(report.class_names)}
     listed = of_page()
     number_shown = {name: k for k, name in enumerate(names)}
-    ids_and_labels = "\0".join([*report.columns["id"], *report.columns["given_label"]])
     content = {
         "name": name,
-        "fingerprint": hashlib.sha256(ids_and_labels.encode("utf-8", "backslashreplace")).hexdigest()[:16],
+        "fingerprint": _fingerprint(report),
         "classes": names,
         "decision_columns": list(DECISION_COLUMNS),
         "fields": ["row", *(column.name for column in listed)],
@@ -104,7 +105,7 @@ def references_of(
         return {}
     number = {name: k for k, name in enumerate(report.class_names)}
     given, predicted = (
-        np.array([number.get(name, -1) for name in report.columns[column]], np.int64)
+        np.fromiter((number.get(name, -1) for name in report.columns[column]), np.int64, len(report))
         for column in ("given_label", "predicted_label")
     )
     order = np.lexsort((-report.label_quality, given))
@@ -125,6 +126,15 @@ def references_of(
         for k, some in rows.items()
         if some
     }
+
+
+def _fingerprint(report: LabelReport) -> str:
+    """Ids and given labels as one number, made of some rows at a time."""
+    digest, columns = hashlib.sha256(), (report.columns["id"], report.columns["given_label"])
+    parts = (column[start : start + _AT_ONCE] for column in columns for start in range(0, len(column), _AT_ONCE))
+    for k, part in enumerate(parts):
+        digest.update(b"\0" * bool(k) + "\0".join(part).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()[:16]
 
 
 def _cell(kind: str, value: Any, number: Mapping[str, int]) -> Any:

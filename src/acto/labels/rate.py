@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.labels.report import MOST_PAIRS, NoiseEstimate
-from acto.labels.scores import Look, Values
+from acto.labels.scores import Look, Values, rows_by_class, times_of_pairs
 
 HIDDEN_ERRORS = 0.25
 """Sure errors of a model for each unsure contradiction, at most."""
@@ -85,17 +85,19 @@ def estimate_noise(look: Look, *, unseen: Unseen | None = None) -> NoiseEstimate
     num_classes, counts = len(look.counts), look.counts
     sure = look.is_sure & look.differs
     clear = sure & (look.prob_given < LITTLE * look.confidence)
-    codes = look.given * num_classes + look.predicted
+    codes, times = times_of_pairs(look.given, look.predicted, num_classes)
     # The right labels of a class are a pair of their own, even if the model contradicts all of them.
     pairs = np.union1d(codes, np.flatnonzero(counts) * (num_classes + 1))
-    which = np.searchsorted(pairs, codes)
     first, second = np.divmod(pairs, num_classes)
     wrong = first != second
-    found = _Contradictions(
-        np.bincount(which, minlength=len(pairs))[wrong].astype(np.float64),
-        np.bincount(which, weights=sure, minlength=len(pairs))[wrong],
-        np.bincount(which, weights=clear, minlength=len(pairs))[wrong],
-    )
+
+    def counted(codes: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> Values:
+        found = np.zeros(len(pairs))
+        found[np.searchsorted(pairs, codes)] = times
+        return found[wrong]
+
+    parts = [times_of_pairs(look.given[part], look.predicted[part], num_classes) for part in (sure, clear)]
+    found = _Contradictions(counted(codes, times), *(counted(*part) for part in parts))
     differs, by_chance = float(look.differs.mean()), kappa(look) < CHANCE
     differing = np.bincount(first[wrong], weights=found.all, minlength=num_classes) / np.maximum(counts, 1)
     rate, rate_low, rate_high = (
@@ -136,10 +138,11 @@ def estimate_noise(look: Look, *, unseen: Unseen | None = None) -> NoiseEstimate
 
 def _own_doubt(look: Look) -> float:
     """Share of errors that the model expects, where its surest predictions of each class count as certain."""
-    order = np.lexsort((look.confidence, look.predicted))
-    ends = np.searchsorted(look.predicted[order], np.arange(len(look.counts) + 1))
-    place = ends[:-1] + (SUREST * (np.diff(ends) - 1)).astype(np.int64)
-    surest = look.confidence[order[np.clip(place, 0, len(order) - 1)]]
+    surest, rows_of = np.ones(len(look.counts)), rows_by_class(look.predicted, None, len(look.counts))
+    for k in np.unique(look.predicted).tolist():
+        sureness = look.confidence[rows_of(k)]
+        place = int(SUREST * (len(sureness) - 1))
+        surest[k] = np.partition(sureness, place)[place]
     return float(np.maximum(1 - look.confidence / surest[look.predicted], 0).mean())
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ import numpy.typing as npt
 from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors, write_atomically
+from acto.core.lazy_texts import LazyTexts
 from acto.core.sample_columns import of_report
-from acto.core.sample_csv import read_sample_csv, sample_csv, sample_parquet
+from acto.core.sample_csv import column_types, read_sample_csv, sample_csv_parts, sample_parquet_parts
 from acto.core.text import percent
 
 NAME = "label_report"
@@ -33,9 +34,15 @@ label_report.json would take hundreds of megabytes with all."""
 SEPARATOR = "; "
 """Between the ids in the columns of duplicates."""
 
-Texts = list[str]
-Table = dict[str, npt.NDArray[Any] | Texts]
-"""Name -> (N,) numbers or booleans, or a list of strings."""
+Table = dict[str, npt.NDArray[Any] | Sequence[str]]
+"""Name -> (N,) numbers or booleans, or texts: a list, or what makes them when they are looked at."""
+
+
+def cells(column: npt.NDArray[Any] | Sequence[str], rows: npt.NDArray[np.int64]) -> list[Any]:
+    """The plain values of these rows of a column of a Table."""
+    if isinstance(column, np.ndarray):
+        return column[rows].tolist()
+    return column.take(rows) if isinstance(column, LazyTexts) else [column[i] for i in rows.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +197,9 @@ class LabelReport:
 
     def rows(self, index: Iterable[int]) -> list[dict[str, Any]]:
         """These rows as plain values by column."""
-        wanted = [int(i) for i in index]
-        cells = {
-            name: [column[i] for i in wanted] if isinstance(column, list) else column[wanted].tolist()
-            for name, column in self.columns.items()
-        }
-        return [dict(zip(cells, values, strict=True)) for values in zip(*cells.values(), strict=True)]
+        wanted = np.array([int(i) for i in index], dtype=np.int64)
+        found = {name: cells(column, wanted) for name, column in self.columns.items()}
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
 
     def to_frame(self) -> Any:
         """The columns as a pandas.DataFrame, in the order of the samples.
@@ -217,21 +221,20 @@ class LabelReport:
             acto.core.errors.RunError: the disk refuses.
         """
         folder = Path(folder)
-        table, types = sample_csv(self.columns)
         described = {
             "class_names": list(self.class_names),
-            "columns": types,
+            "columns": column_types(self.columns),
             "facts": dict(self.facts),
             "warnings": [asdict(doubt) for doubt in self.warnings],
             "look_first": dict(self.look_first),
             "noise": {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self.noise).items()},
         }
-        files = {
-            f"{NAME}.csv": table,
+        files: dict[str, bytes | Iterator[bytes]] = {
+            f"{NAME}.csv": sample_csv_parts(self.columns),
             f"{NAME}.json": json.dumps(described, indent=1, allow_nan=False).encode() + b"\n",
         }
         if importlib.util.find_spec("pyarrow") is not None:
-            files[f"{NAME}.parquet"] = sample_parquet(self.columns)
+            files[f"{NAME}.parquet"] = sample_parquet_parts(self.columns)
         with disk_errors(f"write the label report into {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
@@ -257,7 +260,7 @@ def read_report(folder: Path | str) -> LabelReport:
                 raise ValueError("class_names is no list of texts")
             report = LabelReport(
                 class_names=tuple(names),
-                columns=read_sample_csv(path.with_suffix(".csv"), described["columns"]),
+                columns=dict(read_sample_csv(path.with_suffix(".csv"), described["columns"])),
                 noise=_noise(described["noise"], num_classes=len(names)),
                 facts=described["facts"],
                 # Reports of earlier versions have neither.
@@ -287,7 +290,7 @@ def _check(report: LabelReport) -> None:
         values = columns.get(column.name)
         if values is None:
             continue
-        found = "text" if isinstance(values, list) else "bool" if values.dtype == bool else "number"
+        found = "text" if not isinstance(values, np.ndarray) else "bool" if values.dtype == bool else "number"
         wanted = {"text": "text", "class": "text", "bool": "bool"}.get(column.kind, "number")
         if found != wanted:
             raise ValueError(f"column {column.name} is of the kind {found}, not {wanted}")

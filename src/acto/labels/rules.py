@@ -19,13 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.data.label_columns import Labels
-from acto.labels.scores import Look, Probs, Values, blocks, label_quality
+from acto.labels.scores import Look, Probs, Values, label_quality, rows_by_class, times_of_pairs, working_type
 
 Flags = npt.NDArray[np.bool_]
 
 VOTE = "two_of_four"
 VOTERS = ("prune_by_noise_rate", "prune_by_class", "confident_learning", "low_relative_confidence")
 NEEDED_VOTES = 2
+_AT_HAND = 2**23
+"""Probabilities that are copied at a time."""
 
 
 class Issues:
@@ -39,6 +41,7 @@ class Issues:
         self.look, self.probs = look, probs
         self.differs = look.differs
         self._found: dict[str, Flags] = {}
+        self._quality: dict[str, Values] = {}
         self._pairs: tuple[Labels, Labels, npt.NDArray[np.int64]] | None = None
 
     def by(self, rule: str) -> Flags:
@@ -47,13 +50,18 @@ class Issues:
             self._found[rule] = RULES[rule](self) & self.differs
         return self._found[rule]
 
+    def quality(self, score: str) -> Values:
+        """(N,) trust in each label by a score of SCORES."""
+        if score not in self._quality:
+            self._quality[score] = label_quality(self.look, self.probs, score)
+        return self._quality[score]
+
     def wrong_pairs(self) -> tuple[Labels, Labels, npt.NDArray[np.int64]]:
         """The given class, the other class and the estimated number of samples of each pair of different classes."""
         if self._pairs is None:
             num_classes = self.probs.shape[1]
-            sure = _sure_class(self.probs, self.look.own_level)
-            code = (self.look.given * num_classes + sure)[sure >= 0]
-            pairs, times = np.unique(code, return_counts=True)
+            sure = _sure_class(self.look, self.probs)
+            pairs, times = times_of_pairs(self.look.given[sure >= 0], sure[sure >= 0], num_classes)
             first, second = np.divmod(pairs, num_classes)
             totals = np.bincount(first, weights=times, minlength=num_classes)
             scaled = np.rint(times / totals[first] * self.look.counts[first]).astype(np.int64)
@@ -62,24 +70,37 @@ class Issues:
         return self._pairs
 
 
-def _sure_class(probs: Probs, level: Values) -> Labels:
+def _sure_class(look: Look, probs: Probs) -> Labels:
     """(N,) the most probable of the classes that reach their level, -1 where none does."""
-    found = np.empty(len(probs), np.int64)
-    for rows, block in blocks(probs):
-        reached = np.where(block >= level.astype(block.dtype), block, -1)
-        best = reached.argmax(1)
-        found[rows] = np.where(reached[np.arange(len(block)), best] >= 0, best, -1)
+    dtype = working_type(probs)
+    level, confidence = look.own_level.astype(dtype), look.confidence.astype(dtype)
+    found = np.where(confidence >= level[look.predicted], look.predicted, -1)
+    # The others are read again, but for those that reach no level at all.
+    left = np.flatnonzero((found < 0) & (confidence >= level.min()))
+    step = max(1, _AT_HAND // probs.shape[1])
+    for start in range(0, len(left), step):
+        rows = left[start : start + step]
+        block = np.maximum(probs[rows].astype(dtype, copy=False), 0)
+        block[block < level] = -1
+        best = block.argmax(1)
+        found[rows] = np.where(block[np.arange(len(rows)), best] >= 0, best, -1)
     return found
 
 
 def _by_noise_rate(issues: Issues) -> Flags:
     """Take from each pair of classes as many as it should have: those that prefer the other by the largest margin."""
-    look, flags = issues.look, np.zeros(len(issues.look.given), bool)
-    rows_of = _rows_of_classes(look, np.flatnonzero(issues.differs))
-    for label, other, count in zip(*issues.wrong_pairs(), strict=True):
-        rows = rows_of(label)
-        margin = issues.probs[rows, other] - look.prob_given[rows]
-        flags[rows[_largest(margin, count) & (margin > 0)]] = True
+    look, probs, flags = issues.look, issues.probs, np.zeros(len(issues.look.given), bool)
+    rows_of = rows_by_class(look.given, np.flatnonzero(issues.differs), len(look.counts))
+    first, second, times = issues.wrong_pairs()
+    starts = np.searchsorted(first, np.arange(len(look.counts) + 1)).tolist()
+    for label in np.unique(first).tolist():
+        rows, pairs = rows_of(label), slice(starts[label], starts[label + 1])
+        given = look.prob_given[rows]
+        at_hand = np.asarray(probs[rows]) if len(rows) * probs.shape[1] <= _AT_HAND else None
+        for other, count in zip(second[pairs].tolist(), times[pairs].tolist(), strict=True):
+            margin = (probs[rows, other] if at_hand is None else at_hand[:, other]) - given
+            larger = np.flatnonzero(margin > 0)
+            flags[rows[larger[_largest(margin[larger], count)]]] = True
     return flags
 
 
@@ -88,7 +109,7 @@ def _by_class(issues: Issues) -> Flags:
     look, flags = issues.look, np.zeros(len(issues.look.given), bool)
     first, _, times = issues.wrong_pairs()
     wrong = np.bincount(first, weights=times, minlength=len(look.counts)).astype(np.int64)
-    rows_of = _rows_of_classes(look, np.arange(len(look.given)))
+    rows_of = rows_by_class(look.given, None, len(look.counts))
     for label in np.flatnonzero(wrong).tolist():
         rows = rows_of(label)
         flags[rows[_largest(-look.prob_given[rows], wrong[label])]] = True
@@ -99,9 +120,12 @@ def _low(score: str) -> Callable[[Issues], Flags]:
     """Take as many as confident learning finds, with the lowest score."""
 
     def lowest(issues: Issues) -> Flags:
-        flags = np.zeros(len(issues.look.given), bool)
-        order = np.argsort(label_quality(issues.look, issues.probs, score), kind="stable")
-        flags[order[: int(issues.by("confident_learning").sum())]] = True
+        quality, count = issues.quality(score), int(issues.by("confident_learning").sum())
+        flags = np.zeros(len(quality), bool)
+        if count:
+            highest = np.partition(quality, count - 1)[count - 1]
+            flags[quality < highest] = True
+            flags[np.flatnonzero(quality == highest)[: count - int(flags.sum())]] = True
         return flags
 
     return lowest
@@ -119,13 +143,6 @@ def _largest(values: Values, count: int) -> Flags:
     least = float(np.partition(values, len(values) - count)[len(values) - count])
     found: Flags = np.greater_equal(values, least)
     return found
-
-
-def _rows_of_classes(look: Look, rows: npt.NDArray[np.int64]) -> Callable[[int], npt.NDArray[np.int64]]:
-    """Rows of each given class among `rows`."""
-    order = rows[np.argsort(look.given[rows], kind="stable")]
-    ends = np.searchsorted(look.given[order], np.arange(len(look.counts) + 1))
-    return lambda label: order[ends[label] : ends[label + 1]]
 
 
 RULES: Mapping[str, Callable[[Issues], Flags]] = {

@@ -298,6 +298,24 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise UserError(f"{path} cannot be read as numpy arrays: {error or type(error).__name__}") from error
 
 
+def map_array(path: Path) -> npt.NDArray[Any]:
+    """The array of a .npy file as a view of the disk, of which what is read takes memory that can be taken back.
+
+    Raises:
+        UserError: see read_arrays.
+    """
+    require_regular(path)
+    try:
+        with path.open("rb") as stream:
+            shape, in_columns, dtype = _header(stream, size=path.stat().st_size, what="the file")
+            place = stream.tell()
+        if not math.prod(shape):
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", place, shape, "F" if in_columns else "C")
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as a numpy array: {error or type(error).__name__}") from error
+
+
 def _npz(stream: BinaryIO, path: Path) -> dict[str, npt.NDArray[Any]]:
     arrays: dict[str, npt.NDArray[Any]] = {}
     with zipfile.ZipFile(stream) as archive:
@@ -318,18 +336,27 @@ def _npy(stream: IO[bytes], *, size: int, what: str) -> npt.NDArray[Any]:
     Raises:
         ValueError: it is none, holds objects, or its header claims more or less than there is.
     """
+    _header(stream, size=size, what=what)
+    stream.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def _header(stream: IO[bytes], *, size: int, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape of an array, whether columns lie together, and its type; the stream is then where numbers begin."""
     if stream.read(6) != b"\x93NUMPY":
-        raise ValueError(f"{what} is no array in numpy's format")
+        raise ValueError(f"{what} is no array in numpy's format" if size else f"{what} is empty")
     stream.seek(0)
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    shape, in_columns, dtype = read_header(stream)
     if dtype.hasobject:
-        raise ValueError(f"{what} holds Python objects, which would have to be unpickled")
+        raise ValueError(
+            f"{what} holds Python objects, which would have to be unpickled: save texts as array.astype(str), numbers "
+            "as array.astype(float)"
+        )
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - stream.tell():
         raise ValueError(
             f"the header of {what} claims {dtype} of {shape}, but {size - stream.tell()} bytes are behind it"
         )
-    stream.seek(0)
-    array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    return array
+    return shape, in_columns, dtype

@@ -32,7 +32,7 @@ def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] 
             if column not in there:
                 raise UserError(missing_column(path, column, there))
         wanted = [*columns, *(column for column in optional if column in there)]
-        _check_sizes(file, path, wanted)
+        check_sizes(file, path, wanted)
         table = file.read(columns=wanted)
         return {column: table[column].to_pylist() for column in wanted}
 
@@ -44,7 +44,7 @@ def read_arrow(path: Path, columns: Sequence[str]) -> Any:
         UserError: as read_parquet.
     """
     with parquet_file(path) as file:
-        _check_sizes(file, path, columns)
+        check_sizes(file, path, columns)
         return file.read(columns=list(columns))
 
 
@@ -69,7 +69,7 @@ def picture_bytes(path: Path, column: int) -> Iterator[bytes]:
     """
     with parquet_file(path) as file:
         name = _column_name(file, path, column)
-        _check_sizes(file, path, (name,))
+        check_sizes(file, path, (name,))
         for batch in file.iter_batches(_PICTURES_AT_ONCE, columns=[name]):
             values = batch.column(0)
             if str(values.type).startswith("struct") and values.type.get_field_index("bytes") >= 0:
@@ -87,7 +87,7 @@ def _column_name(file: Any, path: Path, column: int) -> str:
     return str(names[column])
 
 
-def _check_sizes(file: Any, path: Path, columns: Sequence[str]) -> None:
+def check_sizes(file: Any, path: Path, columns: Sequence[str]) -> None:
     """Refuse a file whose `columns` would take far more memory than a file of its size should.
 
     A dictionary on the disk holds a text once, however many rows have it. So columns of texts are looked at as

@@ -11,7 +11,7 @@ from acto.core.files import require_regular
 from acto.core.sample_csv import rearmed
 from acto.data.readers.arrays import read_arrays
 from acto.data.readers.parquet import parquet_file, read_parquet
-from acto.data.readers.text_files import check_titles, read_text, rows_of
+from acto.data.readers.text_files import check_titles, read_text, rows_of, separator_of
 from acto.data.vote_forms import VoteCells, read_cells
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".npz")
@@ -60,8 +60,8 @@ def read_table(path: Path) -> tuple[dict[str, list[Any]], Sequence[int]]:
         table = read_parquet(path, plain)
         rows: Sequence[int] = range(1, len(table[plain[0]]) + 1)
     else:
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        reader = rows_of(read_text(path), str(path), delimiter=delimiter)
+        text = read_text(path)
+        reader = rows_of(text, str(path), delimiter=separator_of(text, path))
         titles = [rearmed(title.strip()) for title in next(reader, (0, []))[1]]
         check_titles(titles, titles, str(path))
         lines, cells = [], []
