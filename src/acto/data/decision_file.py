@@ -7,7 +7,7 @@ right. torch is never imported here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,15 +165,14 @@ def file_beside(source: Path) -> Path:
 
 
 def decisions_on(
-    asked: str | None, source: Path, ids: Sequence[str], labels: Sequence[str], notes: list[str]
+    asked: str | None, source: Path, samples: Callable[[], tuple[Sequence[str], Sequence[str]]], notes: list[str]
 ) -> tuple[Decision, ...]:
     """The decisions that come with some data.
 
     Args:
         asked: their file; None: the one beside `source`, if it is there; NO_DECISIONS: none.
         source: the data.
-        ids: (N,) of the samples.
-        labels: (N,) their class names.
+        samples: gives (N,) ids and (N,) class names, where there are decisions.
         notes: takes what the user should know.
 
     Raises:
@@ -182,7 +181,7 @@ def decisions_on(
     path = file_beside(source) if asked is None else Path(asked).expanduser()
     if asked == NO_DECISIONS or (asked is None and not (source.is_file() and path.is_file())):
         return ()
-    found = together(read_whole(path))
+    found, (ids, labels) = together(read_whole(path)), samples()
     known = set(map(printable, ids))
     labelled = [made for made in found if made.right_label is not None]
     strange = [made.id for made in labelled if made.id not in known]

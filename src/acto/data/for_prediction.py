@@ -17,7 +17,7 @@ from acto.core.errors import UserError, closest
 from acto.data.catalog import SOURCES
 from acto.data.readers.formats import FORMATS, read_bare_path
 from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
-from acto.data.samples import DataSpec, Raw, Samples, join
+from acto.data.samples import DataSpec, Raw, Samples, join, told_apart
 from acto.data.sources import load_data, read
 from acto.data.tables.encoding import Encoding
 
@@ -147,9 +147,7 @@ def read_labelled(
         )
     parts = [raw.train]
     if raw.test is not None:
-        taken = set(raw.train.ids)
-        ids = tuple(f"test/{name}" if name in taken else name for name in raw.test.ids)
-        parts.append(replace(raw.test, ids=ids))
+        parts.append(told_apart(raw.train, raw.test))
     samples = join(parts)
     if not len(samples):
         raise UserError(f"{source} has no samples")

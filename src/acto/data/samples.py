@@ -126,6 +126,12 @@ def encoded(samples: Samples, encoding: Encoding) -> Samples:
     return replace(samples, rows=rows, features=encoding.encode(rows))
 
 
+def told_apart(train: Samples, test: Samples) -> Samples:
+    """The test samples, with "test/" in front of each id that a training sample has too."""
+    taken = set(train.ids)
+    return replace(test, ids=tuple(f"test/{name}" if name in taken else name for name in test.ids))
+
+
 def join(parts: Sequence[Samples]) -> Samples:
     """Samples of one kind, part after part; where one part knows truth, that of the others is UNKNOWN."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from acto.data.pictures.contrast import contrast_notes, extremes_of
 from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, inspect_all
 from acto.data.readers.formats import FILE_SUFFIXES, FORMATS, read_path
 from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
-from acto.data.samples import Dataset, DataSpec, Raw, Samples, encoded
+from acto.data.samples import Dataset, DataSpec, Raw, Samples, encoded, told_apart
 from acto.data.splits import subset
 from acto.data.tables.encoding import fit_encoding
 from acto.data.views.spec import ViewSpec
@@ -75,15 +76,9 @@ def load_data(
         raise UserError(f"{raw.name} has a class list of its own: classes cannot be set")
     num_closed = num_closed_classes(len(raw.class_names), noise.open_rate)
     train, test, notes = raw.train, raw.test, raw.notes
-    parts, said_of_decisions = [part for part in (train, test) if part is not None], list[str]()
-    decisions = decisions_on(
-        spec.decisions,
-        _path(spec, _root(spec, data_root)),
-        [name for part in parts for name in part.ids],
-        [raw.class_names[k] for part in parts for k in part.labels.tolist()],
-        said_of_decisions,
-    )
-    notes += tuple(said_of_decisions)
+    of_decisions: list[str] = []
+    decisions = decisions_on(spec.decisions, _path(spec, _root(spec, data_root)), partial(_labelled, raw), of_decisions)
+    notes += tuple(of_decisions)
     kept = np.arange(len(train))
     drawn: tuple[str, ...] = ()
     refuse_missing_groups(train, spec.group_column, raw.name)
@@ -182,6 +177,13 @@ def _root(spec: DataSpec, data_root: str | Path | None) -> Path | None:
                 raise UserError(f"data root {root} (from {name}) does not exist")
             return root
     return None
+
+
+def _labelled(raw: Raw) -> tuple[list[str], list[str]]:
+    """Ids and class names of all samples, as a label report has them."""
+    parts = [raw.train] if raw.test is None else [raw.train, told_apart(raw.train, raw.test)]
+    labels = [raw.class_names[k] for part in parts for k in part.labels.tolist()]
+    return [name for part in parts for name in part.ids], labels
 
 
 def _noise_of(spec: DataSpec) -> NoiseSpec:

@@ -20,7 +20,7 @@ from acto.data.decision_file import confirmed, decided_in
 from acto.data.for_prediction import read_labelled
 from acto.data.in_memory import NAME as IN_MEMORY
 from acto.data.near_duplicates import near_duplicate_groups
-from acto.data.samples import Dataset, DataSpec, Samples, encoded, join
+from acto.data.samples import Dataset, DataSpec, Samples, encoded, join, told_apart
 from acto.data.sources import load_data, read
 from acto.labels.audit import Trained, report_on
 from acto.labels.page import write_report_page
@@ -125,9 +125,7 @@ def judged_samples(dataset: Dataset, *, held_out: bool) -> Samples:
     """
     if not held_out:
         return dataset.train
-    taken = set(dataset.train.ids)
-    ids = tuple(f"test/{name}" if name in taken else name for name in dataset.test.ids)
-    return join([dataset.train, replace(dataset.test, ids=ids)])
+    return join([dataset.train, told_apart(dataset.train, dataset.test)])
 
 
 def _unseen_by_training(name: str, column: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
