@@ -33,6 +33,8 @@ except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
 DISTRIBUTION = "acto-lnl"
+NAMESAKE = "acto"
+"""Another project's distribution, which brings an import package of the same name."""
 LEAST_DISK, LEAST_SHARED = 2**30, 2**28
 """Bytes. A batch of 128 pictures of 224 pixels in two views takes 37 MiB, and each worker keeps two of them there."""
 LEAST_FILES = 1024
@@ -61,9 +63,10 @@ def packages() -> Iterator[Finding]:
         wanted, extras = requires(DISTRIBUTION) or [], metadata(DISTRIBUTION).get_all("Provides-Extra") or []
         yield Finding("ok", "acto", version(DISTRIBUTION))
     except PackageNotFoundError:
-        yield Finding("BAD", "acto", "is not installed, only found", f"install it: pip install {DISTRIBUTION}")
+        yield Finding("BAD", "acto", "is not installed, only found", "install it from its clone: pip install .")
         return
-    askers = ["", *(extra for extra in extras if extra not in ("all", "dev"))]
+    yield from namesake()
+    askers = ["", *(extra for extra in extras if extra not in ("all", "dev", "docs"))]
     seen = {DISTRIBUTION}
     for requirement in map(Requirement, wanted):
         marker = requirement.marker
@@ -71,6 +74,17 @@ def packages() -> Iterator[Finding]:
         if asker is not None and requirement.name not in seen:
             seen.add(requirement.name)
             yield _package(requirement.name, str(requirement.specifier), extra=asker)
+
+
+def namesake() -> Iterator[Finding]:
+    """Look for the other project that is called acto: two packages of one name lie in one folder, file over file."""
+    try:
+        found = version(NAMESAKE)
+    except PackageNotFoundError:
+        return
+    text = f"the distribution {NAMESAKE} {found} is another project, and its files lie where those of {DISTRIBUTION} do"
+    advice = f"pip uninstall {NAMESAKE} {DISTRIBUTION}, then install {DISTRIBUTION} again, from its clone or wheel"
+    yield Finding("BAD", "namesake", text, advice)
 
 
 def _package(name: str, bounds: str, *, extra: str) -> Finding:
