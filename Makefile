@@ -2,13 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := src tests benchmarks main.py main_web.py main_food101n.py
+SOURCES := src tests benchmarks docs/hooks.py main.py main_web.py main_food101n.py
 
 RULES := tests/test_house.py tests/core tests/methods/test_acto.py tests/methods/test_losses.py \
 	tests/methods/test_mixing.py tests/methods/test_selection.py tests/training/test_history.py \
 	tests/training/test_plans.py tests/labels/test_audit.py tests/data/test_noise.py
 
-LIGHT := tests/core/test_settings.py tests/labels/test_audit.py tests/labels/test_belief.py tests/labels/test_consensus.py \
+LIGHT := tests/labels/test_audit.py tests/labels/test_belief.py tests/labels/test_consensus.py \
 	tests/labels/test_scores_and_rules.py tests/run_folder/test_record.py
 
 .PHONY: help setup demo quick test docs lowest soak check format wheel clean

@@ -1,4 +1,4 @@
-"""Pages of the site that are made while it is built: commands, methods, Python, notebooks, and what lies above docs/."""
+"""Pages that are made while the site is built: commands, methods, Python, notebooks, and what lies above docs/."""
 
 from __future__ import annotations
 

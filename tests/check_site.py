@@ -1,6 +1,6 @@
 """Run by `make docs` on the site: does every link and picture lead somewhere, and is nothing fetched from outside?
 
-    python tests/check_site.py build/site
+python tests/check_site.py build/site
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Page(HTMLParser):
 
 def problems(site: Path) -> Iterator[str]:
     """Each link that leads nowhere, and each address outside that a page fetches by itself."""
-    pages = {path: Page(path.read_text()) for path in site.rglob("*.html")}
+    pages = {path: Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
     for path, page in pages.items():
         if path.name == "404.html":  # its addresses begin at the root of a server
             continue

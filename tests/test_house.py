@@ -67,6 +67,7 @@ LAZY = {"", "cli"}
 """These import inside functions, so that `acto --help` needs no torch."""
 OPTIONAL = {
     "pyarrow", "timm", "cleanlab", "sklearn", "pandas", "matplotlib", "submitit", "onnx", "onnxruntime", "onnxscript",
+    "shtab",
 }  # fmt: skip
 """Imported inside the function that needs them: extras, with a hint how to install them, and what loads slowly."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,14 +37,12 @@ def test_an_unknown_shell_is_refused_with_the_choices(capsys: pytest.CaptureFixt
 def test_without_shtab_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "shtab", None)
+    monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 2
     assert 'pip install "acto-lnl[completion]"' in capsys.readouterr().err
 
 
-def test_bash_completes_commands_flags_and_second_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bash_completes_commands_flags_and_second_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("shtab")
     if (bash := shutil.which("bash")) is None:
         pytest.skip("no bash is installed")
@@ -63,6 +62,7 @@ def test_bash_completes_commands_flags_and_second_words(
 
     assert completed("acto", "re") == {"review"}
     assert completed("acto", "train", "--acto.ta") == {"--acto.tau"}
+    assert "--noise-rate" in completed("acto", "train", "--noise")
     assert completed("acto", "exchange", "i") == {"import"}
     (tmp_path / "photos").mkdir()
     assert "photos" in {name.rstrip("/") for name in completed("acto", "apply", "--run", "pho")}

@@ -44,13 +44,15 @@ def tree() -> argparse.ArgumentParser:
         *above, last = name.split()
         for word in above:
             if word not in branches:
-                branches[word] = branches[""].add_parser(word).add_subparsers()
+                branches[word] = branches[""].add_parser(word, help=word).add_subparsers()  # shtab wants a help
         for action in parser._actions:
             kind = "DIRECTORY" if action.metavar in FOLDERS else "FILE" if action.metavar in FILES else None
             if kind is not None:
                 action.complete = getattr(shtab, kind)  # type: ignore[attr-defined]
         about = (parser.description or "").partition(". ")[0]
-        branches[above[0] if above else ""].add_parser(last, parents=[parser], add_help=False, help=about)
+        branch = branches[above[0] if above else ""].add_parser(last, parents=[parser], add_help=False, help=about)
+        for flag in sorted(set(parser.flags()) - set(branch._option_string_actions)):  # short forms of settings
+            branch.add_argument(flag)
     return root
 
 

@@ -14,7 +14,6 @@ from typing import IO, Any, NoReturn
 from acto.core.errors import UserError, closest
 from acto.core.settings import Field, nested, plain, type_name
 
-
 WANTED: ContextVar[list[Parser] | None] = ContextVar("WANTED", default=None)
 """A list that takes the parsers that are asked for their help, instead of printing it: see acto.cli.completion."""
 
