@@ -30,7 +30,7 @@ def completion(tokens: Sequence[str]) -> int:
         import shtab
     except ImportError as error:
         raise UserError('`acto completion` needs shtab: pip install "acto-lnl[completion]"') from error
-    print(shtab.complete(tree(), shell=shell))
+    print(shtab.complete(tree(), shell))
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from acto.core.errors import UserError, closest
 from acto.core.settings import Field, nested, plain, type_name
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         """Raise instead of exiting."""
         raise UserError(f"{message} (`{self.prog} --help` tells more)")
 
-    def print_help(self, file: IO[str] | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         """Print the help, or hand the parser itself over where that is WANTED."""
         if (wanted := WANTED.get()) is None:
             super().print_help(file)
