@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,9 @@ import pytest
 import torch
 
 import acto
+import check_site
 import toys
+from acto.cli import COMMANDS
 from acto.core.sample_columns import SampleColumn, of_report, of_samples_csv, of_training
 from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
@@ -220,7 +224,7 @@ def test_the_examples_for_reading_run(
 
 
 def test_the_examples_for_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    (block,) = python_blocks("README.md")
+    (block,) = python_blocks("docs/quick-start.md")
     assert "epochs=20" in block
     values: dict[str, Any] = {}
     exec(block.replace("epochs=20", "epochs=3"), values)  # 20 take longer and show the same
@@ -256,6 +260,54 @@ def test_a_document_has_a_heading_text_and_no_gap(page: Path) -> None:
     text = page.read_text()
     assert text.startswith("# ") and len(text.split()) > 100
     assert not re.search(r"@[A-Z]+@|\bTODO\b|\bTBD\b", text)
+
+
+def test_the_first_page_is_short() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 900
+    first_screen = text.partition("![")[0]
+    assert "pip install" in first_screen and "acto-lnl" in first_screen and "acto review" in first_screen
+
+
+def test_the_documents_name_what_there_is() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for page in DOCUMENTS:
+        text = page.read_text()
+        for target in re.findall(r"(?:^|`)make ([a-z]+)", text, flags=re.M):
+            assert re.search(rf"^{target}:", makefile, flags=re.M), f"{page.name}: make {target}"
+        shell = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, flags=re.M | re.S))
+        unknown = set(re.findall(r"^(?:\.venv/bin/)?acto ([a-z]+)", shell, flags=re.M)) - set(COMMANDS)
+        assert not unknown, f"{page.name}: {unknown}"
+    for named in re.findall(r"`(tests/[\w/.]+)`", (ROOT / "docs/other-tools.md").read_text()):
+        assert (ROOT / named).exists(), named
+
+
+def test_the_version_is_one() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"This is version {version}." in (ROOT / "docs/releasing.md").read_text()
+    assert re.search(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1] == version  # type: ignore[index]
+
+
+def test_notebooks_are_kept_without_results() -> None:
+    notebooks = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
+    assert len(notebooks) >= 3
+    for path in notebooks:
+        for cell in json.loads(path.read_text())["cells"]:
+            assert not cell.get("outputs") and cell.get("execution_count") is None, path.name
+
+
+def test_a_broken_site_is_noticed(tmp_path: Path) -> None:
+    far = '<a href="https://example.org">far</a>'
+    (tmp_path / "a.html").write_text(f'<a href="b.html#there">b</a> <img src="data:,"> {far}')
+    (tmp_path / "b.html").write_text('<h2 id="there">b</h2> <a href="a.html">a</a>')
+    assert not list(check_site.problems(tmp_path))
+    (tmp_path / "b.html").write_text('<a href="c.html">c</a> <script src="https://example.org/x.js"></script>')
+    assert list(check_site.problems(tmp_path)) == [
+        "a.html: b.html#there has no such place",
+        "b.html: c.html leads nowhere",
+        "b.html fetches https://example.org/x.js (script)",
+    ]
 
 
 def test_the_diagram_is_plain_svg() -> None:

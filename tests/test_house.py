@@ -67,7 +67,7 @@ LAZY = {"", "cli", "cli.audit"}
 """These import inside functions, so that `acto --help` and audits of files need no torch."""
 OPTIONAL = {
     "pyarrow", "timm", "cleanlab", "sklearn", "pandas", "matplotlib", "submitit", "onnx", "onnxruntime", "onnxscript",
-    "huggingface_hub",
+    "huggingface_hub", "shtab",
 }  # fmt: skip
 """Imported inside the function that needs them: extras, with a hint how to install them, and what loads slowly."""
 

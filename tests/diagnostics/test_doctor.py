@@ -137,6 +137,23 @@ def test_packages_that_are_missing_or_of_another_version(monkeypatch: pytest.Mon
     assert worst(packages()) == "BAD"
 
 
+def test_the_other_project_called_acto_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"acto-lnl": "1.0", "acto": "0.6.3"}
+
+    def version(name: str) -> str:
+        if name not in there:
+            raise machine.PackageNotFoundError(name)
+        return there[name]
+
+    monkeypatch.setattr(machine, "requires", lambda name: [])
+    monkeypatch.setattr(machine, "version", version)
+    finding = found(list(packages()), "namesake")
+    assert finding.state == "BAD" and "acto 0.6.3 is another project" in finding.text
+    assert "pip uninstall acto acto-lnl" in finding.advice
+    del there["acto"]
+    assert [finding.name for finding in packages()] == ["acto"]
+
+
 def test_the_disk_is_really_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = disk(tmp_path / "not" / "there" / "yet")
     assert finding.state == "ok"

@@ -27,6 +27,7 @@ COMMANDS = {
     "data": "acto.cli.data:data",
     "doctor": "acto.cli.doctor:doctor",
     "bench": "acto.cli.bench:bench",
+    "completion": "acto.cli.completion:completion",
 }
 """Function of each command. It takes what stands behind its name, and returns the exit code."""
 LASTING = {"train", "features", "audit", "consensus", "review", "apply", "exchange", "export", "sweep", "demo"}
@@ -63,10 +64,11 @@ look around:
   data check SOURCE  look through a data set before training on it
   doctor [RUN]       versions, devices, disk and data; with a run's folder, its files; what to do where they are bad
   bench              how fast this machine trains, and how near its limits that is
+  completion SHELL   a script that completes commands and flags when Tab is pressed
 
 options:
   -h, --help         this text; after a command, that command's
-  --version          the version of acto
+  --version          the version of acto; in a clone, with the commit
 
 examples:
   acto train --data digits --noise symmetric --noise-rate 0.4
@@ -80,19 +82,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if argv is None else argv)
     words = {token.partition("=")[0] for token in tokens}
     makes_files = not LASTING.isdisjoint(tokens[:1]) or "--out" in words
-    return guarded(lambda: _dispatch(tokens), lasting=makes_files and not PRINTING & words)
+    return guarded(lambda: dispatch(tokens), lasting=makes_files and not PRINTING & words)
 
 
-def _dispatch(tokens: list[str]) -> int:
+def dispatch(tokens: list[str]) -> int:
+    """Run the command that `tokens` begin with; errors are raised."""
     check_locale(tokens)
     command, rest = (tokens[0], tokens[1:]) if tokens else ("--help", [])
     if command in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
     if command == "--version":
-        from importlib.metadata import version
+        from acto.run_folder.git_commit import version_in_words
 
-        print(f"acto {version('acto-lnl')}")
+        print(f"acto {version_in_words()}")
         return 0
     choose("command", command, COMMANDS)
     if command == "train" and rest in (["-h"], ["--help"]):

@@ -6,12 +6,16 @@ import argparse
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from acto.core.errors import UserError, closest
 from acto.core.settings import Field, nested, plain, type_name
+
+WANTED: ContextVar[list[Parser] | None] = ContextVar("WANTED", default=None)
+"""A list that takes the parsers that are asked for their help, instead of printing it: see acto.cli.completion."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +32,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting."""
         raise UserError(f"{message} (`{self.prog} --help` tells more)")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help, or hand the parser itself over where that is WANTED."""
+        if (wanted := WANTED.get()) is None:
+            super().print_help(file)
+        else:
+            wanted.append(self)
 
     def add_settings(
         self,

@@ -34,6 +34,8 @@ except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
 DISTRIBUTION = "acto-lnl"
+NAMESAKE = "acto"
+"""Another project's distribution, which brings an import package of the same name."""
 LEAST_DISK, LEAST_SHARED = 2**30, 2**28
 """Bytes. A batch of 128 pictures of 224 pixels in two views takes 37 MiB, and each worker keeps two of them there."""
 LEAST_FILES = 1024
@@ -62,10 +64,11 @@ def packages() -> Iterator[Finding]:
         wanted, extras = requires(DISTRIBUTION) or [], metadata(DISTRIBUTION).get_all("Provides-Extra") or []
         yield Finding("ok", "acto", version(DISTRIBUTION))
     except PackageNotFoundError:
-        yield Finding("BAD", "acto", "is not installed, only found", f"install it: pip install {DISTRIBUTION}")
+        yield Finding("BAD", "acto", "is not installed, only found", "install it from its clone: pip install .")
         return
+    yield from namesake()
     # What training needs, other extras ask for as well.
-    askers = ["", "train", *(extra for extra in extras if extra not in ("all", "dev"))]
+    askers = ["", "train", *(extra for extra in extras if extra not in ("train", "all", "dev", "docs"))]
     seen = {DISTRIBUTION}
     for asker in askers:
         for requirement in map(Requirement, wanted):
@@ -73,6 +76,17 @@ def packages() -> Iterator[Finding]:
             if requirement.name not in seen and (marker is None or marker.evaluate({"extra": asker})):
                 seen.add(requirement.name)
                 yield _package(requirement.name, str(requirement.specifier), extra=asker)
+
+
+def namesake() -> Iterator[Finding]:
+    """Look for the other project that is called acto: two packages of one name lie in one folder, file over file."""
+    try:
+        found = version(NAMESAKE)
+    except PackageNotFoundError:
+        return
+    text = f"the distribution {NAMESAKE} {found} is another project, and its files lie where those of {DISTRIBUTION} do"
+    advice = f"pip uninstall {NAMESAKE} {DISTRIBUTION}, then install {DISTRIBUTION} again, from its clone or wheel"
+    yield Finding("BAD", "namesake", text, advice)
 
 
 def _package(name: str, bounds: str, *, extra: str) -> Finding:

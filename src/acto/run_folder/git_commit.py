@@ -7,6 +7,7 @@ and `git status` runs most of them.
 from __future__ import annotations
 
 import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from acto.core.files import open_regular
@@ -29,6 +30,17 @@ def git_commit(folder: Path | None = None) -> dict[str, str] | None:
     except (OSError, ValueError):
         return None
     return None if commit is None else {"commit": commit}
+
+
+def version_in_words() -> str:
+    """Version of the package, and the commit where it is used from a clone: "0.2.0 (commit 0123456789ab)"."""
+    try:
+        number = version("acto-lnl")
+    except PackageNotFoundError:
+        number = "not installed"
+    clone = Path(__file__).resolve().parents[3]
+    found = git_commit(clone) if (clone / "src" / "acto").is_dir() else None
+    return number if found is None else f"{number} (commit {found['commit'][:12]})"
 
 
 def _git_folder(folder: Path) -> Path | None:
