@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from acto.cli import main
-from acto.data.samples import DataSpec
+from acto.data.samples import DataSpec, Samples, join
 from acto.data.sources import load_data
 from acto.labels.report import read_report
 from acto.run_folder.reading import read_run
@@ -58,8 +58,14 @@ def test_the_report_finds_them(run: Path) -> None:
     assert np.mean(np.array(suggested) == np.array(true)) > 0.9
 
 
+def everything(source: Path) -> Samples:
+    """The samples of training, and those that are held out."""
+    dataset = load_data(DataSpec(source=str(source)))
+    return join([dataset.train, dataset.test])
+
+
 def test_three_accepted_suggestions(run: Path, folder: Path, tmp_path: Path) -> None:
-    before = load_data(DataSpec(source=str(folder))).train
+    before = everything(folder)
     browser = Browser(tmp_path / "browser")
     try:
         browser.open((run / "report.html").as_uri())
@@ -72,7 +78,7 @@ def test_three_accepted_suggestions(run: Path, folder: Path, tmp_path: Path) -> 
         browser.close()
 
     assert main(["apply", str(decisions), "--run", str(run), "--out", str(folder.parent / "corrected.csv")]) == 0
-    after = load_data(DataSpec(source=str(folder.parent / "corrected.csv"))).train
+    after = everything(folder.parent / "corrected.csv")
     changed = [name for name, old, new in zip(before.ids, before.labels, after.labels, strict=True) if old != new]
     with decisions.open(newline="", encoding="utf-8") as file:
         asked = {row["id"]: row["new_label"] for row in csv.DictReader(file)}
@@ -85,7 +91,8 @@ def test_three_accepted_suggestions(run: Path, folder: Path, tmp_path: Path) -> 
     corrected = ["--data", str(folder.parent / "corrected.csv"), "--epochs", "14", "--out", str(out)]
     assert main(["train", *corrected, "--init-from", str(run)]) == 0
     facts = json.loads((out / "init_from.json").read_text())
-    assert (facts["relabelled"], facts["new"], facts["gone"]) == (3, 0, 0)
+    trained_on = set(read_run(run).samples()["id"]) & set(asked)  # the others were held out
+    assert (facts["relabelled"], facts["new"], facts["gone"]) == (len(trained_on), 0, 0)
     assert not set(asked) & {
         row["id"] for row in read_report(out).rows(np.flatnonzero(read_report(out).is_label_issue))
     }
@@ -102,6 +109,7 @@ def test_an_interrupted_run_is_audited_from_its_checkpoint(run: Path, tmp_path: 
         "timing.csv",
         "noisy_labels.npy",
         "labels.json",
+        "held_out.json",
     ):
         (cut / name).write_bytes((run / name).read_bytes())
     for file in (run / "checkpoints").rglob("*"):

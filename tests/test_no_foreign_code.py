@@ -248,7 +248,9 @@ def test_a_network_named_by_a_run(
 
 def test_a_network_on_the_command_line_does_run(evil_module: str, trace: Path, tmp_path: Path) -> None:
     """Else the refusals above would prove nothing."""
-    assert main(["train", "--net", evil_module, "--epochs", "1", "--out", str(tmp_path / "out")]) == 2
+    assert (
+        main(["train", "--data", "digits", "--net", evil_module, "--epochs", "1", "--out", str(tmp_path / "out")]) == 2
+    )
     assert trace.is_dir()
     trace.rmdir()
 

@@ -344,7 +344,7 @@ def test_a_dry_run_measures_and_writes_nothing(
     monkeypatch.setattr("acto.runs.cost.PHASE_SECONDS", 0.01)
     assert main(["train", *TINY, "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    warmup, robust = (line.split() for line in shown.splitlines()[:2])
+    warmup, robust = (line.split() for line in shown.splitlines()[1:3])
     assert warmup[:6] == ["warm-up", "1", "epoch", "3", "steps", "an"]
     assert robust[:7] == ["after", "the", "warm-up", "2", "epochs", "3", "steps"]
     assert all(word in shown for word in ("s a step", "an epoch", "in all:", "memory:", "a checkpoint", "are free at"))

@@ -228,7 +228,12 @@ def test_missing_imagenet_weights_name_the_ways(
         raise OSError("no network")
 
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
-    assert papers.main("main_web.py", f"--data-root {web} --dataset web-bird".split()) == 2
+    command = f"--data-root {web} --dataset web-bird".split()
+    monkeypatch.setattr("acto.nets.pretrained.first_found", lambda nets: None)
+    assert papers.main("main_web.py", command) == 2
+    message = capsys.readouterr().err
+    assert "no weights of resnet50 are on this machine" in message and "--download fetches them" in message
+    assert papers.main("main_web.py", [*command, "--download"]) == 2
     message = capsys.readouterr().err
     assert "cannot get the ImageNet weights of resnet50: no network" in message
     assert all(way in message for way in ("as weights", "put it at", "checkpoints/resnet50", "--weights none"))

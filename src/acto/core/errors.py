@@ -15,7 +15,7 @@ class MissingPackage(UserError, ImportError):
     """A package that a light installation lacks."""
 
 
-_OF_TRAINING = {"torch": "PyTorch", "torchvision": "torchvision", "sklearn": "scikit-learn", "scipy": "scipy"}
+_OF_TRAINING = {"torch", "torchvision", "sklearn", "scipy"}
 
 
 def missing_package(error: ImportError, what: str) -> MissingPackage | None:
@@ -25,12 +25,11 @@ def missing_package(error: ImportError, what: str) -> MissingPackage | None:
         error: of the import.
         what: needs the package: a command, a function.
     """
-    package = _OF_TRAINING.get((error.name or "").partition(".")[0])
-    if package is None:
+    if (error.name or "").partition(".")[0] not in _OF_TRAINING:
         return None
     return MissingPackage(
-        f'{what} needs {package}, which this light installation lacks: pip install "acto-lnl[train]" brings it (in a '
-        'clone: pip install ".[train]"). Builds of PyTorch for processors alone, a fraction of the size, are on '
+        f"{what} needs PyTorch and what goes with it ({error.name} is missing), which a light installation lacks: "
+        'pip install "acto-lnl[train]" brings it (in a clone: pip install ".[train]"). Builds of PyTorch for processors alone, a fraction of the size, are on '
         "PyTorch's own index of CPU wheels: install torch and torchvision from there first"
     )
 

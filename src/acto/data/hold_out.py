@@ -55,16 +55,26 @@ def divided(
     """
     known = set(before or ())
     is_held_out = np.array([name in known for name in samples.ids], np.bool_)
+    said: list[str] = []
     if not is_held_out.any():
         groups = None
         if before is None:
             groups = together(samples, largest=LARGEST * share * len(samples), max_pixels=max_pixels)
-        is_held_out[holdout(samples.labels, share=share, seed=seed, groups=groups)[1]] = True
+        try:
+            _, rows = holdout(samples.labels, share=share, seed=seed, groups=groups)
+        except UserError:
+            if groups is None or samples.groups is not None:
+                raise
+            # So few samples that their copies are all that could be held out: copies are better than nothing.
+            _, rows = holdout(samples.labels, share=share, seed=seed)
+            said.append("nearly the same samples may lie on both sides of what is held out: the data are too few")
+        is_held_out[rows] = True
     kept = np.flatnonzero(~is_held_out)
     train, tested = samples.take(kept), samples.take(np.flatnonzero(is_held_out))
     notes = [
         f"no test set: {len(tested)} of {len(samples)} samples are held out, and accuracy is measured against "
-        "their given labels, which may be wrong too"
+        "their given labels, which may be wrong too",
+        *said,
     ]
     if samples.groups is not None and tested.groups is not None:
         count, total = len(np.unique(tested.groups)), len(np.unique(samples.groups))

@@ -54,7 +54,7 @@ def first_found(nets: Sequence[str] = FIRST_CHOICES) -> Found | None:
 
 
 def weights_for(net: str, weights: str | None, *, download: bool) -> str:
-    """Where the weights of `net` come from: a file that is there, or "torchvision" or "timm" to be fetched by it.
+    """Find where the weights of `net` come from: a file that is there, or "torchvision" or "timm" to be fetched by it.
 
     Args:
         net: torchvision:NAME, timm:NAME, or a network of our own.

@@ -53,7 +53,7 @@ class Prepared:
     front: Front | None = None
     """Frozen network whose vectors of the pictures are trained on."""
     front_seconds: float | None = None
-    """How long making these vectors will take, where that was measured instead of done."""
+    """Seconds that making these vectors will take, where that was measured instead of done."""
 
     def close(self) -> None:
         """End the processes that decode pictures."""
