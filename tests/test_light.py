@@ -103,7 +103,7 @@ def test_what_is_missing_is_said_in_a_line(light: Any) -> None:
     ]
     for line in (*said, *(line for line in done.stdout.splitlines() if line.startswith(("missing", "review")))):
         assert 'pip install "acto-lnl[train]"' in line and "PyTorch's own index of CPU wheels" in line, line
-    assert "review None no pictures are shown: reading a run's data needs PyTorch" in done.stdout
+    assert "review None None no pictures are shown: reading a run's data needs PyTorch" in done.stdout
 
 
 def test_the_report_of_before_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -29,8 +29,9 @@ def missing_package(error: ImportError, what: str) -> MissingPackage | None:
         return None
     return MissingPackage(
         f"{what} needs PyTorch and what goes with it ({error.name} is missing), which a light installation lacks: "
-        'pip install "acto-lnl[train]" brings it (in a clone: pip install ".[train]"). Builds of PyTorch for processors alone, a fraction of the size, are on '
-        "PyTorch's own index of CPU wheels: install torch and torchvision from there first"
+        'pip install "acto-lnl[train]" brings it (in a clone: pip install ".[train]"). Builds of PyTorch for '
+        "processors alone, a fraction of the size, are on PyTorch's own index of CPU wheels: install torch and "
+        "torchvision from there first"
     )
 
 
