@@ -34,7 +34,7 @@ def proposals(run: Run, dataset: Dataset) -> list[str]:
         return []
     return [
         f"no pretrained weights are on this machine: {run.net} learns from scratch. Features of a pretrained network "
-        f"find more in less time: --features {SMALL}, with --weights FILE or --download"
+        f"take a fraction of the time: --features {SMALL}, with --weights FILE or --download"
     ]
 
 
