@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from acto.labels.audit import audit, report_on
+from acto.labels.audit import Trained, audit, report_on
 from acto.labels.belief import UNSURE, WIDE, first_suspects, unsure_share
 from acto.labels.rate import Unseen, estimate_noise, kappa
 from acto.labels.report import LabelReport
@@ -112,6 +112,23 @@ def test_unseen_given_labels_bound_the_rate() -> None:
     # Unseen labels that agree better than those of training do not bring the bound below what is contradicted.
     lucky = estimate_noise(look, unseen=Unseen(agreement=1.0, count=50))
     assert lucky.rate_high >= look.differs.mean() >= lucky.rate >= lucky.rate_low
+
+
+def test_what_training_hardly_trusted_counts_from_above() -> None:
+    given = np.repeat([0, 1], 50)
+    probs = np.where(given[:, None] == [0, 1], 0.9, 0.1)
+    probs[:10] = [0.1, 0.9]  # ten contradictions
+    look = look_at(given, probs)
+    doubted = np.arange(100) < 16  # of which six are agreed with
+    plain, more = estimate_noise(look), estimate_noise(look, doubted=doubted)
+    assert more.rate_high == pytest.approx(plain.rate_high + 0.06)
+    assert (more.rate, more.rate_low) == (plain.rate, plain.rate_low)
+    known = Unseen(agreement=0.8, count=200)
+    assert estimate_noise(look, unseen=known, doubted=doubted).rate_high == pytest.approx(known.most_errors + 0.06)
+    trained = Trained(columns={})
+    quality = np.where(doubted, 0.4, 0.6)
+    found = [report_on(given, probs, "ab", label_quality=quality, trained=t).noise for t in (trained, None)]
+    assert [noise.rate_high for noise in found] == [more.rate_high, plain.rate_high]
 
 
 def test_agreement_beyond_chance() -> None:

@@ -29,6 +29,9 @@ from acto.labels.report import LabelReport, Table
 from acto.labels.rules import RULES, VOTE, VOTERS, Issues
 from acto.labels.scores import SCORES, TINY, Probs, look_at, refuse_rows
 
+LITTLE_TRUST = 0.5
+"""Label quality of a training's record below which a label may be wrong although the model agrees with it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Trained:
@@ -206,10 +209,11 @@ def report_on(
         columns["is_confirmed"] = confirmed
     epochs = trained.epochs if trained is not None else 0
     columns["reason"] = LazyTexts(num_samples, partial(reasons, dict(columns), epochs))
+    doubted = quality[:num_seen] < LITTLE_TRUST if trained is not None else None
     if confirmed is None:
-        noise = estimate_noise(look, unseen=unseen)
+        noise = estimate_noise(look, unseen=unseen, doubted=doubted)
     else:
-        noise = noise_beside(look, confirmed[:num_seen], unseen=unseen)
+        noise = noise_beside(look, confirmed[:num_seen], unseen=unseen, doubted=doubted)
     noise = replace(noise, counts=np.bincount(given, minlength=num_classes))
     facts = {"source": "pred_probs", **(facts or {}), **_how(issues[0], rule, score)}
     if confirmed is not None:

@@ -18,7 +18,13 @@ _OF_SAMPLES = ("given", "predicted", "confidence", "prob_given", "prob_other")
 """The (N,) parts of a Look."""
 
 
-def noise_beside(look: Look, confirmed: npt.NDArray[np.bool_], *, unseen: Unseen | None = None) -> NoiseEstimate:
+def noise_beside(
+    look: Look,
+    confirmed: npt.NDArray[np.bool_],
+    *,
+    unseen: Unseen | None = None,
+    doubted: npt.NDArray[np.bool_] | None = None,
+) -> NoiseEstimate:
     """Estimate the noise of all labels from those that nobody confirmed.
 
     What the model makes of confirmed ones is left out: they were looked at because it contradicts them, so that its
@@ -28,6 +34,7 @@ def noise_beside(look: Look, confirmed: npt.NDArray[np.bool_], *, unseen: Unseen
         look: at the probabilities of all N samples.
         confirmed: (N,) labels that are right.
         unseen: what the model makes of labels that it has not seen, and nobody has confirmed.
+        doubted: see acto.labels.rate.estimate_noise.
     """
     num_samples, num_classes, counts = len(look.given), len(look.counts), look.counts
     rest = np.flatnonzero(~confirmed)
@@ -39,11 +46,12 @@ def noise_beside(look: Look, confirmed: npt.NDArray[np.bool_], *, unseen: Unseen
             share=np.ones(len(every)), low=least, high=np.ones(len(every)), counts=counts, resamples=0,
         )  # fmt: skip
     columns = {name: getattr(look, name)[rest] for name in _OF_SAMPLES}
+    doubted = None if doubted is None else doubted[rest]
     counts_rest = np.bincount(columns["given"], minlength=num_classes)
     part = len(rest) / num_samples
     if unseen is not None:
         unseen = replace(unseen, share=part)
-    found = estimate_noise(replace(look, **columns, counts=counts_rest), unseen=unseen)
+    found = estimate_noise(replace(look, **columns, counts=counts_rest), unseen=unseen, doubted=doubted)
     whole = np.setdiff1d(every, found.given)  # all of these classes were confirmed
     given, right = np.append(found.given, whole), np.append(found.right, whole)
     part_of = counts_rest[given] / counts[given]

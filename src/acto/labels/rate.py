@@ -6,6 +6,7 @@ predictions alone, so the interval covers both:
 - from above, all contradictions count, less a part of the unsure ones, which are the model's own errors, plus wrong
   labels that the model agrees with. What the model gets wrong on labels that it has not seen bounds the rate as well,
   where that is known: every wrong label there is a contradiction, or is shared by the model.
+  Labels that the model agrees with in the end, and that training hardly trusts, may be wrong too.
 - from below, contradictions count that are sure and leave the given label little, less the errors that hide among
   them: a model that errs is unsure far more often than sure. A model that does not expect more errors than there are
   contradictions tells how many it expects: these need no wrong label either. Its doubt counts against what it is at
@@ -75,12 +76,16 @@ def kappa(look: Look) -> float:
     return (agreement - luck) / (1 - luck) if luck < 1 else 0.0
 
 
-def estimate_noise(look: Look, *, unseen: Unseen | None = None) -> NoiseEstimate:
+def estimate_noise(
+    look: Look, *, unseen: Unseen | None = None, doubted: npt.NDArray[np.bool_] | None = None
+) -> NoiseEstimate:
     """Estimate the noise with intervals of 95 % that cover the model's errors.
 
     Args:
         look: at the probabilities.
         unseen: what the model makes of labels that it has not seen, where that is known.
+        doubted: (N,) labels that training hardly trusted, where that is known; those that the model agrees with may be
+            wrong, so they count for the upper end.
     """
     num_classes, counts = len(look.counts), look.counts
     sure = look.is_sure & look.differs
@@ -115,8 +120,9 @@ def estimate_noise(look: Look, *, unseen: Unseen | None = None) -> NoiseEstimate
         part / counts[first[wrong]] for part in found.bounds(differing[first[wrong]], by_chance=by_chance)
     )
     low *= shrink
-    if unseen is not None:
-        bound = max(differs, unseen.most_errors)
+    agreed = 0.0 if doubted is None else float((doubted & ~look.differs).mean())
+    if unseen is not None or agreed:
+        bound = (rate_high if unseen is None else max(differs, unseen.most_errors)) + agreed
         # Class by class the bound is not known: all grow or shrink alike.
         high = np.maximum(high * (bound / rate_high), share)
         rate_high = bound
