@@ -160,7 +160,13 @@ def _first_only(make: Callable[[], RunFolder]) -> AbstractContextManager[RunFold
 
 
 def _prepare(
-    run: Run, launch: Launch, reporter: Reporter, *, dataset: Dataset | None = None, folder: Path | None = None
+    run: Run,
+    launch: Launch,
+    reporter: Reporter,
+    *,
+    dataset: Dataset | None = None,
+    folder: Path | None = None,
+    again: bool = False,
 ) -> Prepared:
     if dataset is None:
         reporter.say(f"reading {run.data.source}")
@@ -168,8 +174,8 @@ def _prepare(
         dataset = load_data(run.data, data_root=run.data.root, download=launch.download, held_out=held_out)
     try:
         return prepare(
-            run, dataset=dataset, folder=folder, say=reporter.say, tell=reporter.looked,
-            fetch_weights=launch.download, only_measure=launch.dry_run,
+            run, dataset=dataset, folder=folder, say=(lambda text: None) if again else reporter.say,
+            tell=reporter.looked, fetch_weights=launch.download, only_measure=launch.dry_run,
         )  # fmt: skip
     except UserError as error:
         if run.weights == "torchvision" and "weights" in str(error):
@@ -227,8 +233,8 @@ def _fitting(
             )
         )
         run = lasting(epochs, dataset)
-    # Measuring has trained the networks.
-    return run, _prepare(run, launch, reporter, dataset=dataset)
+    # Measuring has trained the networks; what is to be said of them was said.
+    return run, _prepare(run, launch, reporter, dataset=dataset, again=True)
 
 
 def _look_through_labels(path: str, dataset: Dataset, reporter: Reporter, launch: Launch) -> None:
