@@ -91,13 +91,13 @@ def test_the_order_of_the_jobs() -> None:
     names = [job.name for job in found]
     assert names[:3] == ["gpu-tests", "bench", "step"] and len(set(names)) == len(names)
     noises = ("symmetric0.8", "asymmetric0.4", "symmetric0.2")
-    ours = [f"acto-min_share-0.25-{data}-{noise}-s0" for data in ("cifar100nc", "cifar80no") for noise in noises]
+    ours = [f"acto-steady-{data}-{noise}-s0" for data in ("cifar100nc", "cifar80no") for noise in noises]
     assert names[3:11] == ours + [f"acto-published-cifar80no-{noise}-s0" for noise in noises[:2]]
     methods = [job.arguments[job.arguments.index("--method") + 1] for job in found[11:29]]
     rivals = ("sed", "ca2c", "promix", "disc", "elr", "standard")
     assert methods == [name for name in rivals for _ in range(3)]
     assert [job.seed for job in found[3:]] == sorted(job.seed for job in found[3:])
-    assert "--acto.min_share" not in found[9].arguments  # published
+    assert "--acto.form" not in found[9].arguments  # published
 
 
 def test_acto_understands_every_training(capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,9 +256,9 @@ def test_a_real_training_leaves_a_record_without_the_machine(
     assert set(texts) == {*SMALL_RUN, "job.json"}
     assert not any(str(tmp_path) in text for text in texts.values())
     assert "host" not in texts["env.json"] and "argv" not in texts["env.json"]
-    assert texts["metrics.csv"].count("\n") == 3 and "min_share: 0.25" in texts["config.yaml"]
+    assert texts["metrics.csv"].count("\n") == 3 and "form: steady" in texts["config.yaml"]
     record = json.loads(texts["job.json"])
-    assert record["form"] == "acto, min_share 0.25" and record["headline"].endswith(" %")
+    assert record["form"] == "acto, steady" and record["headline"].endswith(" %")
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,9 @@ def test_the_ablation_switches_parts_off() -> None:
 
 
 def test_a_run_that_occurs_twice_is_done_once() -> None:
-    # The ablation's first and last row are Standard and ACTO as they are.
-    assert len(jobs_of([block("all"), block("ablation")])) == 2 * (len(METHODS) + len(ABLATION) - 1)
+    # The ablation's first and last row are Standard and ACTO as published, which is what CIFAR100N gets.
+    blocks = [replace(block(name), sources=("cifar100nc",)) for name in ("all", "ablation")]
+    assert len(jobs_of(blocks)) == 2 * (len(METHODS) + len(ABLATION) - 1)
 
 
 def test_the_name_tells_what_it_is_and_hashes_what_decides() -> None:

@@ -451,6 +451,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{name: {} for name in METHODS},
     "acto-without-consistency": {"consistency": False},
     "acto-steady": {"form": "steady"},
+    "acto-steady-weak": {"form": "steady", "warmup_views": "weak"},
     "acto-steady-without-consistency": {"form": "steady", "consistency": False},
     "dividemix-web": {"train_on_unlabelled": False},
     "snscl-web": {"train_on_unlabelled": False},

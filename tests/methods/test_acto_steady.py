@@ -33,6 +33,7 @@ def test_a_form_fills_what_is_open() -> None:
     own: dict[str, Any] = {
         "selection": "robust", "min_share": 0.5, "judge": "teacher", "average_epochs": 3.0, "selected_weight": 0.3,
         "consistency_weight": 0.7, "confidence": "none", "alignment": False, "mixing": 2.0,
+        "warmup_views": "weak",
     }  # fmt: skip
     for form in (None, "steady"):
         assert form_of(ACTO.Config(form=form, **own)) == Form(**own)
@@ -154,16 +155,18 @@ def waves(*shape: int, start: float) -> np.ndarray:
     return np.sin(1.9 * np.arange(math.prod(shape)) ** 1.2 + start).reshape(shape)
 
 
-@pytest.mark.parametrize("epoch", [0, 3])
+@pytest.mark.parametrize(("epoch", "warmup_views"), [(0, "weak"), (0, "both"), (3, "both")])
 @pytest.mark.parametrize("mixing", [0.0, 1.0])
-def test_a_step_is_the_one_in_plain_numpy(epoch: int, mixing: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_the_one_in_plain_numpy(
+    epoch: int, warmup_views: Any, mixing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         acto.Mixture, "of", classmethod(lambda cls, label, *, alpha: cls(torch.tensor(SHARE), torch.tensor(PARTNER)))
     )
     labels, index = np.array([0, 1, 2, 1, 0, 2, 1]), np.array([1, 6, 3, 0, 4])
     config = ACTO.Config(
         form="steady", warmup_epochs=2, mixing=mixing, tau=5.0, label_smoothing=0.1, selected_weight=0.6,
-        consistency_weight=1.3,
+        consistency_weight=1.3, warmup_views=warmup_views,
     )  # fmt: skip
     method = ACTO(config, Task(torch.from_numpy(labels), K), lambda: LinearNet(D, K)).double()
     rtm, ntm, teacher = *method.nets, method.teacher
@@ -195,9 +198,12 @@ def test_a_step_is_the_one_in_plain_numpy(epoch: int, mixing: float, monkeypatch
     loss_n = ce(logits(ntm, weak), label).mean()
     on_weak = logits(rtm, mixed(weak))
     if epoch < config.warmup_epochs:
-        z = np.maximum(on_weak, 1e-12)
-        penalty = (softmax(z) * np.log(softmax(z))).sum(1).mean()
-        expected = pair(on_weak, label, np.ones(B)).mean() + penalty + loss_n
+        expected = loss_n
+        for view in (weak, strong) if warmup_views == "both" else (weak,):
+            out = logits(rtm, mixed(view))
+            z = np.maximum(out, 1e-12)
+            penalty = (softmax(z) * np.log(softmax(z))).sum(1).mean()
+            expected += pair(out, label, np.ones(B)).mean() + penalty
         assert step.loss.item() == pytest.approx(expected, rel=1e-6)
         return
 

@@ -88,7 +88,8 @@ def parse_methods(names: Sequence[str]) -> tuple[Variant, ...]:
         elif name == "ablation":
             variants.append(Variant(method="standard"))
             variants += [
-                Variant(method="acto", label=label, settings={"acto": dict(row)}) for label, row in ABLATION.items()
+                Variant(method="acto", label=label, settings={"acto": {"form": "published", **row}})
+                for label, row in ABLATION.items()
             ]
         else:
             choose("method", name, [*METHODS, "all", "ablation"])

@@ -16,9 +16,9 @@ Forms
     published    the paper's method, to the last bit of its public code's arithmetic. Where most labels are wrong it
                  ends at a few classes: RTM judges its own labels, and the few that it keeps confirm it.
     steady       for labels about which nothing is known. A slowly moving average of RTM, the teacher, judges in
-                 RTM's place: in the selection, in the gate, in q. RTM learns from the whole batch, in mixtures of the
-                 weak and of the strong view: the given label where it was selected, else the class that q names once
-                 its classes are as frequent as the given ones, weighed by how sure q is beside others left out.
+                 RTM's place: in the selection, in the gate, in q. RTM learns from the whole batch, in slight mixtures
+                 of either view: the given label where it was selected, else the class that q names once its classes
+                 are as frequent as the given ones, weighed by how sure q is beside others left out.
     Every part has a setting of its own, which holds in both forms. Numbers: docs/decisions.md.
 
 Departures
@@ -50,7 +50,7 @@ from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, guessing, observed
 from acto.methods.blocks.confidence import moments_of, trust_in_confidence
-from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy, warm_up_loss
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
 from acto.methods.blocks.mixing import Mixture
 from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.blocks.weight_average import follow
@@ -76,16 +76,17 @@ class Form:
     confidence: str
     alignment: bool
     mixing: float
+    warmup_views: str
 
 
 FORMS = {
     "published": Form(
         selection="both", min_share=0.0, judge="student", average_epochs=1.0, selected_weight=None,
-        consistency_weight=0.2, confidence="none", alignment=False, mixing=0.0,
+        consistency_weight=0.2, confidence="none", alignment=False, mixing=0.0, warmup_views="weak",
     ),
     "steady": Form(
-        selection="both", min_share=0.25, judge="teacher", average_epochs=1.0, selected_weight=0.4,
-        consistency_weight=1.6, confidence="gaussian", alignment=True, mixing=1.0,
+        selection="both", min_share=0.25, judge="teacher", average_epochs=1.0, selected_weight=2.0,
+        consistency_weight=2.0, confidence="gaussian", alignment=True, mixing=0.3, warmup_views="both",
     ),
 }  # fmt: skip
 """Values of the settings that are None."""
@@ -132,9 +133,9 @@ class ACTO(Method):
         consistency: bool = True
         """RTM's strong view must give the sample's pseudo label."""
         consistency_weight: float | None = setting(None, low=0)
-        """Factor of that term in RTM's loss. null: 0.2 in the published form, 1.6 in the steady."""
+        """Factor of that term in RTM's loss. null: 0.2 in the published form, 2 in the steady."""
         selected_weight: float | None = setting(None, low=0)
-        """Factor of the selected samples' loss. null: 1 - consistency_weight in the published form, 0.4 in steady."""
+        """Factor of the selected samples' loss. null: 1 - consistency_weight in the published form, 2 in the steady."""
         confidence: Literal["none", "gaussian"] | None = None
         """Weight of a sample that was left out: 1, or by its pseudo label's probability: 1 from the mean of such
         samples on, and below it falling like a bell curve of half their deviation. null: none in the published form,
@@ -144,7 +145,9 @@ class ACTO(Method):
         likeliest class is taken. null: no in the published form, yes in the steady."""
         mixing: float | None = setting(None, low=0)
         """Parameter of the Beta distribution for mixing the samples of a batch with each other; 0: they are not mixed.
-        Needs the teacher as judge. null: 0 in the published form, 1 in the steady."""
+        Needs the teacher as judge. null: 0 in the published form, 0.3 in the steady."""
+        warmup_views: Literal["weak", "both"] | None = None
+        """Views that RTM learns in the warm-up. null: weak in the published form, both in the steady."""
         memory_momentum: float = setting(0.8, low=0, high=0.999)
         """Share of the old q_i in its update."""
         memory_classes: int | None = setting(None, low=1)
@@ -212,21 +215,15 @@ class ACTO(Method):
         config, label = self.config, batch.label
         view, (rtm, ntm) = batch.views[0], self.nets
         mix = self._mixture(label)
-        seen = mix.inputs(view) if mix else view
-        robust, non_robust = run_concurrently(lambda: rtm(seen), lambda: ntm(view), device=view.device)
-        judge = self._judge(robust, view)
-        if mix:
-            loss_r = batch_mean(mix.loss(self._ce, robust, label, torch.ones_like(robust[:, 0])))
-            penalty = negative_entropy(robust, clamp_logits=config.entropy_clamp)
-            loss_r = loss_r + config.entropy_weight * batch_mean(penalty)
-        else:
-            loss_r = warm_up_loss(
-                robust,
-                labels=label,
-                entropy_weight=config.entropy_weight,
-                clamp_logits=config.entropy_clamp,
-                label_smoothing=config.label_smoothing,
-            )
+        views = batch.views if self.form.warmup_views == "both" else (view,)
+        seen = tuple(mix.inputs(view) for view in views) if mix else views
+        robust, non_robust = run_concurrently(lambda: [rtm(x) for x in seen], lambda: ntm(view), device=view.device)
+        judge = self._judge(robust[0], view)
+        even, loss_r = torch.ones_like(judge[:, 0]), torch.zeros((), device=view.device)
+        for out in robust:
+            fit = mix.loss(self._ce, out, label, even) if mix else self._ce(out, label)
+            penalty = negative_entropy(out, clamp_logits=config.entropy_clamp)
+            loss_r = loss_r + batch_mean(fit) + config.entropy_weight * batch_mean(penalty)
         loss_n = self._ce_mean(non_robust, label)
         self.times_selected[batch.index] += 1
         right_r, right_n = judge.argmax(1) == label, non_robust.argmax(1) == label
