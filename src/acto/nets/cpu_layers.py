@@ -61,18 +61,13 @@ def norms_with_relu(net: nn.Module) -> list[tuple[nn.Sequential, int]]:
         for layers in net.modules()
         if isinstance(layers, nn.Sequential)
         for number in range(len(layers) - 1)
-        if _is_norm_with_relu(layers[number], layers[number + 1])
+        if is_norm(layers[number]) and type(layers[number + 1]) is nn.ReLU
     ]
 
 
-def _is_norm_with_relu(norm: nn.Module, behind: nn.Module) -> bool:
-    return (
-        type(norm) is nn.BatchNorm2d
-        and type(behind) is nn.ReLU
-        and norm.affine
-        and norm.track_running_stats
-        and norm.momentum is not None
-    )
+def is_norm(norm: nn.Module) -> bool:
+    """Say whether a layer is a batch norm as the kernels compute it."""
+    return type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
 def join(layers: nn.Sequential, number: int, kind: type[Any]) -> None:

@@ -1,8 +1,8 @@
 """Layers for training on a CUDA device: batch norm, ReLU and a 2x2 maximum in one, by the kernels of gpu_kernels.
 
 `use_fused_norms` changes a network in place. Its weights, their names and its checkpoints stay as they were, and where
-the kernels do not fit what comes in (evaluation, another number format), a layer computes as it did before. To torch the
-kernels are operations with gradients of their own, so recorded and compiled steps can have them.
+the kernels do not fit what comes in (evaluation, another number format), a layer computes as it did before. To torch
+the kernels are operations with gradients of their own, so recorded and compiled steps can have them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.library import custom_op
 from torch.nn import functional as F
 
-from acto.nets.cpu_layers import join, norms_with_relu
+from acto.nets.cpu_layers import is_norm, join, norms_with_relu
 
 MOST_ACTIVATIONS = 2**31 - 2**16
 """Most activations of a batch norm: their places are counted in 32 bits."""
@@ -64,12 +64,24 @@ def use_fused_norms(net: nn.Module, *, device: torch.device) -> int:
         net: on its device, before it is compiled.
         device: of the training.
     """
+    return fuse_norms(net) if device.type == "cuda" and _right(device) else 0
+
+
+def fuse_norms(net: nn.Module) -> int:
+    """Change the layers, wherever they are; return how many batch norms."""
     found = norms_with_relu(net)
-    if not found or device.type != "cuda" or not _right(device):
-        return 0
     for layers, number in found:
         join(layers, number, FusedNormReLU)
-    return len(found)
+    count = len(found)
+    for block in net.modules():
+        names = getattr(type(block), "NORMS_BEFORE_RELU", ())
+        norms = [getattr(block, name) for name in names]
+        if norms and all(is_norm(norm) for norm in norms):
+            for norm in norms:
+                norm.__class__, norm.pools = FusedNormReLU, False
+            block.relu = nn.Identity()
+            count += len(norms)
+    return count
 
 
 def _interpreted() -> bool:
@@ -87,8 +99,7 @@ def _right(device: torch.device) -> bool:
     """Check that a small batch comes out as torch's, forward and backward."""
     plain = nn.Sequential(nn.BatchNorm2d(20), nn.ReLU(), nn.MaxPool2d(2)).to(device)
     fused = nn.Sequential(nn.BatchNorm2d(20), nn.ReLU(), nn.MaxPool2d(2)).to(device)
-    ((layers, number),) = norms_with_relu(fused)
-    join(layers, number, FusedNormReLU)
+    fuse_norms(fused)
     random = torch.Generator().manual_seed(0)
     images = torch.randn(3, 20, 5, 6, generator=random).to(device)
     found = []
