@@ -73,10 +73,17 @@ class ActoSteps:
         device: where all of it happens.
         precision: of the networks' bodies.
         step: one of acto.training.step_modes.STEPS; None: as a run takes them on this device.
+        fused_norms: see acto.training.step_modes.prepare_steps.
     """
 
     def __init__(
-        self, samples: Samples, *, device: torch.device, precision: torch.dtype, step: str | None = None
+        self,
+        samples: Samples,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        step: str | None = None,
+        fused_norms: bool | None = None,
     ) -> None:
         self.data = DeviceData(
             samples, ViewSpec(pipeline="cifar", size=SIDE, mean=MEAN, std=STD), seed=0, device=device
@@ -84,7 +91,9 @@ class ActoSteps:
         task = Task(torch.from_numpy(samples.labels), NUM_CLASSES)
         method = ACTO(ACTO.Config(warmup_epochs=0), task, cnn7).to(device).to(memory_format=torch.channels_last)
         protocol = TrainingProtocol(epochs=10_000, batch_size=BATCH, plan=Plan(lr=0.01), plans={"net1": Plan(lr=0.08)})
-        recorder = prepare_steps(step, method, device=device, precision=precision, batch_size=BATCH)
+        recorder = prepare_steps(
+            step, method, device=device, precision=precision, batch_size=BATCH, fused_norms=fused_norms
+        )
         self.training = Training(method, protocol, precision=precision, recorder=recorder)
         self._epochs = run_epochs(self.training, self.data, seed=0)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models import resnet
 
 from acto.core.errors import UserError, check_range, choose
@@ -94,6 +93,9 @@ def cnn_tiny(input_shape: Shape, num_classes: int) -> Net:
 class _PreActBlock(nn.Module):
     """BN-ReLU-conv twice; the shortcut, with or without a 1x1 convolution, starts after the first ReLU."""
 
+    NORMS_BEFORE_RELU = ("bn1", "bn2")
+    """All that `relu` follows: layers that can take it over, see acto.nets.gpu_layers."""
+
     def __init__(self, channels_in: int, channels_out: int, *, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels_in)
@@ -103,10 +105,11 @@ class _PreActBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False)
+        self.relu: nn.Module = nn.ReLU()
 
     def forward(self, images: Tensor) -> Tensor:
-        active = F.relu(self.bn1(images))
-        return self.conv2(F.relu(self.bn2(self.conv1(active)))) + self.shortcut(active)
+        active = self.relu(self.bn1(images))
+        return self.conv2(self.relu(self.bn2(self.conv1(active)))) + self.shortcut(active)
 
 
 def preact_resnet18(input_shape: Shape, num_classes: int) -> Net:

@@ -33,19 +33,13 @@ def use_kernels(net: nn.Module) -> int:
         acto.nets.cpu_kernels.KernelsMissing: this machine cannot have them; nothing was changed.
     """
     convolutions = [layer for layer in net.modules() if type(layer) is nn.Conv2d and has_fast_form(layer)]
-    norms = [
-        (layers, number)
-        for layers in net.modules()
-        if isinstance(layers, nn.Sequential)
-        for number in range(len(layers) - 1)
-        if _is_norm_with_relu(layers[number], layers[number + 1])
-    ]
+    norms = norms_with_relu(net)
     if convolutions or norms:
         kernels()
     for layer in convolutions:
         layer.__class__ = WinogradConv2d
     for layers, number in norms:
-        _join(layers, number)
+        join(layers, number, NormReLU)
     return len(convolutions) + len(norms)
 
 
@@ -60,21 +54,32 @@ def has_fast_form(layer: nn.Conv2d) -> bool:
     )
 
 
-def _is_norm_with_relu(norm: nn.Module, behind: nn.Module) -> bool:
-    return (
-        type(norm) is nn.BatchNorm2d
-        and type(behind) is nn.ReLU
-        and norm.affine
-        and norm.track_running_stats
-        and norm.momentum is not None
-    )
+def norms_with_relu(net: nn.Module) -> list[tuple[nn.Sequential, int]]:
+    """Batch norms with a ReLU behind them, each as its row of layers and its place there."""
+    return [
+        (layers, number)
+        for layers in net.modules()
+        if isinstance(layers, nn.Sequential)
+        for number in range(len(layers) - 1)
+        if is_norm(layers[number]) and type(layers[number + 1]) is nn.ReLU
+    ]
 
 
-def _join(layers: nn.Sequential, number: int) -> None:
-    """The batch norm there takes over the ReLU behind it, and a 2x2 maximum behind that. Their places stay, empty."""
-    norm = layers[number]
-    norm.__class__ = NormReLU
-    assert isinstance(norm, NormReLU)
+def is_norm(norm: nn.Module) -> bool:
+    """Say whether a layer is a batch norm as the kernels compute it."""
+    return type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
+
+
+def join(layers: nn.Sequential, number: int, kind: type[Any]) -> None:
+    """The batch norm there takes over the ReLU behind it, and a 2x2 maximum behind that. Their places stay, empty.
+
+    Args:
+        layers: a row of layers.
+        number: the batch norm's place.
+        kind: its new class, whose attribute `pools` tells whether there was a maximum.
+    """
+    norm: Any = layers[number]
+    norm.__class__ = kind
     norm.pools = number + 2 < len(layers) and _is_2x2_maximum(layers[number + 2])
     for taken in range(number + 1, number + (3 if norm.pools else 2)):
         layers[taken] = nn.Identity()

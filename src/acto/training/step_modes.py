@@ -10,10 +10,13 @@ from acto.methods.base import Method
 from acto.nets.base import Net
 from acto.nets.cpu_kernels import KernelsMissing
 from acto.nets.cpu_layers import NormReLU, WinogradConv2d, use_kernels
+from acto.nets.gpu_layers import use_fused_norms
 from acto.training.compiled_nets import compile_nets
 from acto.training.cuda_graph import Recorder, recorder_for
 
 STEPS = ("eager", "graph", "compiled")
+FUSED_NORMS = False
+"""Default of `fused_norms`: recorded and compiled steps on a CUDA device take batch norm, ReLU and maximum in one."""
 
 
 def prepare_steps(
@@ -24,6 +27,7 @@ def prepare_steps(
     precision: torch.dtype,
     batch_size: int,
     world: int = 1,
+    fused_norms: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Recorder | None:
     """Make what records the steps, if they are to be recorded; compile the networks, if they are to be compiled.
@@ -35,6 +39,8 @@ def prepare_steps(
         precision: of the training.
         batch_size: over all processes.
         world: number of processes.
+        fused_norms: on a CUDA device, have the kernels of acto.nets.gpu_layers in steps that are not eager, where the
+            machine can have them; None: FUSED_NORMS.
         say: told what was asked for and cannot be done.
     """
     if step == "eager":
@@ -44,11 +50,14 @@ def prepare_steps(
         if step is not None and refused is not None:
             say(refused)
         return None
+    made = recorder_for(method, device=device, precision=precision, world=world)
+    # Steps that Python asks for one operation at a time would wait for Python longer than the kernels save.
+    if (FUSED_NORMS if fused_norms is None else fused_norms) and (step == "compiled" or not isinstance(made, str)):
+        use_fused_norms(method, device=device)
     if step == "compiled" and (
         refused := compile_nets(method, device=device, precision=precision, batch_size=batch_size // world)
     ):
         say(refused)
-    made = recorder_for(method, device=device, precision=precision, world=world)
     if isinstance(made, str):
         if step is not None:
             say(made)
