@@ -11,7 +11,7 @@ RULES := tests/test_house.py tests/core tests/methods/test_acto.py tests/methods
 LIGHT := tests/labels/test_audit.py tests/labels/test_belief.py tests/labels/test_consensus.py \
 	tests/labels/test_scores_and_rules.py tests/run_folder/test_record.py
 
-.PHONY: help setup demo quick test docs lowest soak check format wheel clean
+.PHONY: help setup demo quick test integrations docs lowest soak check format wheel clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test    set up, then run every check: style, types, tests, the wheel in a clean environment"
 	@echo "make quick   style, types, the rules of the house and of ACTO: under a minute, for every change"
 	@echo "make docs    set up, run the notebooks, build the documentation site into build/site"
+	@echo "make integrations  the tests with heavy optional packages: TensorBoard, W&B, MLflow, timm, ..."
 	@echo "make lowest  try the lowest versions that pyproject.toml allows, of all that needs no torch"
 	@echo "make soak    disturb runs and damage data in every way for a quarter of an hour, and count what is lost"
 	@echo "make setup   only create $(VENV) with everything installed"
@@ -58,7 +59,17 @@ quick: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(RULES)
 
 test: check wheel
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not integration"
+
+# An environment of its own: these packages are many, and what they bring is none of the other tests' business.
+build/integrations/.installed: pyproject.toml
+	$(PYTHON) -m venv build/integrations
+	build/integrations/bin/python -m pip install --quiet --editable '.[dev,integrations]'
+	touch $@
+
+integrations: build/integrations/.installed
+	OMP_NUM_THREADS=1 build/integrations/bin/python -m pytest -n 2 -m integration
+	OMP_NUM_THREADS=1 build/integrations/bin/python -m pytest -m "not integration" tests/runs/test_loggers.py
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -150,7 +150,7 @@ def test_every_file_is_explained(run_folder: Path) -> None:
     names = {name.rstrip("/") for name in explained("The files")}
     assert files <= names | {"net1.safetensors"}
     of_others = {"decisions.csv", "decisions_before.csv", ".acto-review", "init_from.json", "encoding.safetensors"}
-    of_others |= {"features.safetensors"}
+    of_others |= {"features.safetensors", "loggers.json", "tensorboard", "wandb"}
     of_others |= {"held_out.json", "held_out_probs.npy", "held_out_predictions.npy"}  # this run has a test set
     assert names - files - {"label_report.parquet"} == {"samples.parquet", *of_others}, "explained, but not there"
 

@@ -67,7 +67,7 @@ LAZY = {"", "cli", "cli.audit"}
 """These import inside functions, so that `acto --help` and audits of files need no torch."""
 OPTIONAL = {
     "pyarrow", "timm", "cleanlab", "sklearn", "pandas", "matplotlib", "submitit", "onnx", "onnxruntime", "onnxscript",
-    "huggingface_hub", "shtab",
+    "huggingface_hub", "shtab", "wandb", "mlflow", "torch.utils.tensorboard",
 }  # fmt: skip
 """Imported inside the function that needs them: extras, with a hint how to install them, and what loads slowly."""
 
@@ -223,7 +223,7 @@ def test_imports_stand_at_the_top(name: str) -> None:
     for node in ast.walk(MODULES[name]):
         if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in top:
             for imported in imports(ast.Module([node], [])):
-                assert imported.split(".")[0] in OPTIONAL, f"{name} imports {imported} inside a function"
+                assert {imported, imported.split(".")[0]} & OPTIONAL, f"{name} imports {imported} inside a function"
 
 
 HEADLESS = {"What", "Of", "Whether", "How", "Where", "Which", "Whose", "Why", "Who", "That"}

@@ -27,6 +27,7 @@ from acto.methods import METHODS
 from acto.run_folder.reading import held_out_before
 from acto.runs.events import Listeners
 from acto.runs.execute import train_run
+from acto.runs.loggers import logger_names
 from acto.runs.recipes.by_data import for_size, setting_of_kind
 from acto.runs.resolve import SHORT, checked, known_fields, run_of, section
 from acto.runs.run import Run
@@ -116,6 +117,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     report: Listeners = ...,
+    log: str | Sequence[str] | None = None,
 ) -> dict[str, Any]: ...
 
 
@@ -140,6 +142,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     report: Listeners = ...,
+    log: str | Sequence[str] | None = None,
     **settings: Any,
 ) -> Fitted: ...
 
@@ -165,6 +168,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     report: Listeners = (),
+    log: str | Sequence[str] | None = None,
     **settings: Any,
 ) -> Any:
     """Train on data whose labels are partly wrong, and return a Fitted.
@@ -192,6 +196,7 @@ def fit(
         resume: go on with the run in `out`.
         overwrite: delete a run that is in `out`.
         report: a listener, or a sequence of them, told what happens, see acto.runs.events.
+        log: names of tools that are told, as "tensorboard", see acto.runs.loggers.
         **settings: any other setting of `acto train` by its name: batch_size=64, lr=0.01, warmup_epochs=5, tau=0.05;
             dotted names as **{"protocol.plans.net1.lr": 0.1}.
 
@@ -209,6 +214,8 @@ def fit(
         return train_run(data, labels, **given)
     if foreign := [name for name in given if name not in of_data and name not in settings]:
         raise UserError(f"{foreign[0]} goes with a Run; without one, pass a Dataset as data")
+    if log is not None:
+        log = logger_names(log)  # before data are read
     for name in ("resume", "overwrite"):
         if name in given and out is None:
             raise UserError(f"{name} is about the run in `out`: say which")
@@ -243,7 +250,7 @@ def fit(
         planned = Run.from_dict(asked, trust_net=net is not None)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="acto-"))
     try:
-        summary = train_run(planned, folder, dataset=held, resume=resume, overwrite=overwrite, report=report)
+        summary = train_run(planned, folder, dataset=held, resume=resume, overwrite=overwrite, report=report, log=log)
     except BaseException:
         if out is None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from sklearn.datasets import load_iris
 from acto.cli import main
 from acto.core.errors import UserError
 from acto.data import sources
+from acto.data.for_prediction import read_new
 from acto.data.tables.encoding import Encoding, fit_encoding
 from acto.data.tables.rows import Rows
 from acto.estimator import NoisyLabelClassifier
@@ -27,6 +30,7 @@ from acto.run_folder.reading import read_run
 from acto.runs.events import EpochDone, Event
 from acto.runs.execute import train_run
 from acto.runs.run import Run
+from acto.runs.trained_model import load_model
 
 FAST = ("--net", "mlp:32", "--device", "cpu", "--seed", "0", "--batch-size", "32", "--protocol.plan.lr", "0.1")
 WORDS = {"animals": "cat dog horse mouse bird", "money": "bank euro stock price loan"}
@@ -255,6 +259,23 @@ def test_an_export_brings_the_encoding(tmp_path: Path) -> None:
     assert (exported / "encoding.safetensors").read_bytes() == (run / "encoding.safetensors").read_bytes()
     assert "encoding.safetensors" in (exported / "README.md").read_text()
     assert json.loads((exported / "preprocessing.json").read_text())["encoding"] == "encoding.safetensors"
+
+
+def test_the_card_reads_the_rows_of_a_table_for_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    source, run = CASES[1].write(tmp_path), tmp_path / "run"
+    train(source, run, epochs=1)
+    assert main(["export", str(run), "--format", "onnx"]) == 0
+    card = (run / "exported" / "README.md").read_text()
+    (block,) = [code for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "onnxruntime" in code]
+    monkeypatch.chdir(run / "exported")
+    CASES[1].frame.to_csv("rows.csv", index=False)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    model = load_model(run)
+    expected = model.predict_proba(read_new(str(source), encoding=model.encoding).samples)
+    np.testing.assert_allclose(names["probs"], expected, atol=1e-5)
 
 
 # Data frames --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import pytest
 import torch
 import torchvision
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from acto.cli.export import export_command
 from acto.core.errors import RunError, UserError
+from acto.data.for_prediction import read_new
 from acto.data.views.spec import ViewSpec
 from acto.inference import export as exporting
 from acto.inference.export import Exported, export
+from acto.inference.hub import hub_folder
 from acto.inference.model_card import plain_text
 from acto.runs.trained_model import load_model
 from trained_runs import finished_run
@@ -54,7 +58,6 @@ def trained_probs(run: Path, inputs: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize(
     ("format", "net", "shape", "headline"),
     [
-        pytest.param("onnx", "cnn_tiny", (1, 8, 8), (1.0,), marks=needs_onnx),
         ("safetensors", "cnn_tiny", (1, 8, 8), (1.0,)),
         ("safetensors", "mlp:8", (4,), (0.5, 0.5)),
         ("torch", "mlp:8", (4,), (0.5, 0.5)),
@@ -81,6 +84,68 @@ def test_the_cards_code_gives_the_trained_models_probabilities(
     assert capsys.readouterr().out.strip() == names["facts"]["class_names"][expected.argmax()]
 
 
+def run_alone(folder: Path, files: dict[str, Path]) -> dict[str, Any]:
+    """Run the card's code in a process that has neither acto nor torch, once for each file under the name it reads."""
+    (block,) = [block for block in code_blocks(folder) if "onnxruntime" in block]
+    asked = "features.npy" if "features.npy" in block else "picture.jpg"
+    code = f"""
+import json, shutil, sys
+for name in ("acto", "torch"):
+    sys.modules[name] = None
+found = {{}}
+for name, file in {[(name, str(path)) for name, path in files.items()]}:
+    shutil.copy(file, {asked!r})
+    names = {{}}
+    exec({block!r}, names)
+    found[name] = names["probs"].tolist()
+print(json.dumps(found))
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    *said, found = run.stdout.splitlines()
+    assert said and all(re.fullmatch(r"(apple|pear|quince) \d+\.\d\d%", line) for line in said)
+    return json.loads(found)
+
+
+@needs_onnx
+@pytest.mark.parametrize("kind", ["files of any size", "small grey ones"])
+def test_the_cards_code_for_onnx_reads_a_picture_file_as_acto_does(kind: str, tmp_path: Path) -> None:
+    views, shape = ViewSpec(pipeline="small", mean=(0.4,), std=(0.2,)), (1, 8, 8)
+    if kind == "files of any size":
+        views = ViewSpec(pipeline="photo", size=24, resize=32, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+        shape = (3, 24, 24)
+    finished_run(tmp_path / "run", "cnn_tiny", shape, views=views, temperature=0.5)
+    export(tmp_path / "run", tmp_path / "out", format="onnx")
+    side = 160 if kind == "files of any size" else 10
+    noise = np.random.RandomState(0).randint(0, 256, (side, side + side // 3, 4), np.uint8)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    plain = Image.fromarray(noise[..., :3].copy())
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    plain.save(pictures / "large.jpg", quality=95)
+    plain.save(pictures / "turned.jpg", exif=turned)
+    Image.fromarray(noise).save(pictures / "transparent.png")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 200).save(pictures / "deep.png")
+    plain.convert("P").save(pictures / "palette.png")
+    plain.convert("L").resize((8, 8)).save(pictures / "small.png")
+    files = {path.name: path for path in sorted(pictures.iterdir())}
+    if kind == "files of any size":
+        del files["small.png"]
+        (pictures / "small.png").unlink()
+    found = run_alone(tmp_path / "out", files)
+    samples = read_new(str(pictures)).samples
+    expected = load_model(tmp_path / "run").predict_proba(samples)
+    assert list(samples.ids) == list(found)
+    np.testing.assert_allclose(np.concatenate(list(found.values())), expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 1e-3  # they are told apart
+    import onnx
+
+    kept = {entry.key: json.loads(entry.value) for entry in onnx.load(tmp_path / "out" / "model.onnx").metadata_props}
+    assert kept["class_names"] == ["apple", "pear", "quince"]
+    assert kept["acto"] == json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+
+
 @needs_onnx
 def test_onnx_takes_batches_of_any_size_and_any_number_of_formats_share_a_folder(tmp_path: Path) -> None:
     finished_run(tmp_path / "run", "mlp:8", (4,), headline=(1.0, 1.0), temperature=2.0)
@@ -97,6 +162,10 @@ def test_onnx_takes_batches_of_any_size_and_any_number_of_formats_share_a_folder
     facts = json.loads((folder / "preprocessing.json").read_text())
     assert facts["files"] == {"onnx": ["model.onnx"], "torch": ["model.pt2"]}
     assert len(code_blocks(folder)) == 2
+    vectors = np.random.RandomState(0).randn(3, 4)
+    np.save(tmp_path / "mine.npy", vectors)
+    expected = load_model(tmp_path / "run").predict_proba(vectors)
+    np.testing.assert_allclose(run_alone(folder, {"": tmp_path / "mine.npy"})[""], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -261,3 +330,70 @@ def test_exports_of_one_model_are_equal(tmp_path: Path) -> None:
     assert isinstance(first, Exported)
     for one, other in zip(first.files, second.files, strict=True):
         assert one.read_bytes() == other.read_bytes()
+
+
+# Hubs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_for_a_hub_has_all_that_one_looks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished_run(tmp_path / "run", "mlp:8", (4,), headline=(0.5, 0.5))
+    out = tmp_path / "hub"
+    assert export_command([str(tmp_path / "run"), "--hub", str(out), "--format", "torch"]) == 0
+    said = capsys.readouterr().out
+    assert f"hf upload USER/NAME {out} ." in said and "nothing was sent" in said and "no license" in said
+    names = {"README.md", "config.json", "model0.safetensors", "model1.safetensors", "model.pt2", "preprocessing.json"}
+    assert {path.name for path in out.iterdir()} == names
+    assert {Path(line).name for line in said.splitlines() if line.startswith(str(out))} == names
+    config = json.loads((out / "config.json").read_text())
+    assert config["id2label"] == {"0": "apple", "1": "pear", "2": "quince"} and config["label2id"]["quince"] == 2
+    assert "architecture" not in config  # two networks are none of timm's
+    assert export_command([str(tmp_path / "run"), "--hub", str(out), "--json"]) == 0  # again, into the same folder
+    assert json.loads(capsys.readouterr().out)["files"][-1] == str(out / "config.json")
+
+
+def test_the_hubs_own_library_reads_the_card(tmp_path: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    names = ("a: b # c", "- no\n---\nlicense: mit", "'quoted' \"twice\"")
+    finished_run(tmp_path / "run", "mlp:8", (4,), classes=names)
+    hub_folder(tmp_path / "run", tmp_path / "hub")
+    card = hub.ModelCard.load(tmp_path / "hub" / "README.md", ignore_metadata_errors=False)
+    (result,) = card.data.eval_results
+    assert (result.dataset_name, result.metric_type, result.metric_value) == ("fruit", "accuracy", 0.875)
+    assert card.data.pipeline_tag == "tabular-classification" and card.data.license is None
+    assert json.loads((tmp_path / "hub" / "config.json").read_text())["id2label"]["1"] == names[1]
+
+
+def test_timm_loads_a_folder_for_a_hub(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    views = ViewSpec(pipeline="photo", size=32, resize=40, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    finished_run(tmp_path / "run", "timm:test_resnet", (3, 32, 32), views=views)
+    hub_folder(tmp_path / "run", tmp_path / "hub")
+    assert '\nlibrary_name: "timm"\n' in (tmp_path / "hub" / "README.md").read_text()
+    net = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
+    inputs = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        found = net(inputs).softmax(1)
+    np.testing.assert_allclose(found, trained_probs(tmp_path / "run", inputs), atol=1e-5)
+    view = timm.data.resolve_data_config(model=net)
+    assert tuple(tuple(view[name]) for name in ("mean", "std", "input_size")) == (views.mean, views.std, (3, 32, 32))
+    assert round(32 / view["crop_pct"]) == 40
+
+
+def test_what_no_folder_for_a_hub_can_be_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(tmp_path / "run", "mlp:8", (4,))
+    run, out = str(tmp_path / "run"), tmp_path / "hub"
+    with pytest.raises(UserError, match="leave --out away"):
+        export_command([run, "--hub", str(out), "--out", str(out)])
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"acto-lnl\[onnx\]"):
+        export_command([run, "--hub", str(out), "--format", "onnx"])
+    with pytest.raises(UserError, match="Did you mean 'onnx'"):
+        export_command([run, "--hub", str(out), "--format", "onx"])
+    with pytest.raises(UserError, match="is no run's folder"):
+        export_command([str(tmp_path), "--hub", str(out)])
+    assert not out.exists()
+    out.mkdir()
+    (out / "README.md").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        export_command([run, "--hub", str(out)])
+    assert [path.name for path in out.iterdir()] == ["README.md"]

@@ -34,6 +34,7 @@ from acto.runs.cost import estimate
 from acto.runs.events import Note
 from acto.runs.execute import execute
 from acto.runs.failures import Interrupted
+from acto.runs.loggers import RunLog, begun_with, logger_names
 from acto.runs.prepare import Prepared, prepare
 from acto.runs.resolve import resolve, with_whole_paths
 from acto.runs.run import Run
@@ -61,6 +62,8 @@ class Launch:
     """At the end, write the report on the labels."""
     minutes: Budget | None = None
     """Time that the run may take."""
+    log: tuple[str, ...] = ()
+    """Loggers that are told, of acto.runs.loggers."""
     notes: tuple[str, ...] = ()
     """Notes for the user, said first."""
 
@@ -184,9 +187,14 @@ def _prepare(
 
 
 def _execute(prepared: Prepared, folder: RunFolder | Path, reporter: Reporter, launch: Launch) -> int:
+    with RunLog(launch.log, say=lambda text: reporter(Note(text=text))) as log:
+        return _executed(prepared, folder, reporter, log, launch)
+
+
+def _executed(prepared: Prepared, folder: RunFolder | Path, reporter: Reporter, log: RunLog, launch: Launch) -> int:
     path = str(folder.path if isinstance(folder, RunFolder) else folder)
     try:
-        summary = execute(prepared, folder, report=reporter, **_end(launch))
+        summary = execute(prepared, folder, report=[reporter, log], **_end(launch))
     except Interrupted as stop:
         reporter.say(f"{stop}; go on with: {_resume_command(path)}")
         return stop.exit_code
@@ -284,6 +292,9 @@ def train(tokens: Sequence[str]) -> int:
     how = {name: asked.actions[name] for name in asked.actions.keys() & {f.name for f in fields(Launch)}}
     if "minutes" in how:
         how["minutes"] = Budget(how["minutes"])
+    how["log"] = logger_names(
+        how["log"] if "log" in how else begun_with(asked.actions["resume"]) if asked.saved else ()
+    )
     launch = Launch(**how, report="no_report" not in asked.actions)
     dataset = lasting = None
     if asked.saved:

@@ -17,12 +17,15 @@ ACTIONS = {
     "--dry-run": "measure what the run will cost, and write nothing",
     "--minutes": "train as many epochs as fit into N minutes, at most those that are set, and end in time",
     "--download": "fetch the official archive, or pretrained weights, if they are missing on this machine",
+    "--log": "tell the run to NAME: tensorboard, wandb or mlflow; several with commas, or the flag again. A resumed "
+    "run goes on as it began, unless NAME is none",
     "--json": "print the summary as JSON on stdout",
     "--no-report": "do not write the report on the labels at the end; `acto audit` writes it later",
     "--print-config": "print the settings as YAML and do nothing else",
 }
 """Flags that are no settings of a run."""
-WITH_VALUE = {"--config": "FILE", "--out": "DIR", "--resume": "DIR", "--minutes": "N"}
+WITH_VALUE = {"--config": "FILE", "--out": "DIR", "--resume": "DIR", "--minutes": "N", "--log": "NAME"}
+REPEATED = {"--log"}
 BARE = {"protocol.stop_early": "10"}
 """Settings whose flags may stand without a value, and the value that they then have."""
 TABLE = "train_settings.json"
@@ -41,7 +44,8 @@ def train_parser(fields: Iterable[Field], short: Mapping[str, str]) -> Parser:
     group = parser.add_argument_group("what to do")
     for flag, text in ACTIONS.items():
         if flag in WITH_VALUE:
-            group.add_argument(flag, help=text, metavar=WITH_VALUE[flag])
+            action = "append" if flag in REPEATED else "store"
+            group.add_argument(flag, help=text, metavar=WITH_VALUE[flag], action=action)
         else:
             group.add_argument(flag, action="store_true", help=text)
     parser.add_settings(fields, short=short, bare=BARE)

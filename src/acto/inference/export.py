@@ -68,7 +68,8 @@ def export(
         out: where to; None: the folder `exported` in the run's. An export of another format may be there already.
         format: "safetensors": weights, under the keys of plain torchvision or timm where the network comes from there;
             "onnx" and "torch" (torch.export): a program that takes normalized float32 inputs in batches of any size
-            and gives probabilities, with the temperature in it.
+            and gives probabilities, with the temperature in it. The ONNX file's metadata has the class names, as JSON
+            under "class_names", and what preprocessing.json says under "acto".
         trust: as in acto.runs.trained_model.load_model.
 
     Raises:
@@ -156,7 +157,10 @@ def _onnx(model: TrainedModel) -> tuple[dict[str, bytes], Predictor]:
         verbose=False,
     )
     assert program is not None  # with dynamo
-    content: bytes = program.model_proto.SerializeToString()
+    proto = program.model_proto
+    for key, value in (("class_names", list(model.class_names)), ("acto", _facts(model, {"onnx": ("model.onnx",)}))):
+        proto.metadata_props.add(key=key, value=json.dumps(value))
+    content: bytes = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def predict(inputs: Tensor) -> Probs:

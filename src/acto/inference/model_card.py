@@ -61,7 +61,8 @@ def _header(model: TrainedModel, summary: Mapping[str, Any]) -> str:
     kind = "tabular-classification" if model.views.pipeline == "vectors" else "image-classification"
     if model.encoding is not None and model.encoding.texts is not None:
         kind = "text-classification"
-    header: dict[str, Any] = {"tags": sorted({"noisy-labels", "acto", model.method}), "pipeline_tag": kind}
+    header: dict[str, Any] = {"library_name": "timm"} if _library(model) == "timm" else {}
+    header |= {"tags": sorted({"noisy-labels", "acto", model.method}), "pipeline_tag": kind}
     accuracy = summary.get("test_accuracy_last10")
     if accuracy is not None:
         labels = "given labels, partly wrong" if summary["test_labels_are_given"] else "test set"

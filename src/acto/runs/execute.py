@@ -6,7 +6,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -43,6 +43,7 @@ from acto.runs import calibration
 from acto.runs.events import EpochDone, Listener, Listeners, Note, RunFinished, RunStarted, StepDone, tell_all
 from acto.runs.failures import Interrupted, Stop, signals_raise
 from acto.runs.frozen.front import FEATURES_FILE
+from acto.runs.loggers import RunLog, begun_with
 from acto.runs.prepare import Prepared, explained, prepare
 from acto.runs.run import Run
 from acto.runs.same_data import CHECKS_FILE, digest_of, refuse_foreign_checkpoint
@@ -110,6 +111,7 @@ def train_run(
     resume: bool = False,
     overwrite: bool = False,
     report: Listeners = (),
+    log: str | Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Train `run` into `folder` and return the summary: what `acto train` does, without its words.
 
@@ -120,6 +122,7 @@ def train_run(
         resume: go on from the last checkpoint in `folder`, which must be of the same run.
         overwrite: delete a run that is in `folder`.
         report: a listener, or a sequence of them, told what happens, see acto.runs.events.
+        log: names of tools that are told, see acto.runs.loggers; None: those that a resumed run was begun with.
 
     Raises:
         UserError: data, settings or folder cannot be used; then nothing was written.
@@ -134,6 +137,8 @@ def train_run(
     if resume and overwrite:
         raise UserError("resume goes on with the run that overwrite deletes: leave one of them away")
     tell = tell_all(report)
+    names = log if log is not None else begun_with(folder) if resume else ()
+    run_log = RunLog(names, say=(lambda text: tell(Note(text=text))) if report else None)
     prepared = prepare(
         run,
         dataset=dataset,
@@ -141,12 +146,13 @@ def train_run(
         say=lambda text: tell(Note(text=text)),
     )
     config = run.to_dict()
-    with (
+    opened = (
         RunFolder.open(folder, config=config)
         if resume
         else RunFolder.create(folder, config=config, overwrite=overwrite)
-    ) as opened:
-        return execute(prepared, opened, report=tell)
+    )
+    with opened, run_log:
+        return execute(prepared, opened, report=[tell, run_log])
 
 
 def _follow(prepared: Prepared, path: Path, stop: Stop) -> dict[str, Any]:
