@@ -50,8 +50,9 @@ from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, guessing, observed
 from acto.methods.blocks.confidence import moments_of, trust_in_confidence
-from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy, warm_up_loss
+from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
 from acto.methods.blocks.mixing import Mixture
+from acto.methods.blocks.selection import select
 from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.blocks.weight_average import follow
 
@@ -103,6 +104,7 @@ class ACTO(Method):
     venue = "ACM MM 2024"
     views = ("weak", "strong")
     num_nets = 2
+    takes_weights = True
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Method.Config):
@@ -216,18 +218,12 @@ class ACTO(Method):
         robust, non_robust = run_concurrently(lambda: rtm(seen), lambda: ntm(view), device=view.device)
         judge = self._judge(robust, view)
         if mix:
-            loss_r = batch_mean(mix.loss(self._ce, robust, label, torch.ones_like(robust[:, 0])))
-            penalty = negative_entropy(robust, clamp_logits=config.entropy_clamp)
-            loss_r = loss_r + config.entropy_weight * batch_mean(penalty)
+            losses = mix.loss(self._ce, robust, label, self.weighed(torch.ones_like(robust[:, 0]), batch.index))
         else:
-            loss_r = warm_up_loss(
-                robust,
-                labels=label,
-                entropy_weight=config.entropy_weight,
-                clamp_logits=config.entropy_clamp,
-                label_smoothing=config.label_smoothing,
-            )
-        loss_n = self._ce_mean(non_robust, label)
+            losses = self.weighed(self._ce(robust, label), batch.index)
+        penalty = self.weighed(negative_entropy(robust, clamp_logits=config.entropy_clamp), batch.index)
+        loss_r = batch_mean(losses) + config.entropy_weight * batch_mean(penalty)
+        loss_n = batch_mean(self.weighed(self._ce(non_robust, label), batch.index))
         self.times_selected[batch.index] += 1
         right_r, right_n = judge.argmax(1) == label, non_robust.argmax(1) == label
         log = {
@@ -266,19 +262,20 @@ class ACTO(Method):
         if mix:
             # Whoever is mixed in counts, so the samples that were left out do too, as far as they are trusted.
             counts = torch.where(selected, weight, trust if config.consistency else 0.0)
-            loss_r = batch_mean(mix.loss(self._ce, robust, target, counts))
+            loss_r = batch_mean(mix.loss(self._ce, robust, target, self.weighed(counts, index)))
         else:
-            loss_r = masked_mean(weight * self._ce(robust, label), selected, min_share=form.min_share)
+            losses = self.weighed(weight * self._ce(robust, label), index)
+            loss_r = masked_mean(losses, selected, min_share=form.min_share)
         factor = form.selected_weight
         if config.consistency:
-            trust = torch.where(selected, 1.0, trust)
+            trust = self.weighed(torch.where(selected, 1.0, trust), index)
             (out,) = robust_strong
             losses = mix.loss(self._ce, out, target, trust) if mix else trust * self._ce(out, target)
             factor = 1 - form.consistency_weight if factor is None else factor
             loss_r = factor * loss_r + form.consistency_weight * batch_mean(losses)
         elif factor is not None:
             loss_r = factor * loss_r
-        loss_n = self._ce_mean(non_robust, label)
+        loss_n = batch_mean(self.weighed(self._ce(non_robust, label), index))
 
         log = {
             "loss_rtm": loss_r.detach(),
@@ -359,42 +356,9 @@ class ACTO(Method):
     def _ce(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
-    def _ce_mean(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return batch_mean(self._ce(logits, labels))
-
 
 def form_of(config: ACTO.Config) -> Form:
     """The form of a config with its own values in place of those that are None."""
     form = FORMS[config.form or "published"]
     own = {field.name: getattr(config, field.name) for field in fields(Form)}
     return replace(form, **{name: value for name, value in own.items() if value is not None})
-
-
-def select(
-    right_r: Tensor, right_n: Tensor, *, tau: float, selection: str = "both", mining: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Asymmetric sample selection and mining.
-
-    The gate compares counts of the global batch in double precision: with float32 shares 40 right against 41 of 80
-    would open a gate of tau = 1/40 that is shut.
-
-    Args:
-        right_r: (B,) bool, RTM predicts the given label.
-        right_n: (B,) bool, NTM does.
-        tau: memorization threshold.
-        selection: see ACTO.Config.
-        mining: see ACTO.Config.
-
-    Returns:
-        (B,) bool what is selected, mined samples included; (B,) bool what of it was mined; () bool, the gate is open.
-    """
-    # Apple's devices have no float64; nothing larger than a count has to fit.
-    exact = torch.float32 if right_r.device.type == "mps" else torch.float64
-    count_r, count_n = total(torch.stack([right_r.sum(), right_n.sum()])).to(exact)
-    is_open = (count_r > 0) & (count_n - count_r < tau * count_r)
-    if selection == "everything":
-        agreed = torch.ones_like(right_r)
-    else:
-        agreed = right_r & right_n if selection == "both" else right_r
-    mined = ~right_r & right_n & ~agreed & is_open if mining else torch.zeros_like(right_r)
-    return agreed | mined, mined, is_open
