@@ -347,6 +347,10 @@ class ACTO(Method):
         """The steady form, whose judge moves slowly."""
         return "" if self.form.judge == "teacher" else "--acto.form steady keeps RTM from following the few that are"
 
+    def soft_labels(self, index: Tensor) -> Tensor:
+        """(B, K) q_i of some samples."""
+        return self._form.expand(getattr(self, self._soft_labels)[index])
+
     def label_quality(self) -> Tensor | None:
         """The soft label's mass on the given label, without the share that the one-hot start put there."""
         start = self.config.memory_momentum ** self.robust_epochs.double()
