@@ -110,18 +110,15 @@ class _Model:
         if self.views.size is not None:
             raise UserError(f"{self.asks()}, but these are pixels in memory")
         channels, height, width = self.input_shape
-        if self.views.resize is not None and samples.pixels.shape[1:3] != (height, width):  # as those of the training
-            rows = [
-                resized(pixels, (width, height), name=name)
-                for pixels, name in zip(samples.pixels, samples.ids, strict=True)
-            ]
-            samples = replace(samples, pixels=np.stack(rows))
-            assert samples.pixels is not None
-        if samples.pixels.shape[1:] == (height, width, 1) and channels == 3:  # as a grey file would be decoded
-            return replace(samples, pixels=samples.pixels.repeat(3, axis=3))
-        if samples.pixels.shape[1:] != (height, width, channels):
-            raise UserError(f"{self.asks()}, but these are {_size(*samples.pixels.shape[1:])}")
-        return samples
+        pixels = samples.pixels
+        if self.views.resize is not None and pixels.shape[1:3] != (height, width):  # as those of the training were
+            named = zip(pixels, samples.ids, strict=True)
+            pixels = np.stack([resized(picture, (width, height), name=name) for picture, name in named])
+        if pixels.shape[1:] == (height, width, 1) and channels == 3:  # as a grey file would be decoded
+            pixels = pixels.repeat(3, axis=3)
+        if pixels.shape[1:] != (height, width, channels):
+            raise UserError(f"{self.asks()}, but these are {_size(*pixels.shape[1:])}")
+        return replace(samples, pixels=pixels)
 
     def usable_files(self, samples: Samples, paths: Sequence[Path], *, thorough: bool) -> Usable:
         """Those of the picture files that can be used."""
