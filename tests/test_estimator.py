@@ -22,6 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import toys
 from acto.core.errors import UserError
 from acto.core.types import Batch, Clock, Task
+from acto.data.pictures.stacks import pixels_of
 from acto.estimator import NoisyLabelClassifier
 from acto.methods import METHODS
 from acto.training import evaluation
@@ -220,6 +221,7 @@ def test_floats_and_channels_in_front_are_the_same_pictures(
     as_floats = clone(short).fit(torch.from_numpy(front / np.float32(255)), given)
     assert as_floats.picture_shape_ == (1, 8, 8)
     assert np.array_equal(as_floats.predict_proba(front), short.fit(pixels, given).predict_proba(pixels))
+    assert pixels_of(np.full((1, 8, 8, 1), 99.6 / 255)).max() == 100
     # What was trained is what predicts: pixels over 255, normalized, channels first.
     inputs = (torch.from_numpy(front / 255.0) - pixels.mean() / 255) / (pixels.std() / 255)
     np.testing.assert_allclose(seen._model(inputs).numpy(), seen.predict_proba(pixels), rtol=1e-9)

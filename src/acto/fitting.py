@@ -230,7 +230,8 @@ def fit(
     else:
         if test is not None and holdout_share is not None:
             raise UserError("holdout_share cannot be given beside test: nothing is held out then")
-        before, pictures = None, "auto"
+        before: tuple[str, ...] | None = None
+        pictures: str | None = "auto"
         if resume and out is not None:
             before, pictures = held_out_before(out), _pictures_before(out)
         gathered, held = gather_dataset(
