@@ -116,7 +116,8 @@ def test_handed_logits_it_is_the_method(problem: tuple[Tensor, Tensor, Tensor], 
                 for name in ("selected", "mined", "weight"):
                     assert torch.equal(getattr(found, name), expected.per_sample[name])
                     assert torch.equal(getattr(last, name), expected.per_sample[name])
-                named = torch.where(found.selected, labels[index], method.soft_labels(index).argmax(1))
+                memory = method.soft_labels(index) if "memory_classes" in settings else method.soft_label[index]
+                named = torch.where(found.selected, labels[index], memory.argmax(1))
                 assert torch.equal(found.target, named) and torch.equal(last.target, named)
                 kinds |= set(found.selected.tolist())
             else:

@@ -223,5 +223,5 @@ def test_a_list_of_small_picture_files(mixed: Path, tmp_path: Path) -> None:
     saved = yaml.safe_load(file.read_text())
     del saved["data"]["pictures"], saved["data"]["size"]
     file.write_text(yaml.safe_dump(saved))
-    with pytest.raises(UserError, match="22 of 22 training samples, .* have another content"):
+    with pytest.raises(UserError, match=r"22 of 22 training samples, .* have another content"):
         acto.fit(paths, labels, **settings, resume=True)
