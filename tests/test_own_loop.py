@@ -92,7 +92,9 @@ def problem() -> tuple[Tensor, Tensor, Tensor]:
     return torch.arange(N) % K, weak, weak + 0.3 * torch.randn(N, 4, generator=random)
 
 
-@pytest.mark.parametrize("settings", [{}, {"selection": "robust", "tau": 0.2, "mining": False}, {"memory_classes": 2}])
+@pytest.mark.parametrize(
+    "settings", [{"memory_momentum": 0.1}, {"selection": "robust", "tau": 0.2, "mining": False}, {"memory_classes": 2}]
+)
 def test_handed_logits_it_is_the_method(problem: tuple[Tensor, Tensor, Tensor], settings: dict[str, Any]) -> None:
     labels, weak, strong = problem
     torch.manual_seed(1)
