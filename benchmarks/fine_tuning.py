@@ -36,8 +36,9 @@ from PIL import Image
 
 from acto.cli.flags import parse
 from acto.core.text import aligned
+from acto.data.pictures.one_size import SMALL_SIDE
 from acto.data.samples import DataSpec
-from acto.data.sources import SMALL_SIDE, load_data
+from acto.data.sources import load_data
 from acto.run_folder.git_commit import git_commit
 from acto.run_folder.reading import MARK, read_run
 from acto.runs.execute import train_run

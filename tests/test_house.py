@@ -41,6 +41,8 @@ PACKAGES = {
     "methods": on(2, "core"),
     "run_folder": on(2, "core"),
     "training": on(3, "core nets methods"),
+    "selection": on(3, "core methods"),
+    "losses": on(4, "core methods selection"),
     "runs": on(4, "core data nets methods run_folder training"),
     "labels": on(5, "core pages data nets methods run_folder runs"),
     "compare": on(5, "core pages data methods run_folder training runs"),

@@ -13,6 +13,8 @@ from acto.core.errors import missing_package
 from acto.core.resources import share_cores
 
 if TYPE_CHECKING:
+    from acto import losses as losses
+    from acto import selection as selection
     from acto.core.errors import UserError as UserError
     from acto.data.in_memory import as_dataset as as_dataset
     from acto.data.noise import NoiseSpec as NoiseSpec
@@ -60,9 +62,11 @@ _PUBLIC = {
     "fit": ("acto.fitting", "fit"),
     "load_data": ("acto.data.sources", "load_data"),
     "load_model": ("acto.runs.trained_model", "load_model"),
+    "losses": ("acto.losses", ""),
     "read_report": ("acto.labels.report", "read_report"),
     "read_run": ("acto.run_folder.reading", "read_run"),
     "recipe": ("acto.runs.recipes.recipe", "recipe"),
+    "selection": ("acto.selection", ""),
     "setting_for": ("acto.runs.recipes.by_data", "setting_for"),
     "train_run": ("acto.runs.execute", "train_run"),
 }
@@ -70,7 +74,7 @@ _PUBLIC = {
 __all__ = [  # noqa: RUF022 - written out for type checkers, checked against _PUBLIC in the tests
     "ConsensusReport", "DataSpec", "Fitted", "LabelReport", "METHODS", "NoiseSpec", "NoisyLabelClassifier", "Plan",
     "Protocol", "Run", "RunFolder", "TrainedModel", "UserError", "as_dataset", "audit", "audit_run", "consensus", "fit",
-    "load_data", "load_model", "read_report", "read_run", "recipe", "setting_for", "train_run",
+    "load_data", "load_model", "losses", "read_report", "read_run", "recipe", "selection", "setting_for", "train_run",
 ]  # fmt: skip
 
 share_cores()
@@ -81,7 +85,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'acto' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
     try:
-        value = globals()[name] = getattr(import_module(module), attribute)
+        found = import_module(module)
+        value = globals()[name] = getattr(found, attribute) if attribute else found
     except ModuleNotFoundError as error:
         raise missing_package(error, f"acto.{name}") or error from error
     return value

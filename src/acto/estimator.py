@@ -1,4 +1,5 @@
-"""A classifier in the way of scikit-learn, for tables and embeddings: robust to wrong labels, and it finds them.
+"""A classifier in the way of scikit-learn, for tables, embeddings and small pictures: robust to wrong labels, which it
+finds.
 
 from acto.estimator import NoisyLabelClassifier
 
@@ -9,7 +10,9 @@ print(y[classifier.label_issues_], classifier.suggested_labels_[classifier.label
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from copy import deepcopy
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,8 @@ from acto.data.alignment import check_same_index, is_frame
 from acto.data.frames import are_plain_numbers, rows_of_frame, suspects
 from acto.data.hugging_face_objects import as_arrays, kind_of_object
 from acto.data.label_columns import check_one_each
+from acto.data.moments import moments
+from acto.data.pictures.stacks import has_picture_shape, pixels_of, shape_of
 from acto.data.samples import Dataset, Samples
 from acto.data.splits import holdout
 from acto.data.tables.encoding import Encoding, fit_encoding
@@ -47,17 +52,21 @@ HELD_OUT_SHARE = 0.1
 """Share of each class that stop_early holds out, rounded; one sample always stays."""
 CHUNK = 4096
 """Samples predicted at a time."""
+CHUNK_NUMBERS = 1 << 22
+"""Numbers of pictures predicted at a time."""
 
 
 class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Trains a network on labels of which a part is wrong, and tells which.
 
-    Every row of X is trained on, but for the tenth that `stop_early` holds out; nothing is written to disk. Predictions
-    are computed in float64 on the processor, so that they do not depend on how rows are put together.
+    Every row of X is trained on, but for the tenth that `stop_early` holds out and rows of weight 0; nothing is written
+    to disk. Predictions are computed in float64 on the processor, so that they do not depend on how rows are put
+    together.
 
     Args:
         method: a name of acto.methods.METHODS.
-        net: "mlp" (two hidden layers of 256) or "mlp:WIDTH".
+        net: "mlp" (two hidden layers of 256) or "mlp:WIDTH" for features, a name of acto.nets.build for pictures; None:
+            "mlp", or "cnn_small".
         epochs: how often each sample is seen, >= 1.
         warmup_epochs: epochs before the method begins to distrust labels; None: the recipe's share of `epochs`.
         batch_size: samples a step, >= 2; None: up to 128, less for small data.
@@ -66,13 +75,16 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         stop_early: hold out a tenth of the rows, end when the accuracy against their given labels has not risen for
             this many epochs, and keep the best epoch's model, see acto.training.early_end; None: train to the end on
             all. The rows held out are judged by the model alone.
+        class_weight: {class: weight} (1 where it is not named), or "balanced": as much weight for each class of given
+            labels. Multiplies sample_weight, see fit.
         random_state: of initialisation, order and views: a number, a RandomState, or None for another one each time.
         device: auto, cpu, cuda, cuda:N or mps: where it is trained.
         verbose: 1 prints a line an epoch.
 
     Attributes:
         classes_: (K,) the classes, sorted.
-        n_features_in_: D.
+        n_features_in_: D; of pictures the numbers in one of them.
+        picture_shape_: shape of one picture as X had it, (H, W, C) or (C, H, W); None for features.
         label_quality_: (N,) trust in each given label of the training, 0 to 1, 1 = trustworthy. It ranks; it is no
             calibrated probability.
         label_issues_: (N,) bool, whether the given label is thought to be wrong.
@@ -87,13 +99,14 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self,
         *,
         method: str = "acto",
-        net: str = "mlp",
+        net: str | None = None,
         epochs: int = 40,
         warmup_epochs: int | None = None,
         batch_size: int | None = None,
         lr: float | None = None,
         noise_rate: float | None = None,
         stop_early: int | None = None,
+        class_weight: Any = None,
         random_state: Any = None,
         device: str = "cpu",
         verbose: int = 0,
@@ -106,18 +119,30 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.lr = lr
         self.noise_rate = noise_rate
         self.stop_early = stop_early
+        self.class_weight = class_weight
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> NoisyLabelClassifier:
-        """Train on X (N, D) and the given labels y (N,), numbers or names of at least two classes.
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NoisyLabelClassifier:
+        """Train on X (N, D) or (N, H, W, C) and the given labels y (N,), numbers or names of at least two classes.
 
         A data frame may hold texts (categories), dates and missing cells: they are encoded, see docs/data.md. So is a
         Dataset of Hugging Face's library, unless it has a column of vectors; then y may name the column of labels.
 
+        Pictures are (N, H, W, C) or (N, C, H, W), of 1 or 3 channels: uint8, or floats from 0 to 1, which are
+        rounded to uint8. They are learned from in views that are shifted and, where they are strong, changed in colour.
+
+        Args:
+            X: features or pictures.
+            y: (N,) given labels.
+            sample_weight: (N,) weights >= 0, of which one is above 0, or None. A sample's losses are multiplied by its
+                weight over the mean weight, so that only ratios count; a sample of weight 0 is left out, and judged by
+                the model alone. For methods whose loss is a mean over samples; which samples ACTO selects does not
+                depend on their weights.
+
         Raises:
-            ValueError: X or y cannot be used, or a parameter is out of range.
+            ValueError: X, y or the weights cannot be used, a parameter is out of range, or the method takes no weights.
             acto.training.divergence.DivergedError: the loss is no longer finite.
         """
         if kind_of_object(X):
@@ -125,9 +150,16 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         if isinstance(y, list | tuple) or getattr(y, "shape", (0,))[1:] not in ((), (1,)):
             check_one_each(y, what="y")  # scikit-learn takes a single column, and warns
         check_same_index(X, y)
+        check_same_index(X, sample_weight, "sample_weight")
         _warn_of_columns(X)
         self._encoding: Encoding | None = None
-        if is_frame(X) and not are_plain_numbers(X):
+        self.picture_shape_: tuple[int, ...] | None = None
+        if has_picture_shape(X):
+            pixels = pixels_of(X)
+            self.picture_shape_ = shape_of(X)[1:]
+            _, y = validate_data(self, pixels.reshape(len(pixels), -1), y, dtype=None)
+            X = pixels
+        elif is_frame(X) and not are_plain_numbers(X):
             X, y = self._encoded(X, y)
         else:
             X, y = validate_data(self, X, y, dtype=np.float64)
@@ -135,20 +167,40 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise UserError(f"at least two classes are needed, but y has 1 class: {classes.tolist()[0]!r}")
+        weights = self._weights(sample_weight, labels, classes)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        mean, std = (X.mean(0), X.std(0)) if self._encoding is None else (np.zeros(1), np.ones(1))
-        self._mean, self._scale = mean, np.where(std > 0, std, 1.0)
-        run = self._run(len(X), seed=seed)
         kept, held_out = np.arange(len(X)), np.empty(0, np.int64)
+        if weights is not None:
+            kept = np.flatnonzero(weights)
+            if len(left := np.unique(y[kept])) < 2:
+                raise UserError(f"at least two classes are needed, but the weights leave 1 class: {left.tolist()[0]!r}")
+        run = self._run(len(kept), seed=seed)
         if run.protocol.stop_early is not None:
-            kept, held_out = holdout(labels, share=HELD_OUT_SHARE, seed=seed)
-        dataset = _dataset(
-            (X - self._mean) / self._scale, labels.astype(np.int64), kept, held_out, num_classes=len(classes)
+            kept, held_out = (kept[rows] for rows in holdout(labels[kept], share=HELD_OUT_SHARE, seed=seed))
+        if self.picture_shape_ is not None:
+            mean, std = moments(X)
+        else:
+            mean, std = (X.mean(0), X.std(0)) if self._encoding is None else (np.zeros(1), np.ones(1))
+        self._mean, self._scale = mean, np.where(std > 0, std, 1.0)
+        samples = Samples(
+            ids=tuple(map(str, range(len(X)))),
+            labels=labels.astype(np.int64),
+            pixels=None if self.picture_shape_ is None else X,
+            features=None if self.picture_shape_ is not None else ((X - self._mean) / self._scale).astype(np.float32),
+        )
+        dataset = Dataset(
+            name="memory",
+            train=samples.take(kept),
+            test=samples.take(held_out),
+            class_names=tuple(map(str, range(len(classes)))),
+            test_labels_are_given=True,
+            noise={},
+            views=self._views(),
         )
         device = resolve_device(run.device)
         # Networks draw from torch's global generator, which is the caller's.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            prepared = prepare(run, dataset=dataset)
+            prepared = prepare(run, dataset=dataset, weights=None if weights is None else weights[kept])
             training = prepared.training
             try:
                 best = None
@@ -188,8 +240,11 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """(N, K) probabilities of X (N, D), columns in the order of classes_."""
+        """(N, K) probabilities of X, features or pictures as in fit, columns in the order of classes_."""
         check_is_fitted(self)
+        shape = getattr(self, "picture_shape_", None)
+        if shape is not None or has_picture_shape(X):
+            return self._probs(self._fitting(X, shape))
         if kind_of_object(X):
             X = as_arrays(X, columns=getattr(self, "feature_names_in_", ()))[0]
         if self._encoding is None:
@@ -215,21 +270,83 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return self._encoding.encode(rows).astype(np.float64), y
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """(N,) the most likely class of each row of X (N, D)."""
+        """(N,) the most likely class of each row of X, features or pictures as in fit."""
         probs = self.predict_proba(X)
         chosen: npt.NDArray[Any] = self.classes_[probs.argmax(1)]
         return chosen
 
     @torch.no_grad()
-    def _probs(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        inputs = torch.from_numpy((features - self._mean) / self._scale)
-        return torch.cat([self._model(inputs[k : k + CHUNK]) for k in range(0, len(inputs), CHUNK)]).numpy()
+    def _probs(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        size = CHUNK if values.ndim == 2 else max(1, min(CHUNK, CHUNK_NUMBERS // values[0].size))
+        probs = []
+        for k in range(0, len(values), size):
+            inputs = torch.from_numpy((values[k : k + size] - self._mean) / self._scale)
+            probs.append(self._model(inputs.permute(0, 3, 1, 2) if values.ndim == 4 else inputs))
+        return torch.cat(probs).numpy()
+
+    @staticmethod
+    def _fitting(X: Any, shape: tuple[int, ...] | None) -> npt.NDArray[np.uint8]:
+        """Pictures of the shape that fit had."""
+        found = shape_of(X)[1:]
+        if shape is None:
+            raise UserError(f"fit had a table of features, but X has the shape {shape_of(X)}")
+        if found != shape:
+            raise UserError(f"fit had pictures of shape {shape}, but those of X have {found}")
+        return pixels_of(X)
+
+    def _views(self) -> ViewSpec:
+        if self.picture_shape_ is None:
+            return ViewSpec(pipeline="vectors")
+        return ViewSpec(pipeline="small", mean=tuple(self._mean / 255), std=tuple(self._scale / 255))
+
+    def _weights(
+        self, sample_weight: Any, labels: npt.NDArray[np.int64], classes: npt.NDArray[Any]
+    ) -> npt.NDArray[np.float64] | None:
+        """(N,) weights of samples times those of classes; None if neither is given."""
+        if sample_weight is None and self.class_weight is None:
+            return None
+        method = choose("method", self.method, METHODS)
+        if not METHODS[method].takes_weights:
+            takes = ", ".join(name for name in METHODS if METHODS[name].takes_weights)
+            given = "class_weight" if sample_weight is None else "sample_weight"
+            raise UserError(
+                f"{given} has no meaning for method {method!r}, whose loss is no mean over single samples; it has for "
+                f"{takes}"
+            )
+        weights = np.ones(len(labels))
+        if sample_weight is not None:
+            try:
+                weights = np.asarray(sample_weight, np.float64)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"sample_weight must be numbers: {error}") from None
+            weights = np.full(len(labels), weights) if weights.ndim == 0 else weights
+            if weights.shape != labels.shape:
+                raise UserError(f"sample_weight has the shape {weights.shape}, but must be {labels.shape}: one each")
+        if isinstance(self.class_weight, Mapping):
+            names = classes.tolist()
+            if foreign := [name for name in self.class_weight if name not in names]:
+                raise UserError(f"class_weight names {foreign[0]!r}, which is no class of y: {names}")
+            own = [self.class_weight.get(name, 1.0) for name in names]
+            if odd := [name for name, value in zip(names, own, strict=True) if not isinstance(value, Real)]:
+                raise UserError(f"class_weight of {odd[0]!r} is no number, but {self.class_weight[odd[0]]!r}")
+            weights = weights * np.array(own, np.float64)[labels]
+        elif isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            sums = np.bincount(labels, weights=weights)
+            weights = weights / np.where(sums > 0, sums, 1.0)[labels]
+        elif self.class_weight is not None:
+            raise UserError(f"class_weight must be 'balanced' or {{class: weight}}, not {self.class_weight!r}")
+        if (bad := np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))).size:
+            raise UserError(f"weights must be finite and at least 0, but that of row {bad[0]} is {weights[bad[0]]:g}")
+        if not weights.any():
+            raise UserError("all weights are zero: no sample would be trained on")
+        return weights
 
     def _run(self, num_samples: int, *, seed: int) -> Run:
-        """The settings: the recipe's for vectors, and what was said."""
-        if not isinstance(self.net, str) or not (self.net == "mlp" or self.net.startswith("mlp:")):
-            raise UserError(f"net must be 'mlp' or 'mlp:WIDTH', not {self.net!r}")
-        setting = setting_of_kind("vectors", num_samples)
+        """The settings: the recipe's for vectors or small pictures, and what was said."""
+        setting = setting_of_kind("vectors" if self.picture_shape_ is None else "small", num_samples)
+        net = setting.net if self.net is None else self.net
+        if self.picture_shape_ is None and not (isinstance(net, str) and (net == "mlp" or net.startswith("mlp:"))):
+            raise UserError(f"net must be 'mlp' or 'mlp:WIDTH', not {net!r}")
         size = batch_size_for(num_samples, most=setting.batch_size)
         protocol: dict[str, Any] = {
             "epochs": self.epochs,
@@ -240,7 +357,7 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             protocol["plan"] = {"lr": self.lr}
         asked: dict[str, Any] = {
             "method": choose("method", self.method, METHODS),
-            "net": self.net,
+            "net": net,
             "protocol": protocol,
             "seed": seed,
             "device": self.device,
@@ -258,24 +375,3 @@ def _warn_of_columns(X: Any) -> None:
             warnings.warn(
                 f"column {each.name!r} {each.why}, and is used as a feature: drop it if it is none", stacklevel=3
             )
-
-
-def _dataset(
-    features: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.int64],
-    kept: npt.NDArray[np.int64],
-    held_out: npt.NDArray[np.int64],
-    *,
-    num_classes: int,
-) -> Dataset:
-    """Standardized features, the rows `kept` to train on and those `held_out` to measure on."""
-    samples = Samples(ids=tuple(map(str, range(len(labels)))), labels=labels, features=features.astype(np.float32))
-    return Dataset(
-        name="memory",
-        train=samples.take(kept),
-        test=samples.take(held_out),
-        class_names=tuple(map(str, range(num_classes))),
-        test_labels_are_given=True,
-        noise={},
-        views=ViewSpec(pipeline="vectors"),
-    )

@@ -24,12 +24,12 @@ from acto.data.samples import Dataset
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_run
 from acto.methods import METHODS
-from acto.run_folder.reading import held_out_before
+from acto.run_folder.reading import held_out_before, read_run
 from acto.runs.events import Listeners
 from acto.runs.execute import train_run
 from acto.runs.loggers import logger_names
 from acto.runs.recipes.by_data import for_size, setting_of_kind
-from acto.runs.resolve import SHORT, checked, known_fields, run_of, section
+from acto.runs.resolve import SHORT, as_found, checked, known_fields, run_of, section
 from acto.runs.run import Run
 from acto.runs.trained_model import TrainedModel, load_model
 from acto.runs.warm_start import as_begun, settings_after
@@ -237,8 +237,14 @@ def fit(
     else:
         if test is not None and holdout_share is not None:
             raise UserError("holdout_share cannot be given beside test: nothing is held out then")
-        before = held_out_before(out) if resume and out is not None else None
-        gathered, held = gather_dataset(data, **brought | {"holdout_share": share}, seed=seed or 0, held_out=before)
+        before: tuple[str, ...] | None = None
+        pictures: str | None = "auto"
+        if resume and out is not None:
+            before, pictures = held_out_before(out), _pictures_before(out)
+        gathered, held = gather_dataset(
+            data, **brought | {"holdout_share": share}, seed=seed or 0, held_out=before, pictures=pictures
+        )
+        asked = as_found(asked, held.views)
         for note in gathered.notes:  # in a script nobody else says it
             warnings.warn(note, stacklevel=2)
 
@@ -267,6 +273,14 @@ def fit(
     if out is None:
         weakref.finalize(fitted, shutil.rmtree, folder, ignore_errors=True)
     return fitted
+
+
+def _pictures_before(out: Path | str) -> str | None:
+    """The use of picture files that the run in `out` was begun with; of a folder that is none, anything."""
+    try:
+        return read_run(out).config["data"].get("pictures")
+    except UserError:
+        return None
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -373,7 +373,7 @@ def test_bad_json_lines(tmp_path: Path, text: str, words: str) -> None:
         ({"text_column": "length"}, "'length' of t.csv holds numbers, and no texts"),
         ({"text_column": "colour", "columns": ("length",)}, "is learned from alone"),
         ({"split_column": "part"}, "no column 'part'"),
-        ({"size": 32}, "size and resize are for large picture files"),
+        ({"size": 32}, "size and resize are for pictures, and t holds none"),
     ],
 )
 def test_bad_settings_of_a_table(tmp_path: Path, spec: dict[str, Any], words: str) -> None:

@@ -351,8 +351,8 @@ def test_digits_are_the_default():
     assert noisy.noise["sha256"] != data.noise["sha256"]
     with pytest.raises(UserError, match="class list of its own"):
         load_data(DataSpec(classes=("a", "b")))
-    with pytest.raises(UserError, match="size and resize are for large picture files"):
-        load_data(DataSpec(size=32))
+    with pytest.raises(UserError, match="resize is for large picture files; size is the side to which those of digits"):
+        load_data(DataSpec(resize=32))
 
 
 def test_noise_and_pixel_scale_of_instance_noise_are_recorded():

@@ -16,9 +16,10 @@ from acto.core.files import require_regular
 from acto.core.settings import flatten, from_values, merged
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
+from acto.data.views.spec import ViewSpec
 from acto.methods import METHODS
 from acto.runs.recipes.by_data import SETTINGS, Setting, setting_of_kind
-from acto.runs.resolve import checked, known_fields, resolve, run_of, section
+from acto.runs.resolve import as_found, as_new, checked, known_fields, resolve, run_of, section
 from acto.runs.run import Run
 
 OWN = {
@@ -186,7 +187,7 @@ def jobs_of(blocks: Sequence[Block], *, trust_net: bool = False, download: bool 
     Raises:
         UserError: for a setting that cannot be used. Only data that are no named data set are read for it.
     """
-    found: dict[str, Setting] = {}
+    found: dict[str, tuple[Setting, ViewSpec]] = {}
     jobs: dict[str, Job] = {}
     for block in blocks:
         try:
@@ -197,7 +198,9 @@ def jobs_of(blocks: Sequence[Block], *, trust_net: bool = False, download: bool 
     return list(jobs.values())
 
 
-def _jobs(block: Block, found: dict[str, Setting], *, trust_net: bool, download: bool) -> Iterator[Job]:
+def _jobs(
+    block: Block, found: dict[str, tuple[Setting, ViewSpec]], *, trust_net: bool, download: bool
+) -> Iterator[Job]:
     keys = _keys(block.variants)
     for variant in block.variants:
         others = keys - known_fields(METHODS[variant.method]).keys()
@@ -228,17 +231,20 @@ def _keys(variants: Sequence[Variant]) -> set[str]:
     return {key for variant in variants for key in known_fields(METHODS[variant.method])}
 
 
-def _resolved(settings: Mapping[str, Any], found: dict[str, Setting], *, trust_net: bool, download: bool) -> Run:
+def _resolved(
+    settings: Mapping[str, Any], found: dict[str, tuple[Setting, ViewSpec]], *, trust_net: bool, download: bool
+) -> Run:
     """As flags.resolve, but data of one's own are read once for all runs: `found` keeps what they turned out to be."""
-    spec = from_values(DataSpec, settings["data"])
+    spec = as_new(from_values(DataSpec, settings["data"]), settings)
     if spec.source in SETTINGS or settings.get("features") is not None:
         return resolve(settings, trust_net=trust_net, download=download)[0]
     if spec.source not in found:
         dataset = load_data(spec, data_root=spec.root, download=download)
-        found[spec.source] = setting_of_kind(dataset.views.pipeline, len(dataset.train))
+        found[spec.source] = setting_of_kind(dataset.views.pipeline, len(dataset.train)), dataset.views
     if (path := Path(spec.source).expanduser()).exists():
         settings = merged(settings, {"data": {"source": str(path.absolute())}})
-    return run_of(settings, found[spec.source], trust_net=trust_net)
+    setting, views = found[spec.source]
+    return run_of(as_found(settings, views), setting, trust_net=trust_net)
 
 
 def folder_name(run: Run) -> str:

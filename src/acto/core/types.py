@@ -27,6 +27,8 @@ class Task:
     """Share of wrong labels in [0, 1], for the methods that ask for it."""
     noise_rate_source: NoiseRateSource = "none"
     """Origin of noise_rate; every table prints it."""
+    weights: Tensor | None = None
+    """(N,) float32, >= 0, by which the samples' losses are multiplied, for methods that take them; None: all 1."""
 
     @property
     def num_samples(self) -> int:

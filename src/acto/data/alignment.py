@@ -36,16 +36,17 @@ def is_frame(values: Any) -> bool:
     return hasattr(values, "iloc") and hasattr(values, "columns")
 
 
-def check_same_index(data: Any, labels: Any) -> None:
-    """Refuse a column of labels whose index is not that of the data frame: it is about other rows, or in another order.
+def check_same_index(data: Any, labels: Any, what: str = "labels") -> None:
+    """Refuse a column of labels, or of `what`, whose index is not that of the data frame: it is about other rows, or in
+    another order.
 
     Raises:
         UserError: with both ways out.
     """
     if is_frame(data) and hasattr(labels, "iloc") and not labels.index.equals(data.index):
         raise UserError(
-            "labels and data have different indexes: pass labels.reindex(data.index) to go by the index, or "
-            "labels.to_numpy() to go by the order"
+            f"{what} and data have different indexes: pass {what}.reindex(data.index) to go by the index, or "
+            f"{what}.to_numpy() to go by the order"
         )
 
 

@@ -17,6 +17,7 @@ from acto.data.containers import Gathered, gather
 from acto.data.hold_out import divided
 from acto.data.label_columns import Column, Labels
 from acto.data.noise import NoiseSpec
+from acto.data.pictures.one_size import at_side
 from acto.data.readers.listings import HELD_OUT
 from acto.data.readers.split_columns import test_split_of
 from acto.data.samples import Dataset, DataSpec, Raw, Samples, encoded
@@ -83,9 +84,10 @@ def gather_dataset(
     seed: int,
     ids: Sequence[Any] | None,
     held_out: Collection[str] | None = None,
+    pictures: str | None = None,
 ) -> tuple[Gathered, Dataset]:
     """Return the contents of the training data and the Dataset that as_dataset makes of all; `held_out` are the ids
-    that a run held out before, see acto.data.hold_out.
+    that a run held out before, see acto.data.hold_out, and `pictures` says what DataSpec's field says of files.
     """
     gathered, tested = gather(data, labels), None
     if test is not None:
@@ -113,6 +115,7 @@ def gather_dataset(
         ids=ids,
         is_held_out=is_held_out,
         held_out=held_out,
+        pictures=pictures,
     )
 
 
@@ -137,8 +140,9 @@ def _assembled(
     ids: Sequence[Any] | None,
     is_held_out: bool,
     held_out: Collection[str] | None,
+    pictures: str | None,
 ) -> Dataset:
-    spec = DataSpec(source=NAME, holdout_share=holdout_share, holdout_seed=seed)
+    spec = DataSpec(source=NAME, holdout_share=holdout_share, holdout_seed=seed, pictures=pictures)
     if gathered.labels is None:
         if gathered.label_problem:
             raise UserError(gathered.label_problem)
@@ -173,6 +177,8 @@ def _assembled(
     if tested is None:
         _, train, tested, said = divided(train, share=holdout_share, seed=seed, before=held_out)
         drawn, notes = tested.ids, notes + said
+    if raw.side is not None:
+        train, tested = (at_side(part, raw.side, max_pixels=spec.max_image_pixels) for part in (train, tested))
     encoding = None
     if train.rows is not None:
         encoding, told = fit_encoding(train.rows)

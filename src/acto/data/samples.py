@@ -211,10 +211,15 @@ class DataSpec(Settings):
     """Columns of a table that are features; empty: all but labels, splits, names of rows and those that never vary."""
     category_columns: tuple[str, ...] = ()
     """Columns of a table that hold codes: they are categories even where they look like numbers."""
+    pictures: str | None = setting(None, choices=("auto", "small", "large"))
+    """Use of picture files: small ones are brought to one size in memory, for a small network; large ones are scaled
+    and cropped as they are read. auto: small if all have up to 64 pixels a side, which a new run finds out and writes
+    down. None: as in runs of earlier versions, small if they moreover have one size."""
     size: int | None = setting(None, low=1)
-    """Side of the training crop in pixels, for picture files; None: the source's own (224 for a folder)."""
+    """Side in pixels: of the training crop of large picture files, None: the source's own (224 for a folder); or to
+    which small ones and pictures in memory are brought, None: the median of those of several sizes, else their own."""
     resize: int | None = setting(None, low=1)
-    """Short side of picture files before the crop; None: the source's own, in proportion to `size`."""
+    """Short side of large picture files before the crop; None: the source's own, in proportion to `size`."""
     on_bad_image: str = setting("error", choices=("error", "drop"))
     """Treatment of a picture that cannot be decoded: error, or drop (the other samples keep their ids)."""
     max_image_pixels: int = setting(MAX_PIXELS, low=1, high=HARD_MAX_PIXELS)
@@ -299,6 +304,8 @@ class Raw:
     """The views' pipeline; None: by what the samples turn out to be."""
     size: int = 224
     resize: int = 256
+    side: int | None = None
+    """Side to which its pictures are to be brought in memory; None: they stay what they are."""
     clean: bool = False
     """True if the labels are right by the source's definition."""
     human_files: tuple[Path, ...] = ()

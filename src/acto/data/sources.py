@@ -17,6 +17,7 @@ import numpy as np
 
 from acto.core.errors import UserError, choose, closest
 from acto.core.files import check_locale
+from acto.core.text import counted
 from acto.data.apply_noise import noise_facts, with_noise
 from acto.data.catalog import SOURCES
 from acto.data.classes import check_every_class_occurs
@@ -26,6 +27,7 @@ from acto.data.moments import moments
 from acto.data.noise import NoiseSpec, num_closed_classes
 from acto.data.pictures.contrast import contrast_notes, extremes_of
 from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, inspect_all
+from acto.data.pictures.one_size import SMALL_SIDE, are_small, at_side, common_side
 from acto.data.readers.formats import FILE_SUFFIXES, FORMATS, read_path
 from acto.data.readers.place import DATA_ROOT_VARIABLE, Place
 from acto.data.samples import Dataset, DataSpec, Raw, Samples, encoded, told_apart
@@ -37,8 +39,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 VOTED_SUFFIXES = (".csv", ".tsv", ".parquet", ".npz", ".npy")
 """Files whose samples may have votes beside them."""
-SMALL_SIDE = 64
-"""Picture files of one size up to this many pixels a side are decoded into memory."""
 _SHOWN = 5
 _DROP_HINT = ". --on-bad-image drop leaves bad pictures out (the others keep their ids)"
 
@@ -70,7 +70,7 @@ def load_data(
     on_bad_image = choose("on_bad_image", on_bad_image or spec.on_bad_image, ("error", "drop"))
     raw = read(spec, data_root=data_root, download=download)
     check_locale(str(path) for part in (raw.train, raw.test) if part is not None for path in part.paths or ())
-    raw = without_bad_pictures(raw, spec, drop=on_bad_image == "drop", workers=workers)
+    raw = with_side(without_bad_pictures(raw, spec, drop=on_bad_image == "drop", workers=workers), spec)
     check_every_class_occurs(raw.train.labels, raw.class_names, place=raw.name)
     if spec.classes and spec.classes != raw.class_names:
         raise UserError(f"{raw.name} has a class list of its own: classes cannot be set")
@@ -103,6 +103,8 @@ def load_data(
         raise UserError(f"the test set of {raw.name} has no usable sample")
     if spec.subset is not None:
         train = train.take(subset(train.labels, spec.subset, seed=spec.holdout_seed))
+    if raw.side is not None:  # last, so that neither hold-out nor noise depend on it
+        train, test = (at_side(part, raw.side, max_pixels=spec.max_image_pixels) for part in (train, test))
     return Dataset(
         name=raw.name,
         train=train,
@@ -251,7 +253,9 @@ def without_bad_pictures(raw: Raw, spec: DataSpec, *, drop: bool, workers: int |
             splits[split] = samples.take(np.array(good, np.int64))
     raw = replace(raw, notes=(*raw.notes, *alpha_notes(list(chain(*facts.values())))))
     sizes = {(found.width, found.height) for found in chain(*facts.values()) if not isinstance(found, BadImage)}
-    if raw.pipeline is None and len(sizes) == 1 and max(size := sizes.pop()) <= SMALL_SIDE:
+    of_one_size = len(sizes) == 1 and max(next(iter(sizes))) <= SMALL_SIDE
+    if raw.pipeline is None and spec.pictures != "large" and of_one_size:
+        size = sizes.pop()
         for split, samples in splits.items():
             assert samples.paths is not None
             try:
@@ -259,7 +263,33 @@ def without_bad_pictures(raw: Raw, spec: DataSpec, *, drop: bool, workers: int |
             except BadImage as bad_inside:  # its header and end are right, so it was not seen above
                 raise UserError(f"{bad_inside}{_DROP_HINT}") from None
             splits[split] = replace(samples, pixels=pixels, paths=None)
+    elif (
+        raw.pipeline is None and sizes and (spec.pictures == "small" or (spec.pictures == "auto" and are_small(sizes)))
+    ):
+        side = spec.size or common_side(sizes)
+        note = (
+            f"{sum(map(len, splits.values())):,} pictures of {counted(len(sizes), 'size')} are brought to {side}x{side}"
+            " pixels, the middle of those that are no squares (--data.size says another side; --data.pictures large "
+            "trains on them as on photographs)"
+        )
+        raw = replace(raw, side=side, notes=(*raw.notes, note))
     return replace(raw, train=splits["train"], test=splits.get("test"))
+
+
+def with_side(raw: Raw, spec: DataSpec) -> Raw:
+    """`raw` with the side that the spec asks for, where its pictures are in memory.
+
+    Raises:
+        UserError: a spec that goes with other samples.
+    """
+    in_memory = raw.train.pixels is not None or raw.side is not None
+    if (spec.size or spec.resize) and not in_memory and raw.train.paths is None:
+        raise UserError(f"size and resize are for pictures, and {raw.name} holds none")
+    if spec.resize and in_memory:
+        raise UserError(f"resize is for large picture files; size is the side to which those of {raw.name} are brought")
+    if spec.pictures == "small" and raw.pipeline is not None and raw.train.paths is not None:
+        raise UserError(f"the pictures of {raw.name} are large by its definition: pictures cannot be small")
+    return replace(raw, side=spec.size) if in_memory and spec.size else raw
 
 
 def alpha_notes(facts: Sequence[PictureFacts | BadImage]) -> tuple[str, ...]:
@@ -298,10 +328,8 @@ def views_of(raw: Raw, train: Samples, spec: DataSpec) -> ViewSpec:
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
         )
-    if spec.size or spec.resize:
-        raise UserError(f"size and resize are for large picture files; {raw.name} is used at the size it has")
     if raw.pipeline == "cifar":
-        return ViewSpec(pipeline="cifar", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return ViewSpec(pipeline="cifar", resize=raw.side, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     if train.rows is not None:
         return ViewSpec(pipeline="vectors")  # their encoding has scaled them
     if train.features is not None:
@@ -312,4 +340,4 @@ def views_of(raw: Raw, train: Samples, spec: DataSpec) -> ViewSpec:
         mean, deviation = (values / 255 for values in moments(train.pixels))
         pipeline = raw.pipeline or "small"
     std = np.where(deviation > 0, deviation, 1.0)  # a constant channel has nothing to scale
-    return ViewSpec(pipeline=pipeline, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    return ViewSpec(pipeline=pipeline, resize=raw.side, mean=tuple(mean.tolist()), std=tuple(std.tolist()))

@@ -52,6 +52,7 @@ from acto.methods.base import Method, guessing, observed
 from acto.methods.blocks.confidence import moments_of, trust_in_confidence
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
 from acto.methods.blocks.mixing import Mixture
+from acto.methods.blocks.selection import select
 from acto.methods.blocks.soft_labels import SoftLabels
 from acto.methods.blocks.weight_average import follow
 
@@ -104,6 +105,7 @@ class ACTO(Method):
     venue = "ACM MM 2024"
     views = ("weak", "strong")
     num_nets = 2
+    takes_weights = True
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Method.Config):
@@ -219,12 +221,12 @@ class ACTO(Method):
         seen = tuple(mix.inputs(view) for view in views) if mix else views
         robust, non_robust = run_concurrently(lambda: [rtm(x) for x in seen], lambda: ntm(view), device=view.device)
         judge = self._judge(robust[0], view)
-        even, loss_r = torch.ones_like(judge[:, 0]), torch.zeros((), device=view.device)
+        even, loss_r = self.weighed(torch.ones_like(judge[:, 0]), batch.index), torch.zeros((), device=view.device)
         for out in robust:
-            fit = mix.loss(self._ce, out, label, even) if mix else self._ce(out, label)
-            penalty = negative_entropy(out, clamp_logits=config.entropy_clamp)
+            fit = mix.loss(self._ce, out, label, even) if mix else self.weighed(self._ce(out, label), batch.index)
+            penalty = self.weighed(negative_entropy(out, clamp_logits=config.entropy_clamp), batch.index)
             loss_r = loss_r + batch_mean(fit) + config.entropy_weight * batch_mean(penalty)
-        loss_n = self._ce_mean(non_robust, label)
+        loss_n = batch_mean(self.weighed(self._ce(non_robust, label), batch.index))
         self.times_selected[batch.index] += 1
         right_r, right_n = judge.argmax(1) == label, non_robust.argmax(1) == label
         log = {
@@ -263,19 +265,20 @@ class ACTO(Method):
         if mix:
             # Whoever is mixed in counts, so the samples that were left out do too, as far as they are trusted.
             counts = torch.where(selected, weight, trust if config.consistency else 0.0)
-            loss_r = batch_mean(mix.loss(self._ce, robust, target, counts))
+            loss_r = batch_mean(mix.loss(self._ce, robust, target, self.weighed(counts, index)))
         else:
-            loss_r = masked_mean(weight * self._ce(robust, label), selected, min_share=form.min_share)
+            losses = self.weighed(weight * self._ce(robust, label), index)
+            loss_r = masked_mean(losses, selected, min_share=form.min_share)
         factor = form.selected_weight
         if config.consistency:
-            trust = torch.where(selected, 1.0, trust)
+            trust = self.weighed(torch.where(selected, 1.0, trust), index)
             (out,) = robust_strong
             losses = mix.loss(self._ce, out, target, trust) if mix else trust * self._ce(out, target)
             factor = 1 - form.consistency_weight if factor is None else factor
             loss_r = factor * loss_r + form.consistency_weight * batch_mean(losses)
         elif factor is not None:
             loss_r = factor * loss_r
-        loss_n = self._ce_mean(non_robust, label)
+        loss_n = batch_mean(self.weighed(self._ce(non_robust, label), index))
 
         log = {
             "loss_rtm": loss_r.detach(),
@@ -347,6 +350,10 @@ class ACTO(Method):
         """The steady form, whose judge moves slowly."""
         return "" if self.form.judge == "teacher" else "--acto.form steady keeps RTM from following the few that are"
 
+    def soft_labels(self, index: Tensor) -> Tensor:
+        """(B, K) q_i of some samples."""
+        return self._form.expand(getattr(self, self._soft_labels)[index])
+
     def label_quality(self) -> Tensor | None:
         """The soft label's mass on the given label, without the share that the one-hot start put there."""
         start = self.config.memory_momentum ** self.robust_epochs.double()
@@ -356,42 +363,9 @@ class ACTO(Method):
     def _ce(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
-    def _ce_mean(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return batch_mean(self._ce(logits, labels))
-
 
 def form_of(config: ACTO.Config) -> Form:
     """The form of a config with its own values in place of those that are None."""
     form = FORMS[config.form or "published"]
     own = {field.name: getattr(config, field.name) for field in fields(Form)}
     return replace(form, **{name: value for name, value in own.items() if value is not None})
-
-
-def select(
-    right_r: Tensor, right_n: Tensor, *, tau: float, selection: str = "both", mining: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Asymmetric sample selection and mining.
-
-    The gate compares counts of the global batch in double precision: with float32 shares 40 right against 41 of 80
-    would open a gate of tau = 1/40 that is shut.
-
-    Args:
-        right_r: (B,) bool, RTM predicts the given label.
-        right_n: (B,) bool, NTM does.
-        tau: memorization threshold.
-        selection: see ACTO.Config.
-        mining: see ACTO.Config.
-
-    Returns:
-        (B,) bool what is selected, mined samples included; (B,) bool what of it was mined; () bool, the gate is open.
-    """
-    # Apple's devices have no float64; nothing larger than a count has to fit.
-    exact = torch.float32 if right_r.device.type == "mps" else torch.float64
-    count_r, count_n = total(torch.stack([right_r.sum(), right_n.sum()])).to(exact)
-    is_open = (count_r > 0) & (count_n - count_r < tau * count_r)
-    if selection == "everything":
-        agreed = torch.ones_like(right_r)
-    else:
-        agreed = right_r & right_n if selection == "both" else right_r
-    mined = ~right_r & right_n & ~agreed & is_open if mining else torch.zeros_like(right_r)
-    return agreed | mined, mined, is_open

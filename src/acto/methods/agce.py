@@ -36,6 +36,7 @@ class AGCE(Method):
     title = "a bounded, asymmetric loss, helped by normalized cross-entropy"
     paper = "Zhou et al., Asymmetric Loss Functions for Learning with Noisy Labels, https://arxiv.org/abs/2106.03110"
     venue = "ICML 2021"
+    takes_weights = True
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Method.Config):
@@ -63,8 +64,9 @@ class AGCE(Method):
         (batch,) = batches
         config = self.config
         logits = self.nets[0](batch.views[0])
-        loss_nce = batch_mean(normalized_cross_entropy(logits, batch.label))
-        loss_agce = batch_mean(asymmetric_cross_entropy(logits, batch.label, a=config.a, q=config.q))
+        normalized = normalized_cross_entropy(logits, batch.label)
+        asymmetric = asymmetric_cross_entropy(logits, batch.label, a=config.a, q=config.q)
+        loss_nce, loss_agce = (batch_mean(self.weighed(part, batch.index)) for part in (normalized, asymmetric))
         log = {"loss_nce": loss_nce.detach(), "loss_agce": loss_agce.detach()}
         return Step(config.alpha * loss_nce + config.beta * loss_agce, log, observed(logits, batch.label))
 

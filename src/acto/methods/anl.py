@@ -47,6 +47,7 @@ class ANL(Method):
     title = "normalized cross-entropy plus a normalized negative loss"
     paper = "Ye et al., Active Negative Loss Functions for Learning with Noisy Labels, https://arxiv.org/abs/2412.02373"
     venue = "NeurIPS 2023"
+    takes_weights = True
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Method.Config):
@@ -72,8 +73,8 @@ class ANL(Method):
         (batch,) = batches
         config = self.config
         logits = self.nets[0](batch.views[0])
-        active, negative = active_negative(logits, batch.label)
-        loss_nce, loss_nnce = batch_mean(active), batch_mean(negative)
+        parts = active_negative(logits, batch.label)
+        loss_nce, loss_nnce = (batch_mean(self.weighed(part, batch.index)) for part in parts)
         # Gradients add up over the processes, and this term is the same in each of them.
         weights_l1 = torch.stack([p.abs().sum() for p in self.nets[0].parameters()]).sum() / world()
         loss = config.alpha * loss_nce + config.beta * loss_nnce + config.delta * weights_l1

@@ -36,6 +36,8 @@ class Method(nn.Module):
     num_nets: ClassVar[int] = 1
     fixed_shapes: ClassVar[bool] = True
     """False only with the reason in the card: the step then cannot be captured as one graph."""
+    takes_weights: ClassVar[bool] = False
+    """The loss is made of means over samples, in which each counts by its weight, see `weighed`."""
     follows_steps: ClassVar[bool] = False
     """The loss, or what comes after it, depends on the step's place in the turn, say a ramp that rises every step."""
 
@@ -51,6 +53,8 @@ class Method(nn.Module):
         # The given labels travel to the device with the rest, but are no state: the data brings them.
         self.register_buffer("labels", task.labels.clone(), persistent=False)
         self.labels: Tensor
+        self.register_buffer("sample_weight", task.weights, persistent=False)
+        self.sample_weight: Tensor | None
         self._row_buffers: list[str] = []
         self._leaves: list[tuple[str, Tensor, Tensor]] = []
 
@@ -139,6 +143,15 @@ class Method(nn.Module):
         owned = {id(p) for group in groups for p in group["params"]}
         extra = [p for p in self.parameters() if p.requires_grad and id(p) not in owned]
         return [*groups, {"params": extra, "name": "extra"}] if extra else groups
+
+    def weighed(self, losses: Tensor, index: Tensor) -> Tensor:
+        """Multiply per-sample losses, (B,), by the weights that the task gives its samples, if it gives any.
+
+        Args:
+            losses: (B,), of which a mean is taken.
+            index: (B,) sample numbers.
+        """
+        return losses if self.sample_weight is None else self.sample_weight[index] * losses
 
     # Per-sample state -------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class ELR(Method):
         "https://arxiv.org/abs/2007.00151"
     )
     venue = "NeurIPS 2020"
+    takes_weights = True
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Method.Config):
@@ -73,8 +74,8 @@ class ELR(Method):
         logits = self.nets[0](batch.views[0])
         probs = F.softmax(logits.detach(), dim=1).clamp(CLAMP, 1 - CLAMP)
         target = self.remember_guess(batch.index, probs / probs.sum(1, keepdim=True), net=0)
-        loss_ce = batch_mean(cross_entropy(logits, batch.label))
-        loss_reg = batch_mean(self.regularizer(logits, target))
+        parts = cross_entropy(logits, batch.label), self.regularizer(logits, target)
+        loss_ce, loss_reg = (batch_mean(self.weighed(part, batch.index)) for part in parts)
         log = {"loss_ce": loss_ce.detach(), "loss_reg": loss_reg.detach()}
         return Step(loss_ce + self.config.weight * loss_reg, log, observed(logits, batch.label))
 

@@ -48,6 +48,7 @@ class ELRPlus(ELR):
     title = "ELR with two networks that teach each other by averaged weights, and mixup"
     num_nets = 2
     follows_steps = True  # a ramp rises with every step
+    takes_weights = False  # its batches are mixed
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(ELR.Config):

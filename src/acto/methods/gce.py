@@ -40,6 +40,7 @@ class GCE(Method):
         "https://arxiv.org/abs/1805.07836"
     )
     venue = "NeurIPS 2018"
+    takes_weights = True
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Method.Config):
@@ -79,7 +80,7 @@ class GCE(Method):
             kept = self.kept[batch.index]
             losses = torch.where(kept, losses, 0.0)
             per_sample["selected"] = kept
-        loss = batch_mean(losses)
+        loss = batch_mean(self.weighed(losses, batch.index))
         return Step(loss, {"loss_gce": loss.detach()}, per_sample)
 
 

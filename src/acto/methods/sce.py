@@ -38,6 +38,7 @@ class SCE(Method):
         "Wang et al., Symmetric Cross Entropy for Robust Learning with Noisy Labels, https://arxiv.org/abs/1908.06112"
     )
     venue = "ICCV 2019"
+    takes_weights = True
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Method.Config):
@@ -62,8 +63,8 @@ class SCE(Method):
         (batch,) = batches
         logits = self.nets[0](batch.views[0])
         losses = cross_entropy(logits, batch.label)
-        loss_ce = batch_mean(losses)
-        loss_rce = batch_mean(reverse_cross_entropy(logits, batch.label, log_zero=self.config.log_zero))
+        reverse = reverse_cross_entropy(logits, batch.label, log_zero=self.config.log_zero)
+        loss_ce, loss_rce = (batch_mean(self.weighed(part, batch.index)) for part in (losses, reverse))
         log = {"loss_ce": loss_ce.detach(), "loss_rce": loss_rce.detach()}
         return Step(self.config.alpha * loss_ce + self.config.beta * loss_rce, log, observed(logits, batch.label))
 

@@ -23,6 +23,7 @@ class Standard(Method):
     title = "cross-entropy on every given label"
     paper = "the common baseline; no paper of its own"
     venue = "-"
+    takes_weights = True
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class Config(Method.Config):
@@ -37,5 +38,6 @@ class Standard(Method):
         """CE(x, y), eq. 1 of any paper."""
         (batch,) = batches
         logits = self.nets[0](batch.views[0])
-        loss = batch_mean(cross_entropy(logits, batch.label, label_smoothing=self.config.label_smoothing))
+        losses = cross_entropy(logits, batch.label, label_smoothing=self.config.label_smoothing)
+        loss = batch_mean(self.weighed(losses, batch.index))
         return Step(loss, {"loss": loss.detach()}, observed(logits, batch.label))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -65,6 +66,7 @@ def prepare(
     run: Run,
     *,
     dataset: Dataset | None = None,
+    weights: npt.NDArray[np.float64] | None = None,
     data_root: str | None = None,
     download: bool = False,
     folder: Path | None = None,
@@ -78,6 +80,7 @@ def prepare(
     Args:
         run: what to prepare.
         dataset: what `run.data` stands for, where it has been read already.
+        weights: (N,) above 0, by which the training samples' losses are multiplied, once their mean is 1; None: all 1.
         data_root: see acto.data.sources.load_data.
         download: see acto.data.sources.load_data.
         folder: of the run, where it is resumed.
@@ -92,8 +95,8 @@ def prepare(
     """
     with explained(run):
         return _prepare(
-            run, dataset=dataset, data_root=data_root, download=download, folder=folder, say=say, tell=tell,
-            fetch_weights=fetch_weights, only_measure=only_measure,
+            run, dataset=dataset, weights=weights, data_root=data_root, download=download, folder=folder, say=say,
+            tell=tell, fetch_weights=fetch_weights, only_measure=only_measure,
         )  # fmt: skip
 
 
@@ -101,6 +104,7 @@ def _prepare(
     run: Run,
     *,
     dataset: Dataset | None,
+    weights: npt.NDArray[np.float64] | None,
     data_root: str | None,
     download: bool,
     folder: Path | None,
@@ -162,7 +166,8 @@ def _prepare(
 
     torch.manual_seed(run.seed)
     noise_rate, source = _known_noise_rate(run, dataset)
-    task = Task(torch.from_numpy(dataset.train.labels), dataset.num_classes, noise_rate, source)
+    counts = None if weights is None else torch.from_numpy((weights / weights.mean()).astype(np.float32))
+    task = Task(torch.from_numpy(dataset.train.labels), dataset.num_classes, noise_rate, source, counts)
     say_once = cache(say)  # several networks begin with the same weights
 
     def build_net() -> nn.Module:

@@ -15,6 +15,7 @@ from acto.data.catalog import SOURCES
 from acto.data.pictures.cache import MEMORY
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load_data
+from acto.data.views.spec import ViewSpec
 from acto.methods import METHODS
 from acto.methods.base import Method
 from acto.nets.pretrained import first_found, weights_for
@@ -91,7 +92,9 @@ def resolve(
             refusals.append(error)
     if len(refusals) == len(BY_PIPELINE):  # whatever the data are
         raise refusals[-1]
-    dataset = dataset or load_data(spec, data_root=spec.root, download=download)
+    dataset = dataset or load_data(as_new(spec, settings), data_root=spec.root, download=download)
+    settings = as_found(settings, dataset.views)
+    run_with = partial(run_of, settings, trust_net=trust_net)
     kind, count = dataset.views.pipeline, len(dataset.train)
     if (
         kind == "photo"
@@ -102,6 +105,20 @@ def resolve(
         return run_of(settings, setting_on_features(dataset), trust_net=trust_net), dataset
     chosen = setting_for(spec.source, pipeline=kind, num_samples=count)
     return run_with(for_size(chosen, count) if dataset.encoding is not None else chosen), dataset
+
+
+def as_new(spec: DataSpec, settings: Mapping[str, Any]) -> DataSpec:
+    """The data of a new run: small pictures are brought to one size, unless a network for large ones was asked for."""
+    if spec.pictures is not None or settings.get("weights") is not None or ":" in str(settings.get("net", "")):
+        return spec
+    return replace(spec, pictures="auto")
+
+
+def as_found(settings: Mapping[str, Any], views: ViewSpec) -> dict[str, Any]:
+    """Settings with the side to which the pictures were brought, so that they are read alike later on."""
+    if views.size is not None or views.resize is None:
+        return dict(settings)
+    return merged(settings, {"data": {"pictures": "small", "size": views.resize}})
 
 
 def setting_on_features(dataset: Dataset) -> Setting:

@@ -8,21 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from acto.core.errors import UserError
 from acto.core.text import counted
 from acto.data.pictures.files import BadImage, decode_rgb, inspect_all, scaling_problem
+from acto.data.pictures.one_size import fitted, resized
 from acto.data.samples import Samples
 from acto.data.sources import alpha_notes
 from acto.data.tables.rows import Rows
 from acto.data.views.spec import ViewSpec
 from acto.nets.base import Shape
 
-MAX_ENLARGED = 4
-"""Times that a picture smaller than those of the training may be enlarged to their size."""
-MAX_CUT = 2
-"""Times that a picture may be longer, for its width, than those of the training, or wider: half of it is cut away."""
 _SHOWN = 5
 
 
@@ -114,11 +110,15 @@ class _Model:
         if self.views.size is not None:
             raise UserError(f"{self.asks()}, but these are pixels in memory")
         channels, height, width = self.input_shape
-        if samples.pixels.shape[1:] == (height, width, 1) and channels == 3:  # as a grey file would be decoded
-            return replace(samples, pixels=samples.pixels.repeat(3, axis=3))
-        if samples.pixels.shape[1:] != (height, width, channels):
-            raise UserError(f"{self.asks()}, but these are {_size(*samples.pixels.shape[1:])}")
-        return samples
+        pixels = samples.pixels
+        if self.views.resize is not None and pixels.shape[1:3] != (height, width):  # as those of the training were
+            named = zip(pixels, samples.ids, strict=True)
+            pixels = np.stack([resized(picture, (width, height), name=name) for picture, name in named])
+        if pixels.shape[1:] == (height, width, 1) and channels == 3:  # as a grey file would be decoded
+            pixels = pixels.repeat(3, axis=3)
+        if pixels.shape[1:] != (height, width, channels):
+            raise UserError(f"{self.asks()}, but these are {_size(*pixels.shape[1:])}")
+        return replace(samples, pixels=pixels)
 
     def usable_files(self, samples: Samples, paths: Sequence[Path], *, thorough: bool) -> Usable:
         """Those of the picture files that can be used."""
@@ -169,15 +169,7 @@ class _Model:
         """
         channels, height, width = self.input_shape
         picture = decode_rgb(path, max_pixels=self.max_pixels, name=name)
-        if picture.size != (width, height):
-            across, down = width / picture.width, height / picture.height
-            if max(across, down) > MAX_ENLARGED or max(across, down) > MAX_CUT * min(across, down):
-                raise BadImage(
-                    name,
-                    f"it has {picture.width}x{picture.height} pixels, too {'few' if min(across, down) > 1 else 'odd'} "
-                    f"to make the {width}x{height} of the training out of them",
-                )
-            picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
+        picture = fitted(picture, (width, height), name=name)
         pixels = np.asarray(picture.convert("L") if channels == 1 else picture)
         return pixels.reshape(height, width, channels)
 

@@ -41,7 +41,7 @@ INIT_FROM_FILE = "init_from.json"
 """In the new run's folder: what it took over."""
 MORE_SHARE, LEAST_MORE = 0.25, 5
 """A run that goes on lasts this share of its epochs longer, or this many epochs, if that is more."""
-KEPT_DATA = ("holdout_share", "holdout_seed", "size", "resize", "on_bad_image", "max_image_pixels")
+KEPT_DATA = ("holdout_share", "holdout_seed", "pictures", "size", "resize", "on_bad_image", "max_image_pixels")
 """Settings of the data that stay where the data themselves are others."""
 OF_TABLES = ("label_column", "split_column", "true_label_column", "text_column", "columns", "category_columns")
 """Those that stay of a table's as well."""

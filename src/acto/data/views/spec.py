@@ -19,7 +19,8 @@ class ViewSpec:
     size: int | None = None
     """Side of the square that the network sees, in pixels; None: pictures are used as large as they are."""
     resize: int | None = None
-    """Short side to which a picture FILE is scaled before its window is taken; None: `size`."""
+    """Short side to which a picture FILE is scaled before its window is taken; None: `size`. Without a size the side to
+    which all pictures were brought in memory; None: they are as they came."""
     mean: tuple[float, ...] = ()
     """A channel's mean, pixels counted from 0 to 1 (a feature's mean for vectors); empty: 0."""
     std: tuple[float, ...] = ()

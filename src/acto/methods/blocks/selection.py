@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from acto.core.distributed import gather
+from acto.core.distributed import gather, total
 
 
 def min_max(losses: Tensor) -> Tensor:
@@ -147,3 +147,33 @@ def top_classes(logits: Tensor, count: int) -> Tensor:
     """
     likeliest = logits.detach().topk(count, dim=1).indices
     return torch.zeros_like(logits, dtype=torch.bool).scatter(1, likeliest, value=True)
+
+
+def select(
+    right_r: Tensor, right_n: Tensor, *, tau: float, selection: str = "both", mining: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Select and mine asymmetrically, by what ACTO's two networks predict (RTM, robust; NTM, non-robust).
+
+    The gate compares counts of the global batch in double precision: with float32 shares 40 right against 41 of 80
+    would open a gate of tau = 1/40 that is shut.
+
+    Args:
+        right_r: (B,) bool, RTM predicts the given label.
+        right_n: (B,) bool, NTM does.
+        tau: memorization threshold.
+        selection: "both" networks, the "robust" one, or "everything", see acto.methods.acto.ACTO.Config.
+        mining: also select what only NTM fits, as long as NTM has not memorized.
+
+    Returns:
+        (B,) bool what is selected, mined samples included; (B,) bool what of it was mined; () bool, the gate is open.
+    """
+    # Apple's devices have no float64; nothing larger than a count has to fit.
+    exact = torch.float32 if right_r.device.type == "mps" else torch.float64
+    count_r, count_n = total(torch.stack([right_r.sum(), right_n.sum()])).to(exact)
+    is_open = (count_r > 0) & (count_n - count_r < tau * count_r)
+    if selection == "everything":
+        agreed = torch.ones_like(right_r)
+    else:
+        agreed = right_r & right_n if selection == "both" else right_r
+    mined = ~right_r & right_n & ~agreed & is_open if mining else torch.zeros_like(right_r)
+    return agreed | mined, mined, is_open
