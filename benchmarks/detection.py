@@ -58,6 +58,7 @@ from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import load_data
 from acto.data.views.spec import ViewSpec
 from acto.labels.audit import find_issues
+from acto.runs.outliers import ranked_trust
 from acto.runs.prepare import Prepared, prepare
 from acto.runs.recipes.by_data import Setting, setting_for
 from acto.runs.recipes.recipe import recipe
@@ -247,8 +248,8 @@ def trained(problem: Problem, data: Dataset, method: str) -> tuple[Prepared, lis
 def by_acto(problem: Problem, data: Dataset) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], float]:
     """Trust in each label, which labels are issues, and the test accuracy."""
     ready, accuracies = trained(problem, data, "acto")
-    columns, probs = sample_table(ready.training, ready.train_data, data)
-    quality = columns["label_quality"]
+    columns, probs, _ = sample_table(ready.training, ready.train_data, data)
+    quality = ranked_trust(columns["label_quality"], columns["outlier"])
     issues, _ = find_issues(data.train.labels, probs, robust=True)
     return quality, issues, evaluation.last_epochs_mean(accuracies)
 

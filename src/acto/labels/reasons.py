@@ -17,6 +17,8 @@ from acto.labels.report import SEPARATOR, Table, cells
 
 MOST_DUPLICATES = 20
 """Ids that a cell of duplicates names."""
+OUTLYING = 0.95
+"""Outlier score from which a sample may belong to no class."""
 LATE_SHARE = 0.5
 """A label that is first fitted after this share of the epochs was learned late."""
 
@@ -78,7 +80,7 @@ def reasons(columns: Table, epochs: int, rows: Rows) -> list[str]:
     def column(name: str, default: Any) -> Any:
         return cells(columns[name], wanted) if name in columns else [default] * len(wanted)
 
-    for place, issue, predicted, given, confidence, prob, agree, held_out, selected, visits, first, memorized in zip(
+    for place, issue, predicted, given, confidence, prob, agree, held_out, selected, visits, first, memorized, outlier in zip(
         spoken,
         column("is_label_issue", None),
         column("predicted_label", None),
@@ -91,6 +93,7 @@ def reasons(columns: Table, epochs: int, rows: Rows) -> list[str]:
         _selectable(columns, wanted),
         column("first_epoch_fit", None),
         column("memorization", float("nan")),
+        column("outlier", float("nan")),
         strict=True,
     ):
         parts = []
@@ -110,6 +113,11 @@ def reasons(columns: Table, epochs: int, rows: Rows) -> list[str]:
                     parts.append(f"The model first predicted it late (epoch {first + 1} of {epochs}).")
             if memorized >= LATE_SHARE:
                 parts.append("Only the network that memorizes fits it.")
+            if outlier >= OUTLYING:
+                parts.append(
+                    f"It may belong to no class: {_percent(outlier)} of the samples with a confirmed label look more "
+                    "like the trusted ones."
+                )
         if conflicts[place]:
             parts.append(f"Nearly the same sample has another label: {conflicts[place]}.")
         found[place] = " ".join(parts)

@@ -37,12 +37,14 @@ from acto.run_folder.reading import (
     last_checkpoint,
     read_run,
 )
+from acto.runs.outliers import outlier_scores, ranked_trust
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.runs.same_data import refuse_other_data
-from acto.runs.sample_table import held_out_predictions, sample_table
+from acto.runs.sample_table import HeldOut, sample_table
 from acto.runs.trained_model import load_model as load_model
 from acto.runs.warm_start import as_begun
+from acto.training.features import Features
 
 
 def audit_run(
@@ -74,10 +76,13 @@ def audit_run(
         refuse_other_data(record.path, dataset)
     if record.summary is not None:
         columns, probs, held_out = record.samples(), record.pred_probs(), record.held_out_probs()
+        outlier_held_out = record.held_out_outlier()
         if list(columns["id"]) != list(dataset.train.ids):
             raise UserError(f"the data are not those that the run in {path} was trained on: other samples")
     else:
-        columns, probs, held_out = _at_last_checkpoint(record, dataset, trust=trust)
+        columns, probs, unseen = _at_last_checkpoint(record, dataset, trust=trust)
+        held_out = None if unseen is None else (unseen.probs, unseen.predicted)
+        outlier_held_out = None if unseen is None else unseen.outlier
     number = {name: k for k, name in enumerate(dataset.class_names)}
     others = [
         np.array([number[name] for name in values], dtype=np.int64)
@@ -87,6 +92,7 @@ def audit_run(
     quality = np.asarray(columns["label_quality"])
     quality = np.where(np.isnan(quality), columns["prob_given"], quality)
     trained = {c.name: np.asarray(columns[c.name]) for c in of_training() if c.name in columns}
+    outlier = np.asarray(columns["outlier"]) if "outlier" in columns else None  # a run of an earlier version has none
     given, samples = record.noisy_labels(), judged_samples(dataset, held_out=held_out is not None)
     if held_out is not None:
         if len(held_out[0]) != len(dataset.test) or held_out[1].shape != (len(dataset.test), len(others)):
@@ -97,6 +103,10 @@ def audit_run(
         quality = np.concatenate([quality, held_out[0][np.arange(len(dataset.test)), dataset.test.labels]])
         others = [np.concatenate(pair) for pair in zip(others, held_out[1].T, strict=True)]
         trained = {name: _unseen_by_training(name, column, len(dataset.test)) for name, column in trained.items()}
+        if outlier is not None:
+            if outlier_held_out is None or outlier_held_out.shape != (len(dataset.test),):
+                raise RunError(f"{record.path} lost the outlier scores of the samples that were held out")
+            outlier = np.concatenate([outlier, outlier_held_out])
     max_pixels = record.config["data"].get("max_image_pixels")
     return report_on(
         given,
@@ -105,8 +115,9 @@ def audit_run(
         ids=samples.ids,
         paths=_files(record, samples, data_root=data_root),
         texts=None if samples.rows is None else samples.rows.shown(),
-        label_quality=quality,
-        trained=Trained(columns=trained, other_predictions=tuple(others), epochs=record.model_epochs),
+        label_quality=quality if outlier is None else ranked_trust(quality, outlier),
+        outlier=outlier,
+        trained=Trained(trust=quality, columns=trained, other_predictions=tuple(others), epochs=record.model_epochs),
         unseen=_unseen(record, dataset),
         robust=record.config["method"] != Standard.name,
         held_out=None if held_out is None else held_out[0],
@@ -179,7 +190,7 @@ def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset
 
 def _at_last_checkpoint(
     record: RunRecord, dataset: Dataset, *, trust: bool
-) -> tuple[dict[str, Any], Any, tuple[Any, Any] | None]:
+) -> tuple[dict[str, Any], Any, HeldOut | None]:
     checkpoint = last_checkpoint(record.path)
     if checkpoint is None:
         raise UserError(f"the run in {record.path} has not finished an epoch: there is nothing to audit yet")
@@ -189,10 +200,10 @@ def _at_last_checkpoint(
     try:
         state = read_state(checkpoint.read("training.pt"), str(checkpoint.path("training.pt")))
         prepared.training.load_state_dict(state)
-        table, probs = sample_table(prepared.training, prepared.train_data, dataset)
         # An older version kept no list of what it held out, so that nobody can tell whether these are the same.
         is_known = dataset.test_labels_are_given and (record.path / HELD_OUT).is_file()
-        return table, probs, held_out_predictions(prepared.training, prepared.test_data, dataset) if is_known else None
+        held_out = prepared.test_data if is_known else None
+        return sample_table(prepared.training, prepared.train_data, dataset, held_out=held_out)
     finally:
         prepared.close()
 
@@ -255,10 +266,18 @@ def audit_others(
     raw, samples = read_labelled(source, model.class_names, data_root=data_root, columns=named, encoding=model.encoding)
     if samples.rows is not None and model.encoding is not None:
         samples = encoded(samples, model.encoding)
+    place = int(np.argmax(np.abs(model.headline.weights)))
+    features = Features(model.headline.nets[place], num_samples=len(samples))
+    probs = model.predict_proba(samples, features=features)
+    predicted, prob_given = probs.argmax(1), probs[np.arange(len(probs)), samples.labels]
     report = report_on(
         samples.labels,
-        model.predict_proba(samples),
+        probs,
         model.class_names,
+        outlier=outlier_scores(
+            features.rows, given=samples.labels, predicted=predicted, trust=prob_given, num_seen=len(samples),
+            device=features.rows.device,
+        ),
         ids=samples.ids,
         paths=None if samples.paths is None else list(map(str, samples.paths)),
         texts=None if samples.rows is None else samples.rows.shown(),

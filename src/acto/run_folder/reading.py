@@ -53,6 +53,7 @@ LABELS = {
 }
 """Types of what others rely on in a run's files."""
 HELD_OUT, HELD_OUT_PROBS, HELD_OUT_PREDICTIONS = "held_out.json", "held_out_probs.npy", "held_out_predictions.npy"
+HELD_OUT_OUTLIER = "held_out_outlier.npy"
 """Files on the samples that a run held out of its training data."""
 
 
@@ -117,6 +118,16 @@ class RunRecord:
             return None
         with disk_errors(f"read {path}"):
             return load_array(path), load_array(self.path / HELD_OUT_PREDICTIONS)
+
+    def held_out_outlier(self) -> np.ndarray[Any, Any] | None:
+        """(M,) outlier scores of the samples that were held out; None where the run keeps none.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / HELD_OUT_OUTLIER
+        with disk_errors(f"read {path}"):
+            return load_array(path) if path.exists() else None
 
     def samples(self) -> dict[str, np.ndarray[Any, Any] | list[str]]:
         """The per-sample table: numbers and booleans as (N,) arrays, strings as lists.

@@ -31,6 +31,7 @@ from acto.run_folder.config import as_reloaded
 from acto.run_folder.encoding import array_bytes, json_bytes
 from acto.run_folder.reading import (
     HELD_OUT,
+    HELD_OUT_OUTLIER,
     HELD_OUT_PREDICTIONS,
     HELD_OUT_PROBS,
     RunState,
@@ -46,7 +47,7 @@ from acto.runs.frozen.front import FEATURES_FILE
 from acto.runs.prepare import Prepared, explained, prepare
 from acto.runs.run import Run
 from acto.runs.same_data import CHECKS_FILE, digest_of, refuse_foreign_checkpoint
-from acto.runs.sample_table import held_out_predictions, label_quality, sample_table
+from acto.runs.sample_table import label_quality, sample_table
 from acto.training import evaluation
 from acto.training.loop import EpochLog, Training, run_epochs
 from acto.training.step_modes import step_taken
@@ -305,7 +306,9 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     """Write the per-sample table, the weights and the summary."""
     run, dataset, training = prepared.run, prepared.dataset, prepared.training
     samples = dataset.train
-    columns, probs = sample_table(training, prepared.train_data, dataset)
+    # A real test set is not even looked at here.
+    test_data = prepared.test_data if dataset.test_labels_are_given else None
+    columns, probs, unseen = sample_table(training, prepared.train_data, dataset, held_out=test_data)
     folder.save_samples(columns)
     folder.save_probs(probs)
     # All that is needed to use the weights lies in the same file, under one key: safetensors writes several keys in an
@@ -325,11 +328,11 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         folder.save_model(f"net{number}.safetensors", safetensors.torch.save(weights, {"acto": json.dumps(facts)}))
     held_out = None
-    if dataset.test_labels_are_given:  # a real test set is not even looked at here
-        test_probs, predicted = held_out_predictions(training, prepared.test_data, dataset)
-        held_out = test_probs, dataset.test.labels
-        folder.save_model(HELD_OUT_PROBS, array_bytes(test_probs))
-        folder.save_model(HELD_OUT_PREDICTIONS, array_bytes(predicted))
+    if unseen is not None:
+        held_out = unseen.probs, dataset.test.labels
+        folder.save_model(HELD_OUT_PROBS, array_bytes(unseen.probs))
+        folder.save_model(HELD_OUT_PREDICTIONS, array_bytes(unseen.predicted))
+        folder.save_model(HELD_OUT_OUTLIER, array_bytes(unseen.outlier))
     folder.save_model(calibration.CALIBRATION_FILE, calibration.calibrate(held_out).to_json())
     metrics: list[dict[str, Any]] = read_run(folder.path).metrics
     early = _early_end(prepared)
