@@ -4,11 +4,11 @@
                                      [--out results/review_gain.json] [--work build/review_gain]
 
 A run is trained on wrong labels. Then the true labels answer for a person: the first N suspects of its report (the
-order of the page), or N training samples drawn at random, are looked at; wrong labels become right ones, right ones are
-kept. `acto apply` writes the corrected data, and `acto train --init-from` goes on from the run, a quarter of its epochs
-longer. With nobody's decisions the run goes on as well: what the epochs alone gain. Printed and kept are the accuracy on
-a test set with true labels, the mean of the warm start's last ten epochs (all, if there are fewer), and how many of the
-N labels were wrong.
+order of the page), or N training samples drawn at random, are looked at; wrong labels become right ones, right ones
+are kept. `acto apply` writes the corrected data, and `acto train --init-from` goes on from the run, a quarter of its
+epochs longer. With nobody's decisions the run goes on as well: what the epochs alone gain. Printed and kept are the
+accuracy on a test set with true labels, the mean of the warm start's last ten epochs (all, if there are fewer), and how
+many of the N labels were wrong.
 
     digits    scikit-learn's digits, 1,347 and 450 to test on; 40 % symmetric noise
     fashion   1,000 pictures of Fashion-MNIST and 2,000 to test on, both of its training set; 40 % asymmetric noise

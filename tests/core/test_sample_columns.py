@@ -42,8 +42,8 @@ def test_values_come_in_the_order_of_the_table_and_none_is_lost() -> None:
 
 def test_samples_csv_keeps_its_order() -> None:
     assert [column.name for column in of_samples_csv()] == [
-        "id", "given_label", "predicted_label", "prob_given", "prob_predicted", "label_quality", "outlier",
-        "mean_prob_given", "times_selected", "times_mined", "reliability", "weight", "first_epoch_fit", "memorization", "visits",
+        "id", "given_label", "predicted_label", "prob_given", "prob_predicted", "label_quality", "mean_prob_given",
+        "times_selected", "times_mined", "reliability", "weight", "first_epoch_fit", "memorization", "visits",
         "label_is_true",
     ]  # fmt: skip
 

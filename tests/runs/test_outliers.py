@@ -17,7 +17,7 @@ from acto.core.errors import RunError
 from acto.labels.page import render
 from acto.labels.reasons import OUTLYING
 from acto.nets.build import build_net
-from acto.run_folder.reading import HELD_OUT_OUTLIER
+from acto.run_folder.reading import OUTLIER
 from acto.runs import outliers
 from acto.runs.outliers import LEAST_OF_CLASS, outlier_scores, ranked_trust
 from acto.training import evaluation, features
@@ -139,7 +139,7 @@ def test_samples_of_no_class_are_outliers(run: Path, capsys: pytest.CaptureFixtu
     report = acto.read_report(run)
     outlier, beyond = np.asarray(report.columns["outlier"]), is_open(report)
     assert evaluation.auroc(outlier, beyond) > 0.9
-    assert outlier[: COUNT // 10 * 9] == pytest.approx(acto.read_run(run).samples()["outlier"], abs=1e-6)
+    assert outlier == pytest.approx(acto.read_run(run).outlier(), abs=1e-6) and len(outlier) == COUNT
     far = np.flatnonzero(report.is_label_issue & (outlier >= OUTLYING))
     near = np.flatnonzero(report.is_label_issue & ~(outlier >= OUTLYING))
     assert beyond[far].mean() > 0.5 and len(near)
@@ -177,11 +177,15 @@ def test_the_last_checkpoint_gives_the_same_scores(run: Path, tmp_path: Path) ->
     assert np.asarray(acto.read_report(copy).columns["outlier"]) == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_lost_file_is_named(run: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_named_and_a_run_of_before_has_none(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
-    (copy / HELD_OUT_OUTLIER).unlink()
-    with pytest.raises(RunError, match="lost the outlier scores of the samples that were held out"):
+    np.save(copy / OUTLIER, np.zeros(7, np.float32))
+    with pytest.raises(RunError, match=r"outlier scores of shape \(7,\), not one for each of 300 samples"):
         acto.audit_run(copy)
+    (copy / OUTLIER).unlink()
+    report = acto.audit_run(copy)
+    assert "outlier" not in report.columns
+    assert np.array_equal(report.label_quality[:270], acto.read_run(copy).samples()["label_quality"])
 
 
 def test_probabilities_alone_have_no_outliers() -> None:

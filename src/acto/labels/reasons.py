@@ -80,7 +80,7 @@ def reasons(columns: Table, epochs: int, rows: Rows) -> list[str]:
     def column(name: str, default: Any) -> Any:
         return cells(columns[name], wanted) if name in columns else [default] * len(wanted)
 
-    for place, issue, predicted, given, confidence, prob, agree, held_out, selected, visits, first, memorized, outlier in zip(
+    for place, issue, predicted, given, confidence, prob, agree, held_out, selected, visits, first, memorized in zip(
         spoken,
         column("is_label_issue", None),
         column("predicted_label", None),
@@ -93,7 +93,6 @@ def reasons(columns: Table, epochs: int, rows: Rows) -> list[str]:
         _selectable(columns, wanted),
         column("first_epoch_fit", None),
         column("memorization", float("nan")),
-        column("outlier", float("nan")),
         strict=True,
     ):
         parts = []
@@ -113,14 +112,16 @@ def reasons(columns: Table, epochs: int, rows: Rows) -> list[str]:
                     parts.append(f"The model first predicted it late (epoch {first + 1} of {epochs}).")
             if memorized >= LATE_SHARE:
                 parts.append("Only the network that memorizes fits it.")
-            if outlier >= OUTLYING:
-                parts.append(
-                    f"It may belong to no class: {_percent(outlier)} of the samples with a confirmed label look more "
-                    "like the trusted ones."
-                )
         if conflicts[place]:
             parts.append(f"Nearly the same sample has another label: {conflicts[place]}.")
         found[place] = " ".join(parts)
+    if "outlier" in columns:
+        for place, issue, far in zip(spoken, column("is_label_issue", None), column("outlier", None), strict=True):
+            if issue and far >= OUTLYING:
+                found[place] += (
+                    f" It may belong to no class: {_percent(far)} of the samples with a confirmed label look more like "
+                    "the trusted ones."
+                )
     if "is_confirmed" in columns:
         for place, holds in enumerate(cells(columns["is_confirmed"], rows)):
             if holds:

@@ -41,7 +41,7 @@ from acto.runs.outliers import outlier_scores, ranked_trust
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.runs.same_data import refuse_other_data
-from acto.runs.sample_table import HeldOut, sample_table
+from acto.runs.sample_table import SampleTable, sample_table
 from acto.runs.trained_model import load_model as load_model
 from acto.runs.warm_start import as_begun
 from acto.training.features import Features
@@ -76,13 +76,13 @@ def audit_run(
         refuse_other_data(record.path, dataset)
     if record.summary is not None:
         columns, probs, held_out = record.samples(), record.pred_probs(), record.held_out_probs()
-        outlier_held_out = record.held_out_outlier()
+        outlier = record.outlier()  # a run of an earlier version has none
         if list(columns["id"]) != list(dataset.train.ids):
             raise UserError(f"the data are not those that the run in {path} was trained on: other samples")
     else:
-        columns, probs, unseen = _at_last_checkpoint(record, dataset, trust=trust)
+        table = _at_last_checkpoint(record, dataset, trust=trust)
+        columns, probs, outlier, unseen = table.columns, table.probs, table.outlier, table.held_out
         held_out = None if unseen is None else (unseen.probs, unseen.predicted)
-        outlier_held_out = None if unseen is None else unseen.outlier
     number = {name: k for k, name in enumerate(dataset.class_names)}
     others = [
         np.array([number[name] for name in values], dtype=np.int64)
@@ -92,7 +92,6 @@ def audit_run(
     quality = np.asarray(columns["label_quality"])
     quality = np.where(np.isnan(quality), columns["prob_given"], quality)
     trained = {c.name: np.asarray(columns[c.name]) for c in of_training() if c.name in columns}
-    outlier = np.asarray(columns["outlier"]) if "outlier" in columns else None  # a run of an earlier version has none
     given, samples = record.noisy_labels(), judged_samples(dataset, held_out=held_out is not None)
     if held_out is not None:
         if len(held_out[0]) != len(dataset.test) or held_out[1].shape != (len(dataset.test), len(others)):
@@ -103,10 +102,10 @@ def audit_run(
         quality = np.concatenate([quality, held_out[0][np.arange(len(dataset.test)), dataset.test.labels]])
         others = [np.concatenate(pair) for pair in zip(others, held_out[1].T, strict=True)]
         trained = {name: _unseen_by_training(name, column, len(dataset.test)) for name, column in trained.items()}
-        if outlier is not None:
-            if outlier_held_out is None or outlier_held_out.shape != (len(dataset.test),):
-                raise RunError(f"{record.path} lost the outlier scores of the samples that were held out")
-            outlier = np.concatenate([outlier, outlier_held_out])
+    if outlier is not None and outlier.shape != given.shape:
+        raise RunError(
+            f"{record.path} holds outlier scores of shape {outlier.shape}, not one for each of {len(given)} samples"
+        )
     max_pixels = record.config["data"].get("max_image_pixels")
     return report_on(
         given,
@@ -188,9 +187,7 @@ def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset
     return dataset
 
 
-def _at_last_checkpoint(
-    record: RunRecord, dataset: Dataset, *, trust: bool
-) -> tuple[dict[str, Any], Any, HeldOut | None]:
+def _at_last_checkpoint(record: RunRecord, dataset: Dataset, *, trust: bool) -> SampleTable:
     checkpoint = last_checkpoint(record.path)
     if checkpoint is None:
         raise UserError(f"the run in {record.path} has not finished an epoch: there is nothing to audit yet")
@@ -275,7 +272,11 @@ def audit_others(
         probs,
         model.class_names,
         outlier=outlier_scores(
-            features.rows, given=samples.labels, predicted=predicted, trust=prob_given, num_seen=len(samples),
+            features.rows,
+            given=samples.labels,
+            predicted=predicted,
+            trust=prob_given,
+            num_seen=len(samples),
             device=features.rows.device,
         ),
         ids=samples.ids,

@@ -53,8 +53,9 @@ LABELS = {
 }
 """Types of what others rely on in a run's files."""
 HELD_OUT, HELD_OUT_PROBS, HELD_OUT_PREDICTIONS = "held_out.json", "held_out_probs.npy", "held_out_predictions.npy"
-HELD_OUT_OUTLIER = "held_out_outlier.npy"
 """Files on the samples that a run held out of its training data."""
+OUTLIER = "outlier.npy"
+"""Outlier scores of the training samples, and behind them of those held out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,13 +120,13 @@ class RunRecord:
         with disk_errors(f"read {path}"):
             return load_array(path), load_array(self.path / HELD_OUT_PREDICTIONS)
 
-    def held_out_outlier(self) -> np.ndarray[Any, Any] | None:
-        """(M,) outlier scores of the samples that were held out; None where the run keeps none.
+    def outlier(self) -> np.ndarray[Any, Any] | None:
+        """(N + M,) outlier scores of the training samples, and behind them of those held out; None without any.
 
         Raises:
             RunError: the file is damaged.
         """
-        path = self.path / HELD_OUT_OUTLIER
+        path = self.path / OUTLIER
         with disk_errors(f"read {path}"):
             return load_array(path) if path.exists() else None
 

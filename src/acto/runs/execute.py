@@ -31,9 +31,9 @@ from acto.run_folder.config import as_reloaded
 from acto.run_folder.encoding import array_bytes, json_bytes
 from acto.run_folder.reading import (
     HELD_OUT,
-    HELD_OUT_OUTLIER,
     HELD_OUT_PREDICTIONS,
     HELD_OUT_PROBS,
+    OUTLIER,
     RunState,
     held_out_before,
     last_checkpoint,
@@ -308,9 +308,10 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     samples = dataset.train
     # A real test set is not even looked at here.
     test_data = prepared.test_data if dataset.test_labels_are_given else None
-    columns, probs, unseen = sample_table(training, prepared.train_data, dataset, held_out=test_data)
-    folder.save_samples(columns)
-    folder.save_probs(probs)
+    table = sample_table(training, prepared.train_data, dataset, held_out=test_data)
+    folder.save_samples(table.columns)
+    folder.save_probs(table.probs)
+    folder.save_model(OUTLIER, array_bytes(table.outlier))
     # All that is needed to use the weights lies in the same file, under one key: safetensors writes several keys in an
     # order that differs from process to process, and equal runs shall give equal files.
     views = prepared.front.vectors if prepared.front is not None else dataset.views
@@ -328,11 +329,10 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         folder.save_model(f"net{number}.safetensors", safetensors.torch.save(weights, {"acto": json.dumps(facts)}))
     held_out = None
-    if unseen is not None:
-        held_out = unseen.probs, dataset.test.labels
-        folder.save_model(HELD_OUT_PROBS, array_bytes(unseen.probs))
-        folder.save_model(HELD_OUT_PREDICTIONS, array_bytes(unseen.predicted))
-        folder.save_model(HELD_OUT_OUTLIER, array_bytes(unseen.outlier))
+    if table.held_out is not None:
+        held_out = table.held_out.probs, dataset.test.labels
+        folder.save_model(HELD_OUT_PROBS, array_bytes(table.held_out.probs))
+        folder.save_model(HELD_OUT_PREDICTIONS, array_bytes(table.held_out.predicted))
     folder.save_model(calibration.CALIBRATION_FILE, calibration.calibrate(held_out).to_json())
     metrics: list[dict[str, Any]] = read_run(folder.path).metrics
     early = _early_end(prepared)

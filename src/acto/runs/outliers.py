@@ -87,7 +87,7 @@ def _trusted(rows: Ints, given: Ints, trust: Floats) -> Ints:
 
 @torch.no_grad()
 def _distances(features: Tensor, neighbours: Ints, *, device: torch.device) -> npt.NDArray[np.float64]:
-    """(N,) cosine distances to the NEIGHBOURS-th nearest of these rows, in ascending order, none of which is its own."""
+    """(N,) cosine distances to the NEIGHBOURS-th nearest of these ascending rows, none of which is its own."""
     known = features[torch.from_numpy(neighbours)].to(device).float()
     found = np.empty(len(features))
     block = max(1, _AT_ONCE // len(neighbours))

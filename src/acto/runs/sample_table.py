@@ -25,8 +25,20 @@ class HeldOut:
     """(M, K) probabilities of the method's headline prediction."""
     predicted: npt.NDArray[np.int64]
     """(M, P) classes that its other predictions name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SampleTable:
+    """What training and model tell of the N training samples, and of those that were held out."""
+
+    columns: dict[str, Any]
+    """The columns of samples.csv, (N,) each."""
+    probs: npt.NDArray[np.float32]
+    """(N, K) probabilities of the method's headline prediction."""
+    held_out: HeldOut | None
+    """None where none are to be judged."""
     outlier: npt.NDArray[np.float32]
-    """(M,), see acto.runs.outliers."""
+    """(N + M,) outlier scores, see acto.runs.outliers: those held out follow the others."""
 
 
 def label_quality(
@@ -52,9 +64,8 @@ def label_quality(
 
 def sample_table(
     training: Training, data: TrainingData, dataset: Dataset, *, held_out: TrainingData | None = None
-) -> tuple[dict[str, Any], npt.NDArray[np.float32], HeldOut | None]:
-    """The columns of samples.csv, (N,) each, (N, K) probabilities of the method's headline prediction, and the same of
-    samples that were held out.
+) -> SampleTable:
+    """Look at all samples once, and gather what there is to know of each.
 
     Args:
         training: after any number of epochs.
@@ -71,17 +82,20 @@ def sample_table(
     probs, others = evaluation.headline_probs(training, data, given, features=features)
     predicted, prob_given = probs.argmax(1), probs[np.arange(count), given]
     quality = label_quality(training, prob_given)
-    judged = {"given": [given], "predicted": [predicted], "trust": [quality]}
+    judged = [(given, predicted, quality)]
+    found = None
     if held_out is not None:
         unseen, others_unseen = evaluation.headline_probs(training, held_out, dataset.test.labels, features=features)
-        judged["given"].append(dataset.test.labels)
-        judged["predicted"].append(unseen.argmax(1))
-        judged["trust"].append(unseen[np.arange(len(unseen)), dataset.test.labels])
+        prob = unseen[np.arange(len(unseen)), dataset.test.labels]
+        judged.append((dataset.test.labels, unseen.argmax(1), prob))
+        others_name = [classes for classes, _ in others_unseen.values()]
+        found = HeldOut(
+            probs=unseen,
+            predicted=np.stack(others_name, axis=1) if others_name else np.empty((len(unseen), 0), np.int64),
+        )
+    labels, classes, trust = map(np.concatenate, zip(*judged, strict=True))
     outlier = outlier_scores(
-        features.rows,
-        **{name: np.concatenate(parts) for name, parts in judged.items()},
-        num_seen=count,
-        device=training.device,
+        features.rows, given=labels, predicted=classes, trust=trust, num_seen=count, device=training.device
     )
     first: dict[str, Any] = {
         "id": list(samples.ids),
@@ -90,23 +104,16 @@ def sample_table(
         "prob_given": prob_given,
         "prob_predicted": probs.max(1),
         "label_quality": quality,
-        "outlier": outlier[:count],
     }
     beside: dict[str, Any] = {}
-    for name, (classes, prob) in others.items():
-        beside[f"predicted_label_{name}"] = names[classes]
+    for name, (named, prob) in others.items():
+        beside[f"predicted_label_{name}"] = names[named]
         beside[f"prob_given_{name}"] = prob
     last: dict[str, Any] = {name: column.numpy() for name, column in training.history.table().items()}
     clean, known = samples.is_clean, samples.is_known
     if clean is not None and known is not None:
         last["label_is_true"] = np.where(known, np.where(clean, "yes", "no"), "unknown")
     order = of_samples_csv()
-    columns = in_order(first, order) | beside | in_order(last, order)
-    if held_out is None:
-        return columns, probs, None
-    named = [classes for classes, _ in others_unseen.values()]
-    return columns, probs, HeldOut(
-        probs=unseen,
-        predicted=np.stack(named, axis=1) if named else np.empty((len(unseen), 0), np.int64),
-        outlier=outlier[count:],
+    return SampleTable(
+        columns=in_order(first, order) | beside | in_order(last, order), probs=probs, held_out=found, outlier=outlier
     )

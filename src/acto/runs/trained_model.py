@@ -153,9 +153,7 @@ class TrainedModel:
         if not thorough or not len(usable.rows):
             usable.refuse_bad()
         with nullcontext() if features is None else features.watched():
-            return self.predict_usable(
-                usable, batch_size=batch_size, device=device, workers=workers, features=features
-            )
+            return self.predict_usable(usable, batch_size=batch_size, device=device, workers=workers, features=features)
 
     def predict(self, samples: Samples | npt.NDArray[Any], **settings: Any) -> npt.NDArray[np.int64]:
         """(N,) the number of the most likely class, -1 in a row of NaN; the arguments are those of `predict_proba`."""
