@@ -381,10 +381,11 @@ def main() -> None:
         for kind, rate in NOISES
     ]
     done: dict[str, Any] = {}
+    before: dict[str, Any] = {}
     again: list[str] = []
     if asked.out and asked.out.exists():
         before = json.loads(asked.out.read_text())
-        done, again = before["problems"], before.get("acto_again", [])
+        done, again = before.pop("problems"), before.get("acto_again", {}).get("problems", [])
     left = [p for p in problems if _name(p) not in (again if asked.acto_again else done)]
     with processes(asked.jobs) as pool:
         futures = {_name(p): pool.submit(measure, p, asked.acto_again) for p in left}
@@ -394,7 +395,7 @@ def main() -> None:
             again += [name] * asked.acto_again
             print(f"{name}: " + ", ".join(f"{row['detector']} {row['auroc']:.4f}" for row in done[name]), flush=True)
             if asked.out:
-                facts = {
+                facts: dict[str, Any] = {
                     "command": "python benchmarks/detection.py",
                     "set": asked.set,
                     "machine": f"{platform.machine()}, {asked.jobs} processes of one thread",
@@ -402,7 +403,8 @@ def main() -> None:
                     "versions": {p: version(p) for p in ("torch", "numpy", "scikit-learn", "cleanlab")},
                     "date": time.strftime("%Y-%m-%d", time.gmtime()),
                 }
-                facts |= {"acto_again": again} if again else {}
+                if asked.acto_again:
+                    facts = {**before, "acto_again": {**facts, "problems": again}}
                 asked.out.write_text(json.dumps({**facts, "problems": done}, indent=1) + "\n")
     print("\n".join(table(done)))
 
