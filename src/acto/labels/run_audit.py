@@ -37,14 +37,13 @@ from acto.run_folder.reading import (
     last_checkpoint,
     read_run,
 )
-from acto.runs.outliers import outlier_scores, ranked_trust
+from acto.runs.outliers import judged_by, ranked_trust
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.runs.same_data import refuse_other_data
 from acto.runs.sample_table import SampleTable, sample_table
 from acto.runs.trained_model import load_model as load_model
 from acto.runs.warm_start import as_begun
-from acto.training.features import Features
 
 
 def audit_run(
@@ -263,22 +262,12 @@ def audit_others(
     raw, samples = read_labelled(source, model.class_names, data_root=data_root, columns=named, encoding=model.encoding)
     if samples.rows is not None and model.encoding is not None:
         samples = encoded(samples, model.encoding)
-    place = int(np.argmax(np.abs(model.headline.weights)))
-    features = Features(model.headline.nets[place], num_samples=len(samples))
-    probs = model.predict_proba(samples, features=features)
-    predicted, prob_given = probs.argmax(1), probs[np.arange(len(probs)), samples.labels]
+    probs, outlier = judged_by(model, samples)
     report = report_on(
         samples.labels,
         probs,
         model.class_names,
-        outlier=outlier_scores(
-            features.rows,
-            given=samples.labels,
-            predicted=predicted,
-            trust=prob_given,
-            num_seen=len(samples),
-            device=features.rows.device,
-        ),
+        outlier=outlier,
         ids=samples.ids,
         paths=None if samples.paths is None else list(map(str, samples.paths)),
         texts=None if samples.rows is None else samples.rows.shown(),

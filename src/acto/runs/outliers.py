@@ -13,6 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from acto.data.samples import Samples
+from acto.runs.trained_model import TrainedModel
+from acto.training.features import Features
+
 NEIGHBOURS = 5
 LEAST_OF_CLASS = 10
 """Confirmed samples of a class (the model predicts their given label) without which nothing is said of those that the
@@ -68,6 +72,22 @@ def ranked_trust(trust: Floats, outlier: Floats) -> npt.NDArray[np.float64]:
         outlier: (N,) as outlier_scores gives them; NaN takes nothing away.
     """
     return trust * (1 - TAKEN * np.where(np.isnan(outlier), 0.0, outlier).astype(np.float64) ** SHARPNESS)
+
+
+def judged_by(model: TrainedModel, samples: Samples) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(N, K) probabilities of labelled samples that a model has not seen, and (N,) outlier scores among themselves.
+
+    Raises:
+        UserError: see TrainedModel.predict_proba.
+    """
+    net = model.headline.nets[int(np.argmax(np.abs(model.headline.weights)))]
+    features, given = Features(net, num_samples=len(samples)), samples.labels
+    probs = model.predict_proba(samples, features=features)
+    outlier = outlier_scores(
+        features.rows, given=given, predicted=probs.argmax(1), trust=probs[np.arange(len(given)), given],
+        num_seen=len(given), device=features.rows.device,
+    )  # fmt: skip
+    return probs, outlier
 
 
 def _trusted(rows: Ints, given: Ints, trust: Floats) -> Ints:

@@ -19,7 +19,7 @@ from acto.training.loop import Training
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class HeldOut:
-    """What a model makes of the M samples that were held out."""
+    """Predictions for the M samples that were held out."""
 
     probs: npt.NDArray[np.float32]
     """(M, K) probabilities of the method's headline prediction."""
@@ -29,7 +29,7 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SampleTable:
-    """What training and model tell of the N training samples, and of those that were held out."""
+    """Knowledge of the N training samples and of those that were held out, from training and model."""
 
     columns: dict[str, Any]
     """The columns of samples.csv, (N,) each."""

@@ -17,7 +17,7 @@ LEAST_DIRECTIONS = 64
 
 
 class Features:
-    """What a network's head sees of samples, (N, D) of length 1, in half precision, in the order in which it saw them.
+    """Features of samples, (N, D) of length 1 in half precision, as a network's head sees them and in that order.
 
     Args:
         net: a network with a head, see acto.nets.base.Net; in evaluation mode, while it is watched.
