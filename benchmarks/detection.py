@@ -363,7 +363,9 @@ def main() -> None:
         "--out", type=Path, help="write every number as JSON; what is there already is not measured again"
     )
     parser.add_argument(
-        "--acto-again", action="store_true", help="measure ACTO alone, and keep the rivals' numbers that --out holds"
+        "--acto-again",
+        action="store_true",
+        help="measure ACTO alone; --out keeps its seconds and the rivals",
     )
     asked = parser.parse_args()
     chosen = []
@@ -390,8 +392,13 @@ def main() -> None:
     with processes(asked.jobs) as pool:
         futures = {_name(p): pool.submit(measure, p, asked.acto_again) for p in left}
         for name, future in futures.items():
-            rivals = [row for row in done.get(name, []) if row["detector"] != "ACTO"] if asked.acto_again else []
-            done[name] = [*(asdict(found) for found in future.result()), *rivals]
+            rows = [asdict(found) for found in future.result()]
+            if asked.acto_again:
+                ours, *rivals = sorted(done.get(name, rows), key=lambda row: row["detector"] != "ACTO")
+                # Seconds of two days cannot be compared.
+                done[name] = [rows[0] | {"seconds": ours["seconds"]}, *rivals]
+            else:
+                done[name] = rows
             again += [name] * asked.acto_again
             print(f"{name}: " + ", ".join(f"{row['detector']} {row['auroc']:.4f}" for row in done[name]), flush=True)
             if asked.out:

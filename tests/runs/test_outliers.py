@@ -179,9 +179,10 @@ def test_the_last_checkpoint_gives_the_same_scores(run: Path, tmp_path: Path) ->
 
 def test_a_damaged_file_is_named_and_a_run_of_before_has_none(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
-    np.save(copy / OUTLIER, np.zeros(7, np.float32))
-    with pytest.raises(RunError, match=r"outlier scores of shape \(7,\), not one for each of 300 samples"):
-        acto.audit_run(copy)
+    for damaged in (np.zeros(7, np.float32), np.full(COUNT, "far")):
+        np.save(copy / OUTLIER, damaged)
+        with pytest.raises(RunError, match=rf"{damaged.dtype} of shape \({len(damaged)},\), not one for each of 300"):
+            acto.audit_run(copy)
     (copy / OUTLIER).unlink()
     report = acto.audit_run(copy)
     assert "outlier" not in report.columns

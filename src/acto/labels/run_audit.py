@@ -101,9 +101,9 @@ def audit_run(
         quality = np.concatenate([quality, held_out[0][np.arange(len(dataset.test)), dataset.test.labels]])
         others = [np.concatenate(pair) for pair in zip(others, held_out[1].T, strict=True)]
         trained = {name: _unseen_by_training(name, column, len(dataset.test)) for name, column in trained.items()}
-    if outlier is not None and outlier.shape != given.shape:
+    if outlier is not None and (outlier.shape != given.shape or outlier.dtype.kind != "f"):
         raise RunError(
-            f"{record.path} holds outlier scores of shape {outlier.shape}, not one for each of {len(given)} samples"
+            f"{record.path} holds outlier scores {outlier.dtype} of shape {outlier.shape}, not one for each of {len(given)} samples"
         )
     max_pixels = record.config["data"].get("max_image_pixels")
     return report_on(
