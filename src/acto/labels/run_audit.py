@@ -103,7 +103,8 @@ def audit_run(
         trained = {name: _unseen_by_training(name, column, len(dataset.test)) for name, column in trained.items()}
     if outlier is not None and (outlier.shape != given.shape or outlier.dtype.kind != "f"):
         raise RunError(
-            f"{record.path} holds outlier scores {outlier.dtype} of shape {outlier.shape}, not one for each of {len(given)} samples"
+            f"{record.path} holds outlier scores {outlier.dtype} of shape {outlier.shape}, not one for each of "
+            f"{len(given)} samples"
         )
     max_pixels = record.config["data"].get("max_image_pixels")
     return report_on(
