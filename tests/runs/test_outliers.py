@@ -163,6 +163,17 @@ def test_the_ranking_takes_them_into_account(run: Path) -> None:
     assert report.label_quality == pytest.approx(ranked_trust(trust, outlier), abs=1e-6)
 
 
+def test_held_out_samples_are_compared_with_one_another(run: Path) -> None:
+    report = acto.read_report(run)
+    held_out, outlier = np.asarray(report.columns["held_out"]), np.asarray(report.columns["outlier"])
+    for part in (held_out, ~held_out):
+        count = int((part & ~report.is_label_issue).sum())
+        nearer = outlier[part] * (count + 1) - 0.5
+        assert (
+            nearer == pytest.approx(np.rint(nearer), abs=1e-3) and 0 <= nearer.min() < count / 2 < nearer.max() <= count
+        )
+
+
 def test_labels_that_the_run_never_saw_have_them_too(run: Path, tmp_path: Path) -> None:
     assert main(["audit", str(run), "--data", str(run.parent / "data.npz"), "--out", str(tmp_path)]) == 0
     report = acto.read_report(tmp_path)
