@@ -25,9 +25,11 @@ from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.views.spec import ViewSpec
 from acto.labels.rules import Issues
 from acto.labels.scores import look_at
+from acto.runs.outliers import ranked_trust
 from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import Setting
 from acto.runs.recipes.recipe import recipe
+from acto.runs.sample_table import sample_table
 from acto.training import evaluation
 from acto.training.loop import Training, run_epochs
 from detection import NOISES, Problem, dataset, setting_of, sources
@@ -46,8 +48,10 @@ def problems(mnist: str, seeds: int) -> Iterator[Problem]:
                 yield Problem(source=source, kind=kind, rate=rate, seed=seed)
 
 
-def trained(data: Dataset, setting: Setting, *, seed: int) -> tuple[Training, dict[str, npt.NDArray[np.float32]]]:
-    """ACTO after its last epoch, and its (N, K) probabilities by name."""
+def trained(
+    data: Dataset, setting: Setting, *, seed: int
+) -> tuple[Training, dict[str, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    """ACTO after its last epoch, its (N, K) probabilities by name, and (N,) outlier scores."""
     run = replace(recipe(DataSpec(), setting, method="acto", seed=seed), device="cpu", precision="float32")
     ready = prepare(run, dataset=data)
     for _ in run_epochs(ready.training, ready.train_data, seed=seed):
@@ -56,10 +60,13 @@ def trained(data: Dataset, setting: Setting, *, seed: int) -> tuple[Training, di
     for _, probs_by_name in evaluation.predictions(ready.training, ready.train_data):
         for name, probs in probs_by_name.items():
             parts.setdefault(name, []).append(probs.float().cpu().numpy())
-    return ready.training, {name: np.concatenate(rows) for name, rows in parts.items()}
+    outlier = sample_table(ready.training, ready.train_data, data).outlier
+    return ready.training, {name: np.concatenate(rows) for name, rows in parts.items()}, outlier
 
 
-def candidates(training: Training, probs: dict[str, npt.NDArray[np.float32]], given: Values) -> dict[str, Values]:
+def candidates(
+    training: Training, probs: dict[str, npt.NDArray[np.float32]], outlier: Values, given: Values
+) -> dict[str, Values]:
     """(N,) scores by name, the high end for trustworthy labels."""
     rows = np.arange(len(given))
     quality = training.method.label_quality()
@@ -72,6 +79,7 @@ def candidates(training: Training, probs: dict[str, npt.NDArray[np.float32]], gi
         "RTM's probability": robust,
         "soft label": memory,
         "mean of both": (robust + memory) / 2,
+        "mean of both, less outliers": ranked_trust((robust + memory) / 2, outlier),
         "product of both": robust * memory,
         "mean over the visits": history["mean_prob_given"].numpy(),
         "share of selections": np.nan_to_num(history["reliability"].numpy()),
@@ -115,9 +123,9 @@ def compare_scores(mnist: str, seeds: int) -> None:
         data = dataset(problem)
         given, clean = data.train.labels, data.train.is_clean
         assert clean is not None
-        training, probs = trained(data, setting_of(problem.source), seed=problem.seed)
+        training, probs, outlier = trained(data, setting_of(problem.source), seed=problem.seed)
         print(f"{problem.source.name}, {problem.kind} {problem.rate:.0%}, seed {problem.seed}:")
-        for name, score in candidates(training, probs, given).items():
+        for name, score in candidates(training, probs, outlier, given).items():
             auroc = evaluation.auroc(score, clean)
             found.setdefault(f"AUROC, {name}", []).append(auroc)
             print(f"  AUROC {auroc:.4f}  {name}")
@@ -138,8 +146,9 @@ def compare_warmups(mnist: str, seeds: int) -> None:
         assert clean is not None
         for warmup in WARMUPS:
             setting = replace(setting_of(source), warmup_epochs=warmup)
-            training, probs = trained(data, setting, seed=problem.seed)
-            auroc = evaluation.auroc(candidates(training, probs, data.train.labels)["mean of both"], clean)
+            training, probs, outlier = trained(data, setting, seed=problem.seed)
+            scores = candidates(training, probs, outlier, data.train.labels)
+            auroc = evaluation.auroc(scores["mean of both"], clean)
             found[warmup].append(auroc)
             print(f"{source.name}, {problem.kind} {problem.rate:.0%}, warm-up {warmup}: {auroc:.4f}", flush=True)
     print("\n".join(f"mean {fmean(values):.4f}  warm-up {warmup}" for warmup, values in found.items()))

@@ -23,6 +23,7 @@ from acto.labels.corrected_copy import Correction, apply_decisions
 from acto.labels.decisions import DecisionLog
 from acto.labels.page import render
 from acto.labels.rate import Unseen
+from acto.runs.outliers import ranked_trust
 from labels.test_page import rows_of
 
 COUNT, HELD_OUT = 90, 18
@@ -100,7 +101,8 @@ def test_every_label_is_judged(run: Path) -> None:
     assert np.asarray(report.columns["prob_given"])[held_out] == pytest.approx(
         probs[np.arange(HELD_OUT), data.test.labels], abs=1e-5
     )
-    assert np.array_equal(report.label_quality[held_out], np.asarray(report.columns["prob_given"])[held_out])
+    trust = ranked_trust(*(np.asarray(report.columns[name])[held_out] for name in ("prob_given", "outlier")))
+    assert np.array_equal(report.label_quality[held_out], trust.astype(np.float32))
     assert np.asarray(report.columns["predicted_label"])[held_out].tolist() == [NAMES[k] for k in probs.argmax(1)]
     assert np.array_equal(
         report.is_label_issue,

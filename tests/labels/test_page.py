@@ -132,8 +132,9 @@ def test_a_row_of_the_page_says_what_the_report_says():
     row = next(row for row in rows_of(render(report, None)) if row["row"] == 1)
     assert row == {
         "row": 1, "id": "b.png", "path": "", "given_label": 0, "predicted_label": 2, "is_label_issue": True,
-        "label_quality": 0.23, "confidence": 0.9, "networks_agree": False, "held_out": None, "is_confirmed": None,
-        "near_duplicates": "", "conflicting_duplicates": "", "reason": "The model sees 'owl'.", "text": "",
+        "label_quality": 0.23, "confidence": 0.9, "outlier": None, "networks_agree": False, "held_out": None,
+        "is_confirmed": None, "near_duplicates": "", "conflicting_duplicates": "", "reason": "The model sees 'owl'.",
+        "text": "",
     }  # fmt: skip
     report.label_quality[1] = np.nan
     row = next(row for row in rows_of(render(report, None)) if row["row"] == 1)

@@ -92,6 +92,8 @@ SAMPLE_COLUMNS = (
     SampleColumn("confidence", "probability of the predicted label", origin="audit", kind="float32", on_page=True),
     SampleColumn("prob_given", "probability of the given label",
                  origin="model", kind="float32", in_samples=True, samples_before="prob_predicted"),
+    SampleColumn("outlier", "share of the samples with a confirmed label that look more like the trusted ones, 0 to 1",
+                 origin="model", kind="float32", on_page=True),
     SampleColumn("networks_agree", "whether all of the method's predictions name the same class",
                  origin="audit", kind="bool", on_page=True),
     SampleColumn("times_selected", "visits in training that took the label for clean",
@@ -123,10 +125,10 @@ SAMPLE_COLUMNS = (
                  origin="data", kind="text", in_samples=True, in_report=False),
 )  # fmt: skip
 """All of them, in the order of the label report. A report holds those of training only where training was recorded,
-`networks_agree` only where the method has several predictions, `held_out` only where some are, `is_confirmed` only
-where some label is, `text` only of rows and texts; samples.csv holds
-`label_is_true` only where the truth is known, and behind the model's columns `predicted_label` and `prob_given` of each
-other prediction, by its name."""
+`networks_agree` only where the method has several predictions, `outlier` only where a network has seen the samples,
+`held_out` only where some are, `is_confirmed` only where some label is, `text` only of rows and texts; samples.csv
+holds `label_is_true` only where the truth is known, and behind the model's columns `predicted_label` and `prob_given`
+of each other prediction, by its name."""
 
 
 def of_training() -> tuple[SampleColumn, ...]:

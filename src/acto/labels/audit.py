@@ -43,6 +43,8 @@ class Trained:
     """(N,) classes, of the method's predictions beside the headline."""
     epochs: int = 0
     """Epochs trained."""
+    trust: npt.NDArray[np.floating[Any]] | None = None
+    """(N,) in the given labels, in [0, 1], where label_quality takes outliers into account as well."""
 
 
 def audit(
@@ -134,6 +136,7 @@ def report_on(
     paths: Sequence[str] | None = None,
     texts: Sequence[str] | None = None,
     label_quality: npt.ArrayLike | None = None,
+    outlier: npt.NDArray[np.floating[Any]] | None = None,
     score: str | None = None,
     rule: str | None = None,
     trained: Trained | None = None,
@@ -154,6 +157,7 @@ def report_on(
         paths: see audit.
         texts: (N,) what is shown of samples that are rows of a table.
         label_quality: see audit.
+        outlier: (N,) see acto.runs.outliers.
         score: see audit.
         rule: see audit.
         trained: what training saw.
@@ -197,6 +201,8 @@ def report_on(
         "confidence": _joined(each.confidence for each in looks).astype(np.float32),
         "prob_given": _joined(each.prob_given for each in looks).astype(np.float32),
     }
+    if outlier is not None:
+        columns["outlier"] = outlier.astype(np.float32)
     if held_out is not None:
         columns["held_out"] = np.arange(num_samples) >= num_seen
     if trained is not None:
@@ -209,7 +215,9 @@ def report_on(
         columns["is_confirmed"] = confirmed
     epochs = trained.epochs if trained is not None else 0
     columns["reason"] = LazyTexts(num_samples, partial(reasons, dict(columns), epochs))
-    doubted = quality[:num_seen] < LITTLE_TRUST if trained is not None else None
+    doubted = None
+    if trained is not None:
+        doubted = (quality if trained.trust is None else trained.trust)[:num_seen] < LITTLE_TRUST
     if confirmed is None:
         noise = estimate_noise(look, unseen=unseen, doubted=doubted)
     else:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from acto.core.text import percent, visible
 from acto.labels.rate import CHANCE, Unseen, kappa
+from acto.labels.reasons import OUTLYING
 from acto.labels.report import Doubt, LabelReport, NoiseEstimate
 from acto.labels.scores import Look, Values
 
@@ -97,7 +98,7 @@ def rule_in_words(report: LabelReport) -> list[str]:
     rule, counts = report.facts.get("rule"), report.facts.get("rule_counts")
     count = int(np.sum(report.columns.get("held_out", False)))
     held_out = [f"{count:,} of the {len(report):,} samples were held out: the model had not seen their labels."]
-    held_out = held_out if count else []
+    held_out = [*_outliers_in_words(report), *(held_out if count else [])]
     if not isinstance(counts, dict) or not {"confident_learning", "predicted_neq_given"} <= set(counts):
         return [f"Suspected by the rule {rule}.", *held_out] if isinstance(rule, str) else held_out
     differ, sure = counts["predicted_neq_given"], counts["confident_learning"]
@@ -108,6 +109,19 @@ def rule_in_words(report: LabelReport) -> list[str]:
         case = "most of them are thought to be wrong" if share >= 0.5 else "most may be right, and the model in error"
         words.append(f"The model contradicts {differ:,} labels and is sure of {percent(share)} of these: {case}.")
     return words + held_out
+
+
+def _outliers_in_words(report: LabelReport) -> list[str]:
+    """A sentence on the suspects that may belong to no class; none without outlier scores, or suspects."""
+    if "outlier" not in report.columns:
+        return []
+    count = int(np.sum(np.asarray(report.columns["outlier"])[report.is_label_issue] >= OUTLYING))
+    if not count:
+        return []
+    return [
+        f"{count:,} of the suspects may belong to no class: {percent(OUTLYING)} of the samples "
+        "with a confirmed label look more like the trusted ones."
+    ]
 
 
 def doubts(

@@ -104,6 +104,7 @@ def render(
         served=served is not None,
         is_of_run=facts.get("source") == "run",
         decisions_file=DECISIONS_FILE,
+        has_outliers="outlier" in report.columns,
         has_references=any(sample[2] for samples in references.values() for sample in samples)
         or (served is not None and served.has_pictures),
         noise_words=_noise_words(report),

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from acto.core.sample_columns import of_page
 from acto.core.waiting import in_threads
 from acto.data.decision_file import DECISION_COLUMNS, Decision, printable
+from acto.labels.reasons import OUTLYING
 from acto.labels.report import LabelReport
 from acto.labels.thumbnails import PictureOf, data_uri
 
@@ -70,6 +71,7 @@ def page_data(
         "name": name,
         "fingerprint": _fingerprint(report),
         "classes": names,
+        "outlying": OUTLYING,
         "decision_columns": list(DECISION_COLUMNS),
         "fields": ["row", *(column.name for column in listed)],
         "rows": [

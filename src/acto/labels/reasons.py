@@ -17,6 +17,8 @@ from acto.labels.report import SEPARATOR, Table, cells
 
 MOST_DUPLICATES = 20
 """Ids that a cell of duplicates names."""
+OUTLYING = 0.95
+"""Outlier score from which a sample may belong to no class."""
 LATE_SHARE = 0.5
 """A label that is first fitted after this share of the epochs was learned late."""
 
@@ -113,6 +115,13 @@ def reasons(columns: Table, epochs: int, rows: Rows) -> list[str]:
         if conflicts[place]:
             parts.append(f"Nearly the same sample has another label: {conflicts[place]}.")
         found[place] = " ".join(parts)
+    if "outlier" in columns:
+        for place, issue, far in zip(spoken, column("is_label_issue", None), column("outlier", None), strict=True):
+            if issue and far >= OUTLYING:
+                found[place] += (
+                    f" It may belong to no class: {_percent(far)} of the samples with a confirmed label look more like "
+                    "the trusted ones."
+                )
     if "is_confirmed" in columns:
         for place, holds in enumerate(cells(columns["is_confirmed"], rows)):
             if holds:

@@ -37,10 +37,11 @@ from acto.run_folder.reading import (
     last_checkpoint,
     read_run,
 )
+from acto.runs.outliers import judged_by, ranked_trust
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.runs.same_data import refuse_other_data
-from acto.runs.sample_table import held_out_predictions, sample_table
+from acto.runs.sample_table import SampleTable, sample_table
 from acto.runs.trained_model import load_model as load_model
 from acto.runs.warm_start import as_begun
 
@@ -74,10 +75,13 @@ def audit_run(
         refuse_other_data(record.path, dataset)
     if record.summary is not None:
         columns, probs, held_out = record.samples(), record.pred_probs(), record.held_out_probs()
+        outlier = record.outlier()  # a run of an earlier version has none
         if list(columns["id"]) != list(dataset.train.ids):
             raise UserError(f"the data are not those that the run in {path} was trained on: other samples")
     else:
-        columns, probs, held_out = _at_last_checkpoint(record, dataset, trust=trust)
+        table = _at_last_checkpoint(record, dataset, trust=trust)
+        columns, probs, outlier, unseen = table.columns, table.probs, table.outlier, table.held_out
+        held_out = None if unseen is None else (unseen.probs, unseen.predicted)
     number = {name: k for k, name in enumerate(dataset.class_names)}
     others = [
         np.array([number[name] for name in values], dtype=np.int64)
@@ -97,6 +101,11 @@ def audit_run(
         quality = np.concatenate([quality, held_out[0][np.arange(len(dataset.test)), dataset.test.labels]])
         others = [np.concatenate(pair) for pair in zip(others, held_out[1].T, strict=True)]
         trained = {name: _unseen_by_training(name, column, len(dataset.test)) for name, column in trained.items()}
+    if outlier is not None and (outlier.shape != given.shape or outlier.dtype.kind != "f"):
+        raise RunError(
+            f"{record.path} holds outlier scores {outlier.dtype} of shape {outlier.shape}, not one for each of "
+            f"{len(given)} samples"
+        )
     max_pixels = record.config["data"].get("max_image_pixels")
     return report_on(
         given,
@@ -105,8 +114,9 @@ def audit_run(
         ids=samples.ids,
         paths=_files(record, samples, data_root=data_root),
         texts=None if samples.rows is None else samples.rows.shown(),
-        label_quality=quality,
-        trained=Trained(columns=trained, other_predictions=tuple(others), epochs=record.model_epochs),
+        label_quality=quality if outlier is None else ranked_trust(quality, outlier),
+        outlier=outlier,
+        trained=Trained(trust=quality, columns=trained, other_predictions=tuple(others), epochs=record.model_epochs),
         unseen=_unseen(record, dataset),
         robust=record.config["method"] != Standard.name,
         held_out=None if held_out is None else held_out[0],
@@ -177,9 +187,7 @@ def training_data(record: RunRecord, *, data_root: str | None = None) -> Dataset
     return dataset
 
 
-def _at_last_checkpoint(
-    record: RunRecord, dataset: Dataset, *, trust: bool
-) -> tuple[dict[str, Any], Any, tuple[Any, Any] | None]:
+def _at_last_checkpoint(record: RunRecord, dataset: Dataset, *, trust: bool) -> SampleTable:
     checkpoint = last_checkpoint(record.path)
     if checkpoint is None:
         raise UserError(f"the run in {record.path} has not finished an epoch: there is nothing to audit yet")
@@ -189,10 +197,10 @@ def _at_last_checkpoint(
     try:
         state = read_state(checkpoint.read("training.pt"), str(checkpoint.path("training.pt")))
         prepared.training.load_state_dict(state)
-        table, probs = sample_table(prepared.training, prepared.train_data, dataset)
         # An older version kept no list of what it held out, so that nobody can tell whether these are the same.
         is_known = dataset.test_labels_are_given and (record.path / HELD_OUT).is_file()
-        return table, probs, held_out_predictions(prepared.training, prepared.test_data, dataset) if is_known else None
+        held_out = prepared.test_data if is_known else None
+        return sample_table(prepared.training, prepared.train_data, dataset, held_out=held_out)
     finally:
         prepared.close()
 
@@ -255,10 +263,12 @@ def audit_others(
     raw, samples = read_labelled(source, model.class_names, data_root=data_root, columns=named, encoding=model.encoding)
     if samples.rows is not None and model.encoding is not None:
         samples = encoded(samples, model.encoding)
+    probs, outlier = judged_by(model, samples)
     report = report_on(
         samples.labels,
-        model.predict_proba(samples),
+        probs,
         model.class_names,
+        outlier=outlier,
         ids=samples.ids,
         paths=None if samples.paths is None else list(map(str, samples.paths)),
         texts=None if samples.rows is None else samples.rows.shown(),

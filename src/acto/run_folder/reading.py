@@ -54,6 +54,8 @@ LABELS = {
 """Types of what others rely on in a run's files."""
 HELD_OUT, HELD_OUT_PROBS, HELD_OUT_PREDICTIONS = "held_out.json", "held_out_probs.npy", "held_out_predictions.npy"
 """Files on the samples that a run held out of its training data."""
+OUTLIER = "outlier.npy"
+"""Outlier scores of the training samples, and behind them of those held out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +119,16 @@ class RunRecord:
             return None
         with disk_errors(f"read {path}"):
             return load_array(path), load_array(self.path / HELD_OUT_PREDICTIONS)
+
+    def outlier(self) -> np.ndarray[Any, Any] | None:
+        """(N + M,) outlier scores of the training samples, and behind them of those held out; None without any.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / OUTLIER
+        with disk_errors(f"read {path}"):
+            return load_array(path) if path.exists() else None
 
     def samples(self) -> dict[str, np.ndarray[Any, Any] | list[str]]:
         """The per-sample table: numbers and booleans as (N,) arrays, strings as lists.

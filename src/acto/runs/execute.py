@@ -33,6 +33,7 @@ from acto.run_folder.reading import (
     HELD_OUT,
     HELD_OUT_PREDICTIONS,
     HELD_OUT_PROBS,
+    OUTLIER,
     RunState,
     held_out_before,
     last_checkpoint,
@@ -47,7 +48,7 @@ from acto.runs.loggers import RunLog, begun_with
 from acto.runs.prepare import Prepared, explained, prepare
 from acto.runs.run import Run
 from acto.runs.same_data import CHECKS_FILE, digest_of, refuse_foreign_checkpoint
-from acto.runs.sample_table import held_out_predictions, label_quality, sample_table
+from acto.runs.sample_table import label_quality, sample_table
 from acto.training import evaluation
 from acto.training.loop import EpochLog, Training, run_epochs
 from acto.training.step_modes import step_taken
@@ -311,9 +312,12 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
     """Write the per-sample table, the weights and the summary."""
     run, dataset, training = prepared.run, prepared.dataset, prepared.training
     samples = dataset.train
-    columns, probs = sample_table(training, prepared.train_data, dataset)
-    folder.save_samples(columns)
-    folder.save_probs(probs)
+    # A real test set is not even looked at here.
+    test_data = prepared.test_data if dataset.test_labels_are_given else None
+    table = sample_table(training, prepared.train_data, dataset, held_out=test_data)
+    folder.save_samples(table.columns)
+    folder.save_probs(table.probs)
+    folder.save_model(OUTLIER, array_bytes(table.outlier))
     # All that is needed to use the weights lies in the same file, under one key: safetensors writes several keys in an
     # order that differs from process to process, and equal runs shall give equal files.
     views = prepared.front.vectors if prepared.front is not None else dataset.views
@@ -331,11 +335,10 @@ def _finish(prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         folder.save_model(f"net{number}.safetensors", safetensors.torch.save(weights, {"acto": json.dumps(facts)}))
     held_out = None
-    if dataset.test_labels_are_given:  # a real test set is not even looked at here
-        test_probs, predicted = held_out_predictions(training, prepared.test_data, dataset)
-        held_out = test_probs, dataset.test.labels
-        folder.save_model(HELD_OUT_PROBS, array_bytes(test_probs))
-        folder.save_model(HELD_OUT_PREDICTIONS, array_bytes(predicted))
+    if table.held_out is not None:
+        held_out = table.held_out.probs, dataset.test.labels
+        folder.save_model(HELD_OUT_PROBS, array_bytes(table.held_out.probs))
+        folder.save_model(HELD_OUT_PREDICTIONS, array_bytes(table.held_out.predicted))
     folder.save_model(calibration.CALIBRATION_FILE, calibration.calibrate(held_out).to_json())
     metrics: list[dict[str, Any]] = read_run(folder.path).metrics
     early = _early_end(prepared)

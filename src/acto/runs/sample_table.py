@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,34 @@ import numpy.typing as npt
 from acto.core.sample_columns import in_order, of_samples_csv
 from acto.core.types import TrainingData
 from acto.data.samples import Dataset
+from acto.runs.outliers import outlier_scores
 from acto.training import evaluation
+from acto.training.features import Features
 from acto.training.loop import Training
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class HeldOut:
+    """Predictions for the M samples that were held out."""
+
+    probs: npt.NDArray[np.float32]
+    """(M, K) probabilities of the method's headline prediction."""
+    predicted: npt.NDArray[np.int64]
+    """(M, P) classes that its other predictions name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SampleTable:
+    """Knowledge of the N training samples and of those that were held out, from training and model."""
+
+    columns: dict[str, Any]
+    """The columns of samples.csv, (N,) each."""
+    probs: npt.NDArray[np.float32]
+    """(N, K) probabilities of the method's headline prediction."""
+    held_out: HeldOut | None
+    """None where none are to be judged."""
+    outlier: npt.NDArray[np.float32]
+    """(N + M,) outlier scores, see acto.runs.outliers: those held out follow the others."""
 
 
 def label_quality(
@@ -36,48 +63,57 @@ def label_quality(
 
 
 def sample_table(
-    training: Training, data: TrainingData, dataset: Dataset
-) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
-    """The columns of samples.csv, (N,) each, and (N, K) probabilities of the method's headline prediction.
+    training: Training, data: TrainingData, dataset: Dataset, *, held_out: TrainingData | None = None
+) -> SampleTable:
+    """Look at all samples once, and gather what there is to know of each.
 
     Args:
         training: after any number of epochs.
         data: the training samples of `dataset`, all of them, in their order.
         dataset: names, given labels and, where known, true ones.
+        held_out: the samples of `dataset.test`, if they were held out of training and are to be judged.
     """
     samples, names = dataset.train, np.array(dataset.class_names)
-    probs, others = evaluation.headline_probs(training, data, samples.labels)
-    rows = np.arange(len(probs))
+    features = Features(
+        training.method.nets[int(np.argmax(np.abs(training.method.headline_weights())))],
+        num_samples=len(samples) + (0 if held_out is None else len(dataset.test)),
+    )
+    given, count = samples.labels, len(samples)
+    probs, others = evaluation.headline_probs(training, data, given, features=features)
+    predicted, prob_given = probs.argmax(1), probs[np.arange(count), given]
+    quality = label_quality(training, prob_given)
+    judged = [(given, predicted, quality)]
+    found = None
+    if held_out is not None:
+        unseen, others_unseen = evaluation.headline_probs(training, held_out, dataset.test.labels, features=features)
+        prob = unseen[np.arange(len(unseen)), dataset.test.labels]
+        judged.append((dataset.test.labels, unseen.argmax(1), prob))
+        others_name = [classes for classes, _ in others_unseen.values()]
+        found = HeldOut(
+            probs=unseen,
+            predicted=np.stack(others_name, axis=1) if others_name else np.empty((len(unseen), 0), np.int64),
+        )
+    labels, classes, trust = map(np.concatenate, zip(*judged, strict=True))
+    outlier = outlier_scores(
+        features.rows, given=labels, predicted=classes, trust=trust, num_seen=count, device=training.device
+    )
     first: dict[str, Any] = {
         "id": list(samples.ids),
-        "given_label": names[samples.labels],
-        "predicted_label": names[probs.argmax(1)],
-        "prob_given": probs[rows, samples.labels],
+        "given_label": names[given],
+        "predicted_label": names[predicted],
+        "prob_given": prob_given,
         "prob_predicted": probs.max(1),
-        "label_quality": label_quality(training, probs[rows, samples.labels]),
+        "label_quality": quality,
     }
     beside: dict[str, Any] = {}
-    for name, (predicted, prob_given) in others.items():
-        beside[f"predicted_label_{name}"] = names[predicted]
-        beside[f"prob_given_{name}"] = prob_given
+    for name, (named, prob) in others.items():
+        beside[f"predicted_label_{name}"] = names[named]
+        beside[f"prob_given_{name}"] = prob
     last: dict[str, Any] = {name: column.numpy() for name, column in training.history.table().items()}
     clean, known = samples.is_clean, samples.is_known
     if clean is not None and known is not None:
         last["label_is_true"] = np.where(known, np.where(clean, "yes", "no"), "unknown")
     order = of_samples_csv()
-    return in_order(first, order) | beside | in_order(last, order), probs
-
-
-def held_out_predictions(
-    training: Training, data: TrainingData, dataset: Dataset
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """(M, K) probabilities of the method's headline prediction, and (M, P) classes that its other predictions name.
-
-    Args:
-        training: after any number of epochs.
-        data: the samples that were held out, `dataset.test`.
-        dataset: holds them.
-    """
-    probs, others = evaluation.headline_probs(training, data, dataset.test.labels)
-    predicted = [classes for classes, _ in others.values()]
-    return probs, np.stack(predicted, axis=1) if predicted else np.empty((len(probs), 0), np.int64)
+    return SampleTable(
+        columns=in_order(first, order) | beside | in_order(last, order), probs=probs, held_out=found, outlier=outlier
+    )

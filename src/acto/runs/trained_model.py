@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from acto.run_folder.reading import read_run
 from acto.runs.calibration import read_calibration
 from acto.runs.frozen.front import FEATURES_FILE, Front, kept_front
 from acto.runs.usable_samples import Usable, usable_samples
+from acto.training.features import Features
 
 MOST_PICTURES = 32
 """Pictures that a frozen network looks at in one go."""
@@ -126,6 +128,7 @@ class TrainedModel:
         device: str = "auto",
         workers: int = 0,
         on_bad_image: str = "error",
+        features: Features | None = None,
     ) -> npt.NDArray[np.float32]:
         """(N, K) probabilities with the temperature applied, in the order of `class_names`; computed in float32.
 
@@ -136,6 +139,7 @@ class TrainedModel:
             device: auto, cpu, cuda, cuda:N or mps.
             workers: processes that decode picture files; 0: this one does it.
             on_bad_image: "error", or "nan": picture files that cannot be used have a row of NaN.
+            features: gathers what the head of one of `nets` sees meanwhile.
 
         Raises:
             UserError: samples of another kind or shape than the model was trained on, or pictures that cannot be used,
@@ -148,7 +152,8 @@ class TrainedModel:
         usable = self.usable(samples, thorough=thorough)
         if not thorough or not len(usable.rows):
             usable.refuse_bad()
-        return self.predict_usable(usable, batch_size=batch_size, device=device, workers=workers)
+        with nullcontext() if features is None else features.watched():
+            return self.predict_usable(usable, batch_size=batch_size, device=device, workers=workers, features=features)
 
     def predict(self, samples: Samples | npt.NDArray[Any], **settings: Any) -> npt.NDArray[np.int64]:
         """(N,) the number of the most likely class, -1 in a row of NaN; the arguments are those of `predict_proba`."""
@@ -157,7 +162,13 @@ class TrainedModel:
 
     @torch.no_grad()
     def predict_usable(
-        self, usable: Usable, *, batch_size: int = 256, device: str = "auto", workers: int = 0
+        self,
+        usable: Usable,
+        *,
+        batch_size: int = 256,
+        device: str = "auto",
+        workers: int = 0,
+        features: Features | None = None,
     ) -> npt.NDArray[np.float32]:
         """(N, K) probabilities as `predict_proba` gives them, NaN where there is a problem."""
         where = resolve_device(device)
@@ -168,6 +179,8 @@ class TrainedModel:
         done = 0
         for inputs in self._batches(usable.samples, batch_size=batch_size, device=where, workers=workers):
             probs[usable.rows[done : done + len(inputs)]] = self.headline(inputs).cpu().numpy()
+            if features is not None:
+                features.keep()
             done += len(inputs)
         return probs
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from acto.core.types import Batch, TrainingData
+from acto.training.features import Features
 from acto.training.loop import Training
 
 LAST_EPOCHS = 10
@@ -57,7 +59,7 @@ def accuracy(training: Training, data: TrainingData) -> dict[str, float]:
 
 
 def headline_probs(
-    training: Training, data: TrainingData, labels: npt.NDArray[np.integer]
+    training: Training, data: TrainingData, labels: npt.NDArray[np.integer], *, features: Features | None = None
 ) -> tuple[npt.NDArray[np.float32], dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]]:
     """(N, K) probabilities of the method's headline prediction, in sample order, and two columns of each other one.
 
@@ -68,24 +70,28 @@ def headline_probs(
         training: whose networks look.
         data: what they look at.
         labels: (N,) classes.
+        features: gathers what a network's head sees meanwhile.
     """
     headline = np.empty((data.num_samples, 0), np.float32)
     others: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = {}
     done = 0
-    for batch, probs_by_name in predictions(training, data):
-        rows = slice(done, done + len(batch.index))
-        done = rows.stop
-        for place, (name, tensor) in enumerate(probs_by_name.items()):
-            probs = tensor.float().cpu().numpy()
-            if place == 0:
+    with nullcontext() if features is None else features.watched():
+        for batch, probs_by_name in predictions(training, data):
+            rows = slice(done, done + len(batch.index))
+            done = rows.stop
+            if features is not None:
+                features.keep()
+            for place, (name, tensor) in enumerate(probs_by_name.items()):
+                probs = tensor.float().cpu().numpy()
+                if place == 0:
+                    if rows.start == 0:
+                        headline = np.empty((data.num_samples, probs.shape[1]), np.float32)
+                    headline[rows] = probs
+                    continue
                 if rows.start == 0:
-                    headline = np.empty((data.num_samples, probs.shape[1]), np.float32)
-                headline[rows] = probs
-                continue
-            if rows.start == 0:
-                others[name] = np.empty(data.num_samples, np.int64), np.empty(data.num_samples, np.float32)
-            predicted, prob = others[name]
-            predicted[rows], prob[rows] = probs.argmax(1), probs[np.arange(len(probs)), labels[rows]]
+                    others[name] = np.empty(data.num_samples, np.int64), np.empty(data.num_samples, np.float32)
+                predicted, prob = others[name]
+                predicted[rows], prob[rows] = probs.argmax(1), probs[np.arange(len(probs)), labels[rows]]
     assert done == data.num_samples, (done, data.num_samples)
     return headline, others
 

@@ -205,9 +205,10 @@ function filter() {
     if (sure !== null && !(row.confidence >= sure)) return false;
     return !wanted || [row.id, row.path, row.text, row.reason].join("\n").toLowerCase().includes(wanted);
   });
-  const by = (field, sign) => (a, b) => sign * ((a[field] ?? 2) - (b[field] ?? 2)) || a.place - b.place;
+  const by = (field, sign) => (a, b) => sign * ((a[field] ?? 2 * sign) - (b[field] ?? 2 * sign)) || a.place - b.place;
   if (sort === "quality") shown.sort(by("label_quality", 1));
   if (sort === "confidence") shown.sort(by("confidence", -1));
+  if (sort === "outlier") shown.sort(by("outlier", -1));
   if (sort === "id") shown.sort((a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }));
   current = 0;
   page = 0;
@@ -359,6 +360,7 @@ function card(row) {
   if (row.reason) item.append(element("p", row.reason));
   else if (row.is_confirmed) item.append(element("p", "a person holds this label right"));
   if (row.held_out) item.append(element("p", "held out of training", "held"));
+  if (row.outlier >= data.outlying) item.append(element("p", `of no class? outlier ${row.outlier.toFixed(3)}`, "far"));
   if (row.conflicting_duplicates) item.append(element("p", `same content, other label: ${row.conflicting_duplicates}`));
   else if (row.near_duplicates) item.append(element("p", `near-duplicates: ${row.near_duplicates}`));
   item.append(element("p", row.path && row.path !== row.id ? `sample ${row.id} (${row.path})` : `sample ${row.id}`, "id"));
