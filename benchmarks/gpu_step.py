@@ -162,7 +162,12 @@ def kernels(device: torch.device, *, sweep: bool, compiles: bool) -> None:
     if device.type == "cuda":
         source = torch.empty(2**28, device=device)
         target = torch.empty_like(source)
-        copy_us = microseconds(lambda: [target.copy_(source) for _ in range(INPUTS * REPEATS)] and None, device)
+
+        def copies() -> None:
+            for _ in range(INPUTS * REPEATS):
+                target.copy_(source)
+
+        copy_us = microseconds(copies, device)
         print(f"a large copy: {8 * source.numel() / copy_us / 1e3:.0f} GB/s")
     if sweep:
         from acto.nets import gpu_kernels
