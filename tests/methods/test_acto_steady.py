@@ -1,4 +1,4 @@
-"""The parts of ACTO's steady form by hand, one step of it in plain numpy, and golden rows."""
+"""The parts of ACTO's steady form by hand, and one step of it in plain numpy. Golden rows: test_acto.py."""
 
 from __future__ import annotations
 
