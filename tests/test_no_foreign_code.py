@@ -460,6 +460,7 @@ ALLOWED = {
     ("cli", "import_module"): "a command's module, from a table in the source",
     ("", "import_module"): "a public name's module, from a table in the source",
     ("nets.cpu_kernels", "ctypes.CDLL"): "what a C compiler made of acto/nets/kernels, in a folder of the user's own",
+    ("nets.gpu_layers", "import_module"): "the module of the Triton kernels, which is slow to load",
     ("nets.libraries", "importlib.import_module"): "a network that the user typed on the command line, or trusted",
 }
 EXTRACTING = (".extractall", ".extract", "unpack_archive")

@@ -256,7 +256,7 @@ def test_a_run_of_before_keeps_the_split_it_was_begun_with(tmp_path: Path, monke
     drawn = json.loads((run / "held_out.json").read_text())["ids"]
     assert drawn != list(load_data(DataSpec(source=source)).held_out)
     assert main(["audit", str(run)]) == 0 and len(acto.read_report(run)) == 80
-    for name in ("held_out.json", "held_out_probs.npy", "held_out_predictions.npy"):
+    for name in ("held_out.json", "held_out_probs.npy", "held_out_predictions.npy", "outlier.npy"):
         (run / name).unlink()
     assert main(["audit", str(run)]) == 0
     report = acto.read_report(run)

@@ -329,14 +329,14 @@ def test_fit_still_takes_a_run_and_a_folder(tmp_path: Path) -> None:
 
 
 KEYWORDS = [p.name for p in inspect.signature(fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
-OF_A_RUN = ["dataset", "resume", "overwrite", "report"]
+OF_A_RUN = ["dataset", "resume", "overwrite", "report", "log"]
 """What `fit(run, folder)` takes."""
 GIVEN: dict[str, Any] = {
     "labels": 1 - LABELS, "out": "here", "dataset": as_dataset(VECTORS, LABELS),
     "test": TensorDataset(torch.from_numpy(VECTORS[:6]), torch.from_numpy(LABELS[:6])), "test_labels": LABELS[:6],
     "class_names": ["no", "yes"], "ids": range(100, 140), "holdout_share": 0.3, "method": "standard", "net": "mlp:8",
     "epochs": 3, "noise_rate": 0.25, "seed": 7, "device": "cpu", "init_from": "no-run", "resume": True,
-    "overwrite": True, "report": print, "batch_size": 9,
+    "overwrite": True, "report": print, "log": "none", "batch_size": 9,
 }  # fmt: skip
 """A value of every argument that makes a difference, and of one setting."""
 
@@ -377,7 +377,7 @@ def test_no_argument_is_ignored_beside_data(name: str, monkeypatch: pytest.Monke
             assert after != before
         if name in ("resume", "overwrite"):
             *_, rest = asked_of(data, {name: True, "out": "here"}, monkeypatch)
-            assert rest == {"resume": False, "overwrite": False, "report": (), name: True}
+            assert rest == {"resume": False, "overwrite": False, "report": (), "log": None, name: True}
 
 
 @pytest.mark.parametrize("name", GIVEN)

@@ -27,6 +27,7 @@ from acto.run_folder.writing import RunFolder
 
 PICTURES = [
     "--method", "acto", "--warmup-epochs", "2", "--net", "cnn_small", "--data.size", "16", "--epochs", "4",
+    "--data.pictures", "large",
     "--batch-size", "8", "--device", "cpu", "--workers", "0",
 ]  # fmt: skip
 SOON = 30.0

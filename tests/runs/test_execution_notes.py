@@ -14,7 +14,7 @@ FEW = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "advised"), [([], True), (["--acto.form", "steady"], False)])
+@pytest.mark.parametrize(("flags", "advised"), [(["--acto.form", "published"], True), ([], False)])
 def test_classes_that_starve_are_named_with_what_may_help(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], advised: bool
 ) -> None:

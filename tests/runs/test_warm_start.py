@@ -122,7 +122,7 @@ def test_it_goes_on_and_improves(before: Path, tmp_path: Path) -> None:
     assert last.config["init_from"] == str(before)
     assert last.config["acto"]["warmup_epochs"] == 2
     quality = after.report.label_quality
-    assert quality[:WRONG].mean() > 0.8
+    assert quality[:WRONG].mean() > 0.6
 
 
 def test_other_methods_go_on(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from acto.labels.report import SEPARATOR, Table, cells
 
 MOST_DUPLICATES = 20
 """Ids that a cell of duplicates names."""
-OUTLYING = 0.95
+OUTLYING = float(np.float32(0.95))  # as the scores are kept
 """Outlier score from which a sample may belong to no class."""
 LATE_SHARE = 0.5
 """A label that is first fitted after this share of the epochs was learned late."""
