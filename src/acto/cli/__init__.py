@@ -60,7 +60,7 @@ compare methods:
   table NAME         the papers' tables beside what was measured here
 
 look around:
-  demo               see ACTO beat plain training on wrong labels, in about three minutes
+  demo               see ACTO beat plain training on wrong labels, in about five minutes
   data check SOURCE  look through a data set before training on it
   doctor [RUN]       versions, devices, disk and data; with a run's folder, its files; what to do where they are bad
   bench              how fast this machine trains, and how near its limits that is
