@@ -19,13 +19,15 @@ from acto.data.in_memory import as_dataset
 from acto.data.samples import Dataset
 from acto.fitting import fit
 from acto.methods import METHODS
+from acto.methods.acto import FORMS, form_of
 from acto.run_folder.reading import last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder
 from acto.runs.cost import estimate
 from acto.runs.events import EpochDone, Event, StepDone
 from acto.runs.execute import train_run
 from acto.runs.prepare import prepare
-from acto.runs.resolve import resolve
+from acto.runs.recipes.by_data import setting_of_kind
+from acto.runs.resolve import resolve, run_of
 from acto.runs.run import Run
 from acto.runs.same_data import refuse_foreign_checkpoint
 from acto.runs.warm_start import plan, settings_after
@@ -123,6 +125,13 @@ def test_it_goes_on_and_improves(before: Path, tmp_path: Path) -> None:
     assert last.config["acto"]["warmup_epochs"] == 2
     quality = after.report.label_quality
     assert quality[:WRONG].mean() > 0.6
+
+
+def test_a_run_from_before_there_were_forms_goes_on_as_published() -> None:
+    settings = settings_after(Path(__file__).parents[1] / "old_run" / "finished", {})
+    config = run_of(settings, setting_of_kind("vectors", 100)).config
+    assert form_of(config) == FORMS["published"]
+    assert run_of({"data": settings["data"]}, setting_of_kind("vectors", 100)).config.form == "steady", "a new one"
 
 
 def test_other_methods_go_on(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import Dataset, join
 from acto.data.tables.encoding import ENCODING_FILE
 from acto.data.views.spec import ViewSpec
+from acto.methods import METHODS
 from acto.nets.weights import read_state
 from acto.run_folder.checkpoints import BEST
 from acto.run_folder.reading import RunRecord, last_checkpoint, read_json, read_run
@@ -155,6 +156,10 @@ def settings_after(run: Path | str, asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     record = _finished(run)
     settings = dict(record.config)
+    method = METHODS[settings["method"]]
+    if (own := method.name.replace("-", "_")) in settings:
+        # A recipe of today must not fill in what there was not then.
+        settings[own] = merged(plain(asdict(method.Config())), settings[own])
     for name in ("method", "net", "features"):
         if (value := asked.get(name)) is not None and value != settings.get(name):
             raise UserError(f"{name} is {value!r}, but the run in {run} has {settings.get(name)!r}")
