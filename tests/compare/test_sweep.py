@@ -100,6 +100,12 @@ def test_a_run_that_occurs_twice_is_done_once() -> None:
     assert len(jobs_of(blocks)) == 2 * (len(METHODS) + len(ABLATION) - 1)
 
 
+def test_the_ablation_is_of_the_published_form_on_all_data() -> None:
+    of_acto = [job.run.config for job in jobs_of([block("ablation")]) if job.run.method == "acto"]
+    assert of_acto and {config.form for config in of_acto} == {None}
+    assert {job.run.config.form for job in jobs_of([block("acto")])} == {"steady"}, "what the digits get"
+
+
 def test_the_name_tells_what_it_is_and_hashes_what_decides() -> None:
     job = one_job()
     assert job.name.startswith("standard-digits-symmetric0.4-s0-")
