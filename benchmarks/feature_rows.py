@@ -20,7 +20,7 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -128,7 +128,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make the rows that are missing, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cifar100", type=Path, help=".npz of `acto features` on CIFAR-100")
@@ -136,7 +136,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file of the rows")
     parser.add_argument("--table", type=Path, help="print the table of this file, no more")
     parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if not (args.table or (args.out and (args.cifar100 or args.people))):
+        parser.error("give --out and data (--cifar100, --people), or --table")
+    for given in (args.table, args.cifar100, args.people):
+        if given is not None and not given.is_file():
+            parser.error(f"there is no file {given}")
     path: Path = args.table or args.out
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
     torch.set_num_threads(1)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from acto.core.errors import UserError
+from acto.methods.acto import FORMS, form_of
 from acto.runs.recipes.by_data import (
     BY_PIPELINE,
     MANY_VECTORS,
@@ -16,6 +17,7 @@ from acto.runs.recipes.by_data import (
     setting_of_kind,
     with_batch,
 )
+from acto.runs.resolve import run_of
 from acto.training.plans import Plan
 
 
@@ -128,3 +130,18 @@ def test_many_rows_of_features_are_taken_in_large_batches_at_rates_that_fit() ->
     for size in (None, "many", 0, 1.5):
         assert with_batch(VECTORS_IN_BULK, size) is VECTORS_IN_BULK
     assert with_batch(VECTORS, 1024) is VECTORS
+
+
+@pytest.mark.parametrize("kind", ["small", "photo", "cifar", "digits", "fashion", "vectors"])
+def test_users_data_get_the_steady_form(kind: str) -> None:
+    config = run_of({"data": {"source": "mine"}}, setting_of_kind(kind, 100)).config
+    unmixed = {"mixing": 0.0, "selected_weight": 0.8, "consistency_weight": 0.2, "warmup_views": "weak"}
+    assert config.form == "steady"
+    assert form_of(config) == replace(FORMS["steady"], **(unmixed if kind == "vectors" else {}))
+
+
+@pytest.mark.parametrize("source", ["cifar100nc", "cifar80no", "cifar10", "cifar10n", "web-bird", "food101n"])
+def test_the_papers_data_keep_the_published_form(source: str) -> None:
+    config = run_of({"data": {"source": source}}, setting_for(source)).config
+    assert config.form is None
+    assert form_of(config) == replace(FORMS["published"], selection=form_of(config).selection)
