@@ -52,6 +52,8 @@ class Net(nn.Module):
         he_normal(self.head)
         self.compiled_batch: int | None = None
         """Training batches of this many samples go through torch.compile, see acto.training.compiled_nets."""
+        self.follows = False
+        """Nothing trains it: it is the moving average of another one, and guesses on that one's batches."""
 
     def features(self, images: Tensor) -> Tensor:
         """(B, *input_shape) -> (B, D), what the head sees.
@@ -66,7 +68,8 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, *input_shape) -> (B, K) float32 logits."""
-        if self.training and len(images) == self.compiled_batch and torch.is_grad_enabled():
+        learns = self.training and torch.is_grad_enabled()
+        if len(images) == self.compiled_batch and (learns or self.follows):
             return _compiled()(self, images)
         return _logits(self, images)
 
