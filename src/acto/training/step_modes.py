@@ -15,7 +15,7 @@ from acto.training.compiled_nets import compile_nets
 from acto.training.cuda_graph import Recorder, recorder_for
 
 STEPS = ("eager", "graph", "compiled")
-FUSED_NORMS = False
+FUSED_NORMS = True
 """Default of `fused_norms`: recorded and compiled steps on a CUDA device take batch norm, ReLU and maximum in one."""
 
 
