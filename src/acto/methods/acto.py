@@ -47,7 +47,7 @@ from acto.core.distributed import total, world
 from acto.core.errors import UserError
 from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
-from acto.methods.base import Method, guessing, observed
+from acto.methods.base import Method, guessing, observed, of_views
 from acto.methods.blocks.confidence import moments_of, trust_in_confidence
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
 from acto.methods.blocks.mixing import Mixture
@@ -219,7 +219,7 @@ class ACTO(Method):
         views = batch.views if self.form.warmup_views == "both" else (view,)
         seen = tuple(mix.inputs(view) for view in views) if mix else views
         robust, (non_robust, average) = run_concurrently(
-            lambda: [rtm(x) for x in seen], lambda: (ntm(view), self._average(view)), device=view.device
+            lambda: of_views(rtm, seen), lambda: (ntm(view), self._average(view)), device=view.device
         )
         judge = robust[0].detach() if average is None else average
         even, loss_r = self.weighed(torch.ones_like(judge[:, 0]), batch.index), torch.zeros((), device=view.device)
@@ -245,7 +245,7 @@ class ACTO(Method):
         views = (weak, strong) if config.consistency else (weak,)
         seen = tuple(mix.inputs(view) for view in views) if mix else views
         (robust, *robust_strong), (non_robust, average) = run_concurrently(
-            lambda: [self.nets[0](view) for view in seen],
+            lambda: of_views(self.nets[0], seen),
             lambda: (self.nets[1](weak), self._average(weak)),
             device=weak.device,
         )

@@ -55,4 +55,6 @@ def _try(net: Net, *, device: torch.device, precision: torch.dtype, batch_size: 
                     net(images)
                 return
             loss = net(images).sum()
+            if net.joins_views:
+                loss = loss + torch.cat(net.of_views([images, images])).sum()
         torch.autograd.grad(loss, [weights for weights in net.parameters() if weights.requires_grad])
