@@ -214,7 +214,7 @@ def test_a_network_keeps_its_keys_and_trains_as_before() -> None:
         found = passed(quick, images, gradient)
     assert all(distance(a, b) < 1e-3 for a, b in zip(found, right, strict=True))
     plain.float().load_state_dict(quick.state_dict())
-    assert torch.equal(plain.eval()(images), quick.eval()(images))
+    assert torch.allclose(plain.eval()(images), quick.eval()(images), atol=1e-3)  # other channels, other roundings
 
 
 def filled(*, last: bool) -> nn.Sequential:

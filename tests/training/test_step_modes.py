@@ -215,7 +215,8 @@ def test_two_streams_give_the_gradients_of_one() -> None:
 def after_steps(step: str, *, count: int) -> tuple[float, Tensor]:
     """Mean probability of the given labels in some steps of ACTO, and what the steps changed."""
     torch.manual_seed(0)
-    steps = ActoSteps(in_memory(smooth_pictures(128 * count)), device=CUDA, precision=torch.float32, step=step)
+    samples = in_memory(smooth_pictures(128 * count))
+    steps = ActoSteps(samples, device=CUDA, precision=torch.float32, step=step, fused_norms=False)
     assert (steps.training.method.nets[0].compiled_batch is not None) == (step == "compiled")
     weights = [weight for net in steps.training.method.nets for weight in net.parameters()]
     before = [weight.detach().clone() for weight in weights]

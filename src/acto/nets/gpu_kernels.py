@@ -18,11 +18,11 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
-TILE = 4096
+TILE = 8192
 """Activations that a program holds at once, at most."""
-PARTS = 528
-"""Programs that share the sums, at most: four for each multiprocessor of an H100 or H200."""
-WARPS = 4
+PARTS = 264
+"""Programs that share the sums, at most: two for each multiprocessor of an H100 or H200."""
+WARPS = 8
 WIDEST = 128
 """Channels of a program, at most."""
 FINISHED = 8

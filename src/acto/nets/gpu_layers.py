@@ -1,7 +1,7 @@
 """Layers for training on a CUDA device: batch norm, ReLU and a 2x2 maximum in one, by the kernels of gpu_kernels.
 
 `use_fused_norms` changes a network in place. Its weights, their names and its checkpoints stay as they were, and where
-the kernels do not fit what comes in (evaluation, another number format), a layer computes as it did before. To torch
+the kernels do not fit what comes in (evaluation, another number format), a norm computes as it did before. To torch
 the kernels are operations with gradients of their own, so recorded and compiled steps can have them.
 
 A network whose batch norms all know of parts takes several views of a batch at once, see acto.nets.base.Net.of_views.
