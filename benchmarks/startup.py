@@ -2,9 +2,9 @@
 
     python benchmarks/startup.py [--rounds 7] [--other SRC] [--only WORD ...]
 
-Each command runs in a fresh process, as `python -m acto.cli ...`, on small inputs that are made before; the commands
-and, with --other, two trees of sources (folders that hold the package) take turns, so that a noisy machine disturbs all
-alike. Times are the processor's, of the process and its children: to the end, and to the first line that a user reads
+Each command runs in a fresh process, as `python -m acto.cli ...`, on small inputs that are made before; with
+--other, two trees of sources (folders that hold the package) take turns, so that a noisy machine disturbs both alike.
+Times are the processor's, of the process and its children: to the end, and to the first line that a user reads
 (stdout or stderr, the first flush). Commands of acto.cli.COMMANDS without a line in CASES are refused, so none is
 forgotten. One more process each with -X importtime gives the share of the imports and the five files whose own code
 takes the most of it; that process is slower than the others, by what it prints.
@@ -153,14 +153,13 @@ def main() -> None:
         make_inputs(inputs)
         wanted = [case for case in cases() if not args.only or case[0] in args.only]
         timed = [[Timed(case, source, inputs) for source in sources] for case in wanted]
-        for _ in range(args.rounds):
-            for row in timed:
-                for each in row:
-                    each.run()
         columns = ["this", "other"][: len(sources)]
         heads = [f"{column}: {what}" for column in columns for what in ("first line", "whole, seconds")]
         print("acto ...".ljust(58) + "".join(head.ljust(24) for head in heads) + ("ratio" if args.other else ""))
         for row in timed:
+            for _ in range(args.rounds):
+                for each in row:
+                    each.run()
             cells = [in_words(numbers).ljust(24) for each in row for numbers in (each.first, each.whole)]
             if args.other:
                 ratios = [a / b for a, b in zip(row[0].whole, row[1].whole, strict=True)]

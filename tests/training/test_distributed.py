@@ -166,6 +166,7 @@ def end_early(folder: Path) -> None:
 def worker(rank: int, ports: dict[int, int], folder: Path) -> None:
     """One of four processes, of which the first two are a pair before."""
     torch.set_num_threads(1)
+    distributed._CHUNK = 50  # so that rows are merged in several pieces
     for world, names in ((2, CONFIGS), (4, IN_FOUR)):
         if rank >= world:
             continue
