@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ class Needs:
 
 
 def needs(
-    *, samples: int, classes: int, kept: int | None, form: str, net: str, shape: Shape, batch: int, processes: int
+    *, samples: int, classes: int, kept: int | None, form: Any, net: str, shape: Shape, batch: int, processes: int
 ) -> Needs:
     """Reckon them.
 

@@ -36,5 +36,7 @@ def parser_of(row: Mapping[str, Any]) -> Parser:
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         how: dict[str, Any] = {"action": "store_true"} if nargs == 0 else {"nargs": nargs, "metavar": metavar}
-        groups[title].add_argument(*names, help=text, **how, **({"required": True} if required else {}))
+        if required:
+            how["required"] = True
+        groups[title].add_argument(*names, help=text, **how)
     return parser

@@ -375,7 +375,8 @@ def _files_of(data: Any) -> Gathered | None:
             class_names=whole.class_names,
         )
     # Whoever has such an object has loaded torchvision, which takes seconds.
-    if not isinstance(data, getattr(sys.modules.get("torchvision.datasets"), "DatasetFolder", ())):
+    kind: Any = getattr(sys.modules.get("torchvision.datasets"), "DatasetFolder", ())
+    if not isinstance(data, kind):
         return None
     paths = tuple(Path(path) for path, _ in data.samples)
     change = data.target_transform or (lambda label: label)
