@@ -361,7 +361,7 @@ def _class_list(data: Any) -> tuple[str, ...]:
 
 
 def _files_of(data: Any) -> Gathered | None:
-    """The files of a DatasetFolder of torchvision, or of a Subset of one; None for all else."""
+    """The files of a DatasetFolder of torchvision (who has one has loaded it), or of a Subset of one; else None."""
     if isinstance(data, Subset):
         whole = _files_of(data.dataset)
         if whole is None:
@@ -374,7 +374,6 @@ def _files_of(data: Any) -> Gathered | None:
             ids=tuple(str(paths[row]) for row in chosen),
             class_names=whole.class_names,
         )
-    # Whoever has such an object has loaded torchvision, which takes seconds.
     kind: Any = getattr(sys.modules.get("torchvision.datasets"), "DatasetFolder", ())
     if not isinstance(data, kind):
         return None
