@@ -17,7 +17,7 @@ home = Path(acto.__file__).resolve().parent
 assert lender not in home.parents and "site-packages" in home.parts, f"acto came from {home}, not from the wheel"
 assert (home / "py.typed").exists(), "py.typed is missing: type checkers would ignore the package"
 assert (home / "pages" / "templates" / "demo.html.jinja").exists(), "the demo's template is missing"
-assert (home / "cli" / "train_settings.json").exists(), "the table of `acto train --help` is missing"
+assert (home / "cli" / "help.json").exists(), "the table of `acto COMMAND --help` is missing"
 kernels = {path.name for path in (home / "nets" / "kernels").iterdir()}
 assert {"lanes.h", "winograd.c", "norm_relu.c"} <= kernels, f"the C kernels' sources are missing: {kernels}"
 methods = import_module("acto.methods").METHODS

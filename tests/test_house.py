@@ -61,7 +61,7 @@ NO_TORCH = [
     "compare.table_formats", "compare.plots", "compare.published", "compare.ablation", "compare.collect",
     "diagnostics.machine", "diagnostics.run_checks", "diagnostics.findings", "data.noise",
     "data.pictures.files", "runs.frozen.feature_file", "runs.recipes.by_data", "cli", "cli.table", "cli.parser",
-    "cli.train_parser", "cli.exit_codes", "core.sample_columns", "cli.consensus", "cli.audit",
+    "cli.train_parser", "cli.quick_help", "cli.exit_codes", "core.sample_columns", "cli.consensus", "cli.audit",
     "labels.consensus", "labels.consensus_report",
 ]  # fmt: skip
 """Loaded without torch, they and all that they import: records, reports and tables are read in a moment."""
@@ -70,6 +70,7 @@ LAZY = {"", "cli", "cli.audit"}
 OPTIONAL = {
     "pyarrow", "timm", "cleanlab", "sklearn", "pandas", "matplotlib", "submitit", "onnx", "onnxruntime", "onnxscript",
     "huggingface_hub", "shtab", "wandb", "mlflow", "torch.utils.tensorboard",
+    "torchvision", "scipy",
 }  # fmt: skip
 """Imported inside the function that needs them: extras, with a hint how to install them, and what loads slowly."""
 
@@ -215,6 +216,14 @@ def test_reading_needs_no_torch(name: str) -> None:
         top = ast.Module([node for node in MODULES[module].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
         slow = {i for i in imports(top) if i.split(".")[0] in ("torch", "torchvision")}
         assert not slow, f"{name} loads {module} (through {by}), which imports {sorted(slow)}"
+
+
+@pytest.mark.parametrize("slow", ["torchvision", "scipy", "pandas"])
+def test_what_loads_slowly_is_loaded_by_those_who_use_it(slow: str) -> None:
+    """Torchvision brings torch._dynamo, and so takes as long as torch; `acto predict` and most others need neither."""
+    for name, tree in MODULES.items():
+        top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        assert slow not in {i.split(".")[0] for i in imports(top)}, f"{name} imports {slow} at its top"
 
 
 @pytest.mark.parametrize("name", [n for n in MODULES if n not in LAZY])

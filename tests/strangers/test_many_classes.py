@@ -17,13 +17,16 @@ from PIL import Image
 import acto
 from acto.cli import main
 from acto.core.errors import RunError, UserError
+from acto.data.noise import transition_matrix
 from acto.labels import rate as rate_module
 from acto.labels.page import render
 from acto.labels.rate import estimate_noise
 from acto.labels.report import LabelReport, read_report
 from acto.labels.scores import look_at
+from acto.methods.blocks.mixing import one_hot
 from acto.run_folder.encoding import array_bytes
 from acto.run_folder.reading import read_run
+from acto.runs import prepare
 from acto.training import evaluation
 
 pytestmark = pytest.mark.kind("many classes")
@@ -211,3 +214,34 @@ def test_a_folder_for_each_of_many_classes(tmp_path: Path, capsys: pytest.Captur
         (tmp_path / "set" / f"c{k}" / "a.png").hardlink_to(tmp_path / "a.png")
     main(["data", "check", str(tmp_path / "set")])
     assert "300" in capsys.readouterr().out
+
+
+@pytest.mark.refused
+def test_noise_for_more_classes_than_a_square_allows() -> None:
+    with pytest.raises(UserError, match="at most 20,000 classes, and these are 100,000"):
+        transition_matrix("symmetric", rate=0.2, num_classes=100_000)
+
+
+@pytest.mark.refused
+def test_an_end_that_cannot_be_written_is_refused_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = 600
+    np.savez(tmp_path / "c.npz", x=np.eye(many, dtype=np.float32), y=np.arange(many), test_x=np.eye(many)[:5],
+             test_y=np.arange(5))  # fmt: skip
+    needed = 2 * 4 * many * many
+    monkeypatch.setattr(prepare, "usable_memory", lambda: needed - 1)
+    command = ["train", "--data", str(tmp_path / "c.npz"), "--epochs", "1", "--net", "mlp:4", "--dry-run"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "600 samples of 600 classes are too many for this machine" in said and "2.7 MiB of memory" in said
+    monkeypatch.setattr(prepare, "usable_memory", lambda: needed)
+    assert main(command) == 0
+    assert "at the end: 1.4 MiB of probabilities, held twice while written" in capsys.readouterr().out
+
+
+@pytest.mark.right
+def test_labels_as_targets_take_no_square() -> None:
+    labels = torch.tensor([2, 999_999, 0])
+    found = one_hot(labels, 1_000_000)  # whose square has 4 TB
+    assert found.argmax(1).tolist() == labels.tolist() and found.sum() == 3 and found.dtype == torch.float32

@@ -1,7 +1,8 @@
-"""One pair of gloo processes, with every other sample of a batch each, walks all methods and all rules on a batch.
+"""Two gloo processes, with every other sample of a batch each, walk all methods and all rules on a batch.
 
 Both must end in the same state. What is more, together they must do what one process does with whole batches: a method
-may differ only if OWN_PART says what it does within each process's part of a batch.
+may differ only if OWN_PART says what it does within each process's part of a batch. Four processes do the same with
+both forms of ACTO, and with the rules.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import socket
 from dataclasses import replace
 from functools import cache
+from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,11 @@ PROBLEM = make_problem(num_train=121)
 CONFIGS = {name: toy.config for name, toy in TOYS.items()} | {
     "acto": replace(TOYS["acto"].config, tau=0.5),
     "jo-src": replace(TOYS["jo-src"].config, tau_clean=0.75),
+    "acto unmixed": replace(TOYS["acto steady"].config, mixing=0.0, tau=0.5),
 }
+IN_FOUR = ("acto", "acto steady", "acto unmixed")
+UNMIXED = [name for name in CONFIGS if name not in TOYS]
+"""A method with all that it does but what OWN_PART says."""
 
 OWN_PART = {
     "acto steady": "draws a sample's partner from its part",
@@ -157,32 +163,53 @@ def end_early(folder: Path) -> None:
             execute(prepared, opened)
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def worker(rank: int, ports: dict[int, int], folder: Path) -> None:
+    """One of four processes, of which the first two are a pair before."""
     torch.set_num_threads(1)
-    distributed.start(torch.device("cpu"))
-    try:
-        found = {name: train(name) for name in TOYS}
-        torch.save({"methods": found, "rules": rules(slice(rank, None, 2))}, Path(folder) / f"{rank}.pt")
-        end_early(Path(folder))
-    finally:
-        distributed.stop()
+    distributed._CHUNK = 50  # so that rows are merged in several pieces
+    for world, names in ((2, CONFIGS), (4, IN_FOUR)):
+        if rank >= world:
+            continue
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ports[world])}
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), **where)
+        distributed.start(torch.device("cpu"))
+        try:
+            assert distributed.world() == world
+            found = {name: train(name) for name in names}
+            torch.save({"methods": found, "rules": rules(slice(rank, None, world))}, folder / f"{rank} of {world}.pt")
+            if world == 2:
+                end_early(folder)
+        finally:
+            distributed.stop()
 
 
 @pytest.fixture(scope="module")
-def folder_of_the_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pair")
+def folder_of_the_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        ports = {2: first.getsockname()[1], 4: second.getsockname()[1]}
+    # What is slow to import is imported once, and not by each of them.
+    set_forkserver_preload(["acto.runs.execute", "torch._dynamo"])
+    mp.start_processes(worker, args=(ports, folder), nprocs=4, start_method="forkserver")
+    return folder
+
+
+def found_by(world: int, folder: Path) -> list[dict[str, Any]]:
+    return [torch.load(folder / f"{rank} of {world}.pt", weights_only=True) for rank in range(world)]
 
 
 @pytest.fixture(scope="module")
-def pair(folder_of_the_pair: Path) -> list[dict[str, Any]]:
+def pair(folder_of_the_processes: Path) -> list[dict[str, Any]]:
     """What each of two processes found."""
-    folder = folder_of_the_pair
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return found_by(2, folder_of_the_processes)
+
+
+@pytest.fixture(scope="module")
+def four(folder_of_the_processes: Path) -> list[dict[str, Any]]:
+    """What each of four processes found."""
+    return found_by(4, folder_of_the_processes)
 
 
 @cache
@@ -203,17 +230,30 @@ def test_the_processes_agree_bit_for_bit(name: str, pair: list[dict[str, Any]]) 
     assert first["rows"] == second["rows"] and len(first["rows"]) == EPOCHS
 
 
-@pytest.mark.parametrize("name", [name for name in TOYS if name not in OWN_PART])
-def test_two_processes_equal_one(name: str, pair: list[dict[str, Any]]) -> None:
-    one, two = alone(name), pair[0]["methods"][name]
+def assert_equal_one(several: dict[str, Any], one: dict[str, Any]) -> None:
+    """Weights, memories and the history to 1e-6, what was counted exactly; the epochs' losses to 1e-5."""
     for part in ("method", "history"):
         for key, value in one[part].items():
             if value.is_floating_point():  # in the history they are single precision
-                torch.testing.assert_close(two[part][key], value, atol=1e-6, rtol=1e-6, equal_nan=True)
+                torch.testing.assert_close(several[part][key], value, atol=1e-6, rtol=1e-6, equal_nan=True)
             else:
-                assert torch.equal(two[part][key], value), f"{part} {key} depends on the number of processes"
-    for expected, found in zip(one["rows"], two["rows"], strict=True):
+                assert torch.equal(several[part][key], value), f"{part} {key} depends on the number of processes"
+    for expected, found in zip(one["rows"], several["rows"], strict=True):
         assert found == pytest.approx(expected, abs=1e-5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in OWN_PART])
+def test_two_processes_equal_one(name: str, pair: list[dict[str, Any]]) -> None:
+    assert_equal_one(pair[0]["methods"][name], alone(name))
+
+
+@pytest.mark.parametrize("name", IN_FOUR)
+def test_four_processes_agree_and_equal_one(name: str, four: list[dict[str, Any]]) -> None:
+    first, *others = (found["methods"][name] for found in four)
+    assert not any(differing(first, other) for other in others) and len(first["rows"]) == EPOCHS
+    assert all(first["rows"] == other["rows"] for other in others)
+    if name not in OWN_PART:
+        assert_equal_one(first, alone(name))
 
 
 @pytest.mark.parametrize("name", OWN_PART)
@@ -226,8 +266,8 @@ def test_what_depends_on_a_process_s_part_learns_all_the_same(name: str, pair: l
     assert differing(one["method"], two["method"]), "equals one process: take it out of OWN_PART"
 
 
-def test_two_processes_end_early_together(pair: list[dict[str, Any]], folder_of_the_pair: Path) -> None:
-    record = read_run(folder_of_the_pair / "run")
+def test_two_processes_end_early_together(folder_of_the_processes: Path) -> None:
+    record = read_run(folder_of_the_processes / "run")
     assert record.summary is not None and record.status["state"] == "finished"
     assert (record.summary["early_end"]["epoch"], record.summary["early_end"]["epochs_done"]) == (1, 4)
 
@@ -236,22 +276,24 @@ def test_something_is_picked_and_something_is_not(pair: list[dict[str, Any]]) ->
     """Equal selections say nothing where they are trivial."""
     methods = pair[0]["methods"]
     assert methods["acto"]["rows"][-1]["mining_open"] > 0
-    for name in ("acto", "co-ldl", "co-teaching", "co-teaching-plus", "gce", "jo-src", "jocor", "pnp", "promix", "sed"):
+    names = ("acto", "co-ldl", "co-teaching", "co-teaching-plus", "gce", "jo-src", "jocor", "pnp", "promix", "sed")
+    for name in (*names, *UNMIXED):
         history = methods[name]["history"]
         assert 0.1 < history["selected"].sum() / history["selectable"].sum() < 0.98, name
 
 
+@pytest.mark.parametrize("processes", ["pair", "four"])
 @pytest.mark.parametrize("rule", rules(slice(None)))
-def test_a_rule_sees_the_global_batch(rule: str, pair: list[dict[str, Any]]) -> None:
+def test_a_rule_sees_the_global_batch(rule: str, processes: str, request: pytest.FixtureRequest) -> None:
     whole = rules(slice(None))[rule]
-    first, second = (found["rules"][rule] for found in pair)
+    parts = [found["rules"][rule] for found in request.getfixturevalue(processes)]
     if rule in MEANS:
-        torch.testing.assert_close(first + second, whole)
+        torch.testing.assert_close(sum(parts), whole)
     elif rule == "gate":
-        assert torch.equal(first, whole) and torch.equal(second, whole)
+        assert all(torch.equal(part, whole) for part in parts)
     else:
-        torch.testing.assert_close(first, whole[0::2])
-        torch.testing.assert_close(second, whole[1::2])
+        for rank, part in enumerate(parts):
+            torch.testing.assert_close(part, whole[rank :: len(parts)])
 
 
 def test_the_rules_would_find_other_things_in_a_part() -> None:

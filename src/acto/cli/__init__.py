@@ -98,11 +98,11 @@ def dispatch(tokens: list[str]) -> int:
         print(f"acto {version_in_words()}")
         return 0
     choose("command", command, COMMANDS)
-    if command == "train" and rest in (["-h"], ["--help"]):
-        from acto.cli.train_parser import print_help
+    if rest and rest[-1] in ("-h", "--help"):
+        from acto.cli.quick_help import print_help
 
-        print_help()
-        return 0
+        if print_help(tokens[:-1]):
+            return 0
     # Modules are loaded where they are needed: torch takes seconds to load, and --help shall not.
     module, _, function = COMMANDS[command].partition(":")
     try:

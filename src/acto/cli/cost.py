@@ -14,7 +14,7 @@ from acto.nets.pretrained import first_found
 from acto.runs.cost import Estimate, estimate
 from acto.runs.frozen.backbone import make_backbone
 from acto.runs.frozen.extraction import measured, views_of_files
-from acto.runs.prepare import Prepared
+from acto.runs.prepare import Prepared, end_bytes
 from acto.runs.recipes.by_data import SETTINGS
 from acto.runs.run import Run
 
@@ -63,6 +63,7 @@ def cost_lines(prepared: Prepared, out: Path, budget: Budget | None = None) -> l
         f"memory: {'unknown' if cost.memory_bytes is None else bytes_in_words(cost.memory_bytes)} at the most so far",
         f"disk: {bytes_in_words(cost.checkpoint_bytes)} a checkpoint, of which two are kept; "
         f"{bytes_in_words(shutil.disk_usage(there).free)} are free at {there}",
+        f"at the end: {bytes_in_words(end_bytes(prepared.dataset))} of probabilities, held twice while written",
         "nothing was written",
     ]
 

@@ -12,7 +12,7 @@ from acto.cli.train_parser import train_parser
 from acto.core.documents import read_yaml
 from acto.core.errors import UserError, choose
 from acto.core.files import require_regular
-from acto.core.settings import Field, flatten, merged, plain, type_name
+from acto.core.settings import Field, flatten, merged
 from acto.data.readers.formats import FILE_SUFFIXES
 from acto.data.samples import DataSpec
 from acto.methods import METHODS
@@ -119,13 +119,6 @@ def settings_of(method: str, *, source: str | None = None) -> tuple[list[Field],
     name = source if source in SETTINGS else "digits"
     defaults = flatten(recipe(DataSpec(source=name), setting_for(name), method=method).to_dict())
     return [replace(field, default=defaults.get(key, field.default)) for key, field in known.items()], short
-
-
-def help_table() -> dict[str, Any]:
-    """The content of train_parser.TABLE."""
-    fields, short = settings_of("acto")
-    rows = [(field.key, type_name(field.hint), plain(field.default), field.text) for field in fields]
-    return {"short": short, "settings": rows}
 
 
 def _read_file(path: str) -> dict[str, Any]:

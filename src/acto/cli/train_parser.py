@@ -1,10 +1,8 @@
-"""The parser of `acto train`, and its help as it is where no method and no data are named, without torch."""
+"""The parser of `acto train`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 
 from acto.cli.parser import Parser
 from acto.core.settings import Field
@@ -28,8 +26,6 @@ WITH_VALUE = {"--config": "FILE", "--out": "DIR", "--resume": "DIR", "--minutes"
 REPEATED = {"--log"}
 BARE = {"protocol.stop_early": "10"}
 """Settings whose flags may stand without a value, and the value that they then have."""
-TABLE = "train_settings.json"
-"""Every setting of ACTO on the digits as (key, type in words, default, text), and the short forms of flags."""
 
 
 def train_parser(fields: Iterable[Field], short: Mapping[str, str]) -> Parser:
@@ -50,9 +46,3 @@ def train_parser(fields: Iterable[Field], short: Mapping[str, str]) -> Parser:
             group.add_argument(flag, action="store_true", help=text)
     parser.add_settings(fields, short=short, bare=BARE)
     return parser
-
-
-def print_help() -> None:
-    """Print what `acto train --help` says, read from TABLE."""
-    table = json.loads(files("acto.cli").joinpath(TABLE).read_text(encoding="utf-8"))
-    train_parser([Field(*row) for row in table["settings"]], table["short"]).print_help()

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from scipy.special import stdtrit
 
 from acto.compare import demo_page
 from acto.compare.demo_page import Suspect
@@ -61,6 +60,8 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
         ours: one number a seed, at least two.
         theirs: of the same seeds.
     """
+    from scipy.special import stdtrit
+
     pairs = [a - b for a, b in zip(ours, theirs, strict=True)]
     reach = float(stdtrit(len(pairs) - 1, (1 + CONFIDENCE) / 2)) * stdev(pairs) / math.sqrt(len(pairs))
     mean = fmean(pairs)

@@ -13,6 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_CHUNK = 2**20
+"""Samples whose rows are merged at a time: what is computed on the way is larger than the rows."""
+
 
 def start(device: torch.device) -> None:
     """Join the process group that torchrun's environment describes; nothing to do without one."""
@@ -145,7 +148,8 @@ def merge_rows(tables: Iterable[Tensor], written: Tensor) -> None:
         return
     anyone = total(written.to(torch.int32)) > 0
     for table in tables:
-        shape = (-1, *[1] * (table.dim() - 1))
-        number = table.to(torch.int32) if table.dtype == torch.bool else table
-        merged = total(torch.where(written.view(shape), number, torch.zeros_like(number)))
-        table.copy_(torch.where(anyone.view(shape), merged, number))
+        for part, own, any_own in zip(*(whole.split(_CHUNK) for whole in (table, written, anyone)), strict=True):
+            shape = (-1, *[1] * (table.dim() - 1))
+            number = part.to(torch.int32) if part.dtype == torch.bool else part
+            merged = total(torch.where(own.view(shape), number, torch.zeros_like(number)))
+            part.copy_(torch.where(any_own.view(shape), merged, number))

@@ -7,6 +7,7 @@ or a Dataset that draws a new view at each look are refused with a hint.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
-from torchvision.datasets import DatasetFolder
 
 from acto.core.errors import UserError
 from acto.data.alignment import as_pandas, is_frame
@@ -361,7 +361,7 @@ def _class_list(data: Any) -> tuple[str, ...]:
 
 
 def _files_of(data: Any) -> Gathered | None:
-    """The files of a DatasetFolder of torchvision, or of a Subset of one; None for all else."""
+    """The files of a DatasetFolder of torchvision (who has one has loaded it), or of a Subset of one; else None."""
     if isinstance(data, Subset):
         whole = _files_of(data.dataset)
         if whole is None:
@@ -374,7 +374,8 @@ def _files_of(data: Any) -> Gathered | None:
             ids=tuple(str(paths[row]) for row in chosen),
             class_names=whole.class_names,
         )
-    if not isinstance(data, DatasetFolder):
+    kind: Any = getattr(sys.modules.get("torchvision.datasets"), "DatasetFolder", ())
+    if not isinstance(data, kind):
         return None
     paths = tuple(Path(path) for path, _ in data.samples)
     change = data.target_transform or (lambda label: label)

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from acto.core.errors import UserError
 from acto.core.text import counted
@@ -114,6 +112,9 @@ def together(samples: Samples, *, largest: float, max_pixels: int | None = None)
         links += [rows.tolist() for rows in np.split(order, starts) if len(rows) > 1]
     if not links:
         return None
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     first = np.concatenate([rows[:-1] for rows in links])
     second = np.concatenate([rows[1:] for rows in links])
     graph = coo_array((np.ones(len(first), np.bool_), (first, second)), shape=(len(samples), len(samples)))

@@ -20,6 +20,8 @@ from acto.data.moments import moments
 
 KINDS = ("none", "symmetric", "asymmetric", "instance", "file", "human")
 PIXEL_SCALES = ("raw", "unit", "standardized")
+MOST_CLASSES = 20_000
+"""Classes whose table of chances is made: 3.2 GB."""
 
 Labels = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.float64]
@@ -90,9 +92,14 @@ def transition_matrix(kind: str, *, rate: float, num_classes: int, open_rate: fl
         open_rate: share of open-set classes in [0, 1), a whole number of classes.
 
     Raises:
-        UserError: an unknown kind or a number out of range.
+        UserError: an unknown kind, a number out of range, or more than MOST_CLASSES.
     """
     choose("noise kind", kind, ("symmetric", "asymmetric"))
+    if num_classes > MOST_CLASSES:
+        raise UserError(
+            f"noise is put on labels of at most {MOST_CLASSES:,} classes, and these are {num_classes:,}: its table of "
+            "chances has their square. Bring the noisy labels with the data (true labels beside them are compared)"
+        )
     check_range("noise rate", rate, low=0.0, high=1.0)
     check_range("noise open_rate", open_rate, low=0.0, high=1.0)
     num_closed = num_closed_classes(num_classes, open_rate)

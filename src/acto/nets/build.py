@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from acto.core.errors import UserError, check_range, choose
 from acto.nets.base import Net, Shape, check_picture, he_normal
@@ -142,6 +141,8 @@ def _resnet(input_shape: Shape, num_classes: int, *, depth: int) -> Net:
 
     Sources: He et al. 2016; the 3x3 stem is the one that CIFAR papers use with these depths.
     """
+    from torchvision.models import resnet
+
     name = f"resnet{depth}"
     channels, height, width = check_picture(name, input_shape)
     backbone: resnet.ResNet = getattr(resnet, name)(weights=None, num_classes=1)

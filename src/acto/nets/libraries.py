@@ -6,7 +6,6 @@ import importlib
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from acto.core.errors import UserError, closest
@@ -20,6 +19,8 @@ def torchvision_net(name: str, input_shape: Shape, num_classes: int) -> Net:
         UserError: no such model, one that does not end in a linear layer or has several outputs, or pictures that it
             cannot take.
     """
+    import torchvision
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UserError(

@@ -12,8 +12,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import torch
-import torchvision
-from torchvision.models import get_model_weights
 
 from acto.core.errors import UserError, closest
 from acto.core.files import require_regular, sha256_of
@@ -70,6 +68,8 @@ def weights_for(net: str, weights: str | None, *, download: bool) -> str:
             hint = closest(weights, ["torchvision", "timm"])
             raise UserError(f"weights {weights!r} are neither 'torchvision' nor 'timm' nor a file.{hint}")
         return weights
+    import torchvision
+
     kind, colon, name = net.partition(":")
     if kind == "torchvision" and name not in (known := torchvision.models.list_models(module=torchvision.models)):
         raise UserError(f"unknown torchvision model {name!r}.{closest(name, known)}")
@@ -96,6 +96,8 @@ def weights_for(net: str, weights: str | None, *, download: bool) -> str:
 
 def _published(net: str) -> list[str]:
     """Names of the files that torchvision publishes for a network, ImageNet's first version first."""
+    from torchvision.models import get_model_weights
+
     kind, _, name = net.rpartition(":")
     if kind != "torchvision" and net not in IMAGENET_NETS:
         return []

@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 
 from acto.core.errors import RunError, UserError, closest
 from acto.core.files import check_zip, require_regular
@@ -178,6 +177,8 @@ def read_state(content: bytes, name: str) -> Any:
 
 def _torchvision(net: Net) -> Mapping[str, Tensor]:
     """IMAGENET1K_V1, from torch.hub's cache or the network."""
+    from torchvision.models import get_model_weights
+
     kind, _, name = net.name.rpartition(":")
     if kind != "torchvision" and net.name not in IMAGENET_NETS:
         raise UserError(

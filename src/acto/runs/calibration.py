@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
 from acto.core.documents import read_json
 from acto.core.errors import RunError, UserError
@@ -113,6 +111,9 @@ def fit_temperature(probs: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np
         probs: (N, K), K at least 2, rows sum to 1.
         labels: (N,) in 0..K - 1.
     """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
     num_classes = probs.shape[1]
     # A probability that float32 rounded to 0 must not make a label impossible.
     logits = np.log(np.maximum(probs.astype(np.float64), 1e-30))

@@ -17,6 +17,8 @@ from torch import nn
 from acto.core import distributed
 from acto.core.device import resolve_device, resolve_precision
 from acto.core.errors import UserError
+from acto.core.resources import usable_memory
+from acto.core.text import bytes_in_words
 from acto.core.types import Task
 from acto.data.loading.loader import Loader, open_data
 from acto.data.samples import Dataset, join
@@ -134,6 +136,7 @@ def _prepare(
         dataset = begun.dataset
     elif folder is not None:
         dataset = dataset.encoded_by(kept_encoding(folder))
+    _refuse_too_large(dataset)
     checks = checks_of(dataset)
     if folder is not None:
         for text in refuse_other_data(folder, dataset, checks):
@@ -242,6 +245,24 @@ def step_of(run: Run) -> str | None:
     """
     foreign = ":" in run.net and not run.net.startswith(("mlp:", "torchvision:"))
     return "eager" if run.step is None and foreign else run.step
+
+
+def end_bytes(dataset: Dataset) -> int:
+    """Bytes of the probabilities that a run keeps at its end, of all samples that it judges, for every class."""
+    judged = len(dataset.train) + (len(dataset.test) if dataset.test_labels_are_given else 0)
+    return 4 * judged * dataset.num_classes
+
+
+def _refuse_too_large(dataset: Dataset) -> None:
+    """Raise UserError for data on which a training's end could not be written."""
+    needed, there = 2 * end_bytes(dataset), usable_memory()
+    if needed > there:
+        raise UserError(
+            f"{len(dataset.train):,} samples of {dataset.num_classes:,} classes are too many for this machine: the "
+            "probabilities of each sample for each class, which a run keeps at its end, take "
+            f"{bytes_in_words(needed)} of memory while they are written, and there are {bytes_in_words(there)}. Take "
+            "fewer samples (--data.subset N) or classes, or a larger machine"
+        )
 
 
 def _known_noise_rate(run: Run, dataset: Dataset) -> tuple[float | None, Any]:

@@ -109,7 +109,7 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     Returns:
         (B, K) float32.
     """
-    return torch.eye(num_classes, device=labels.device)[labels]
+    return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
 
 
 def smoothed(labels: Tensor, num_classes: int, *, eps: float) -> Tensor:
