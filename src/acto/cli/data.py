@@ -53,8 +53,9 @@ def _parser() -> Parser:
 def _report_lines(report: DataReport) -> Iterable[str]:
     counts = report.class_counts
     if counts:
-        with_test = report.num_test is not None
-        test = counted(report.num_test, "test sample") if with_test else "no test set: a tenth will be held out"
+        test = "no test set: a tenth will be held out"
+        if report.num_test is not None:
+            test = counted(report.num_test, "test sample")
         classes = counted(len(counts), "class")
         yield f"{report.name}: {counted(report.num_train, 'training sample')} of {classes}; {test}"
         by_size = sorted(counts.items(), key=lambda item: item[1])
