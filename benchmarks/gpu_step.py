@@ -1,7 +1,7 @@
 """Where a GPU's time goes in ACTO's step, and what batch norm, ReLU and maximum in one are worth.
 
     python benchmarks/gpu_step.py kernels [--sweep]    # a layer at a time: torch, torch.compile, the Triton kernels
-    python benchmarks/gpu_step.py steps                # whole epochs: graph and compiled, with the kernels and without
+    python benchmarks/gpu_step.py steps [--forms published,steady]    # whole epochs: graph, compiled, with the kernels
     python benchmarks/gpu_step.py profile              # the kernels of a step, by torch's profiler
 
 Everything is cnn7 at batch 128 in bfloat16, as `acto train` takes it. `--device cpu` tries the benchmark itself, on
@@ -27,6 +27,9 @@ from acto.nets.gpu_layers import FusedNormReLU, fuse_norms
 LAYERS = ((64, 32, False), (64, 32, True), (128, 16, False), (128, 16, True), (196, 8, False), (16, 8, True))
 """Channels, pixels a side and whether a maximum follows, of cnn7's batch norms."""
 COMPILED_LAYERS = (0, 1, 4)
+MODES = ("graph", "compiled")
+Way = tuple[Any, str, bool]
+"""Form of ACTO, way to take steps, fused norms."""
 SWEEP = ((4096, 528, 4), (2048, 528, 4), (8192, 528, 8), (4096, 264, 4), (4096, 1056, 4), (2048, 1056, 2))
 """Activations of a tile, programs that share the sums, warps of a program."""
 INPUTS, REPEATS, ROUNDS = (4, 5, 9) if torch.cuda.is_available() else (1, 1, 1)
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("part", choices=["kernels", "steps", "profile"])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=4, help="steps: timed epochs of each form")
+    parser.add_argument("--forms", default="published", help="steps, profile: of ACTO, with commas between")
     parser.add_argument("--sweep", action="store_true", help="kernels: other sizes of tiles, too")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes half a minute")
     args = parser.parse_args()
@@ -58,8 +62,8 @@ def main() -> None:
     if args.part == "kernels":
         kernels(device, sweep=args.sweep, compiles=not args.no_compile)
     else:
-        forms = [(step, fused) for step in ("graph", "compiled") for fused in (False, True)]
-        forms = [form for form in forms if form[0] == "graph" or not args.no_compile]
+        forms = [(f, step, fused) for f in args.forms.split(",") for step in MODES for fused in (False, True)]
+        forms = [form for form in forms if form[1] == "graph" or not args.no_compile]
         (steps if args.part == "steps" else profile)(device, forms, rounds=args.rounds)
 
 
@@ -185,20 +189,23 @@ def kernels(device: torch.device, *, sweep: bool, compiles: bool) -> None:
 # Whole epochs.
 
 
-def actosteps(device: torch.device, batches: int, *, step: str, fused: bool, rest: int = 0) -> ActoSteps:
+def actosteps(device: torch.device, batches: int, way: Way, *, rest: int = 0) -> ActoSteps:
     """ACTO's robust epochs of some whole batches, and a last one of `rest` pictures."""
     some = smooth_pictures(1_000, seed=3)
     count = batches * BATCH + rest
     pixels = some.repeat(count // len(some) + 1, axis=0)[:count]
-    return ActoSteps(in_memory(pixels), device=device, precision=torch.bfloat16, step=step, fused_norms=fused)
+    form, step, fused = way
+    precision = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return ActoSteps(in_memory(pixels), device=device, precision=precision, step=step, fused_norms=fused, form=form)
 
 
-def name_of(step: str, fused: bool) -> str:
+def name_of(way: Way) -> str:
     """A form in words."""
-    return f"{step}, {'fused norms' if fused else 'plain layers'}"
+    form, step, fused = way
+    return f"{form}, {step}, {'fused norms' if fused else 'plain layers'}"
 
 
-def steps(device: torch.device, forms: Sequence[tuple[str, bool]], *, rounds: int) -> None:
+def steps(device: torch.device, forms: Sequence[Way], *, rounds: int) -> None:
     """Seconds of an epoch of 50,000 pictures in every form, in turns; milliseconds a step; what an epoch has on top.
 
     A step is the difference of a long and a short epoch. On top come the steps that are not replayed, the recording
@@ -206,15 +213,15 @@ def steps(device: torch.device, forms: Sequence[tuple[str, bool]], *, rounds: in
     """
     long, short, rest = (390, 65, 80) if device.type == "cuda" else (2, 1, 0)
     made: dict[str, tuple[ActoSteps, ActoSteps]] = {}
-    for step, fused in forms:
+    for way in forms:
         started = time.perf_counter()
-        pair = tuple(actosteps(device, count, step=step, fused=fused, rest=rest) for count in (long, short))
+        pair = tuple(actosteps(device, count, way, rest=rest) for count in (long, short))
         for part in pair:
             rate(part, device)
         joined = sum(isinstance(module, FusedNormReLU) for module in pair[0].training.method.modules())
-        made[name_of(step, fused)] = pair  # type: ignore[assignment]
+        made[name_of(way)] = pair  # type: ignore[assignment]
         print(
-            f"{name_of(step, fused)}: {joined} fused layers, ready after {time.perf_counter() - started:.0f} s",
+            f"{name_of(way)}: {joined} fused layers, ready after {time.perf_counter() - started:.0f} s",
             flush=True,
         )
     seconds: dict[str, list[list[float]]] = {name: [] for name in made}
@@ -227,7 +234,7 @@ def steps(device: torch.device, forms: Sequence[tuple[str, bool]], *, rounds: in
         each = (np.median(whole) - np.median(part)) / (long - short)
         on_top = np.median(whole) - long * each
         print(
-            f"{name:24} {np.median(whole):.3f} ({whole.min():.3f} {whole.max():.3f})  {1e3 * each:.3f}  "
+            f"{name:36} {np.median(whole):.3f} ({whole.min():.3f} {whole.max():.3f})  {1e3 * each:.3f}  "
             f"{1e3 * on_top:.0f}"
         )
 
@@ -235,14 +242,14 @@ def steps(device: torch.device, forms: Sequence[tuple[str, bool]], *, rounds: in
 # The kernels of a step.
 
 
-def profile(device: torch.device, forms: Sequence[tuple[str, bool]], *, rounds: int) -> None:
+def profile(device: torch.device, forms: Sequence[Way], *, rounds: int) -> None:
     """Kernels of an epoch of some steps by time: microseconds and launches a step."""
     batches = 40 if device.type == "cuda" else 1
     activity = torch.profiler.ProfilerActivity.CUDA if device.type == "cuda" else torch.profiler.ProfilerActivity.CPU
-    for step, fused in forms:
-        if (step, fused) == ("graph", True):
+    for way in forms:
+        if way[1:] == ("graph", True):
             continue
-        part = actosteps(device, batches, step=step, fused=fused)
+        part = actosteps(device, batches, way)
         part.run()
         part.run()
         wait_for(device)
@@ -258,7 +265,7 @@ def profile(device: torch.device, forms: Sequence[tuple[str, bool]], *, rounds: 
             kinds[kind] += getattr(event, of) / batches
             launches[kind] += event.count
         total, count = sum(kinds.values()), sum(launches.values()) / batches
-        print(f"\n{name_of(step, fused)}: {total:.0f} us a step, {count:.0f} launches")
+        print(f"\n{name_of(way)}: {total:.0f} us a step, {count:.0f} launches")
         for kind, value in kinds.most_common():
             print(f"  {value:7.0f} us {launches[kind] / batches:6.1f}  {kind}")
         for event in rows[:30]:

@@ -1,6 +1,7 @@
 """One full ACTO step with its data against a literal baseline in the manner of the public code.
 
     python benchmarks/step.py [--rounds 20] [--steps 6] [--threads 2] [--workers 2] [--device cuda --step compiled]
+    python benchmarks/step.py --step eager,compiled --forms published,steady     # all of them in turns
 
 Both train two seven-layer CNNs at batch 128 in the robust phase, weak and strong view included, on the same pictures
 (CIFAR-100's where the data root has it, else random ones; the cost does not depend on it). They alternate in one run,
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import platform
 from functools import partial
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -139,36 +141,46 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="processes of the baseline that make views")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--step", choices=STEPS, help="how our steps are taken; by default as `acto train` does")
+    parser.add_argument("--step", help=f"how our steps are taken: {', '.join(STEPS)}; by default as `acto train` does")
+    parser.add_argument("--forms", default="published", help="forms of ACTO")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
     images, labels, origin = pictures(args.steps * BATCH)
     precision = resolve_precision("auto", device)
-    ours = ActoSteps(in_memory(images, labels), device=device, precision=precision, step=args.step)
+    ours: dict[str, ActoSteps] = {}
+    for form, step in product(args.forms.split(","), args.step.split(",") if args.step else [None]):
+        made = ActoSteps(in_memory(images, labels), device=device, precision=precision, step=step, form=form)
+        ours[f"{form}, --step {step_taken(made.training.method, made.training.recorder)}"] = made
     literal = Literal(images, labels, device, args.workers)
-    rates = alternate({"ours": ours, "literal": literal}, rounds=args.rounds, device=device)
+    rates = alternate({**ours, "literal": literal}, rounds=args.rounds, device=device)
     floor = convolution_seconds(device, precision)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device
     print(f"torch {torch.__version__}, {platform.machine()}, {args.threads} threads, {where}, pictures: {origin}")
-    taken = step_taken(ours.training.method, ours.training.recorder)
     print(
-        f"ours in {str(precision).removeprefix('torch.')}, --step {taken}; the baseline with {args.workers} "
-        f"workers; {args.rounds} rounds of {args.steps} steps each"
+        f"ours in {str(precision).removeprefix('torch.')}; the baseline with {args.workers} workers; {args.rounds} "
+        f"rounds of {args.steps} steps each"
     )
-    rows = {
-        "ours": (rates["ours"], " images/s"),
-        "literal": (rates["literal"], " images/s"),
-        "ratio": (ratios(rates["ours"], rates["literal"]), ""),
-        "of floor": ([value * floor / BATCH for value in rates["ours"]], ""),
-    }
-    for name, (values, unit) in rows.items():
-        low, median, high = quartiles(values)
-        print(f"{name:8} median {median:8.2f}{unit}   quartiles {low:.2f} .. {high:.2f}")
+    show("literal", rates["literal"], " images/s")
+    first = next(iter(ours))
+    for name in ours:
+        show(name, rates[name], " images/s")
+        show("  to literal", ratios(rates[name], rates["literal"]))
+        show("  of floor", [value * floor / BATCH for value in rates[name]])
+        if name != first:
+            show(f"  time beside {first}", ratios(rates[first], rates[name]))
+    if device.type == "cuda":
+        print(f"memory, at most: {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
     print(f"the floor is {1000 * floor:.3g} ms a step: the convolutions alone")
     if np.median(rates["literal"]) < SLOWEST_FAIR_BASELINE and device.type == "cpu":
         print(f"VOID: the baseline is under {SLOWEST_FAIR_BASELINE:g} images/s, so the machine is too busy or too slow")
+
+
+def show(name: str, values: list[float], unit: str = "") -> None:
+    """Print a line of a measure."""
+    low, median, high = quartiles(values)
+    print(f"{name:44} median {median:8.2f}{unit}   quartiles {low:.2f} .. {high:.2f}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from acto.core.device import cpu_has_bfloat16, cpu_has_matrix_units
+from acto.core.device import cpu_has_bfloat16
 from acto.data.in_memory import as_dataset
 from acto.diagnostics import probe
 from acto.diagnostics.findings import Finding
@@ -38,12 +38,18 @@ PROBLEM = make_problem()
 
 def reason_without() -> str:
     """What a machine lacks for them; that they fail to compile or compute nonsense is no reason to skip a test."""
-    if not cpu_has_bfloat16() or cpu_has_matrix_units():
-        return "kernels are for processors with AVX-512's bfloat16 and no matrix units"
+    if not cpu_has_bfloat16():
+        return "kernels are for processors with AVX-512's bfloat16"
     return "" if os.environ.get("CC") or any(map(shutil.which, cpu_kernels.COMPILERS)) else "kernels need a C compiler"
 
 
 needs_kernels = pytest.mark.skipif(bool(reason_without()), reason=reason_without())
+
+
+@pytest.fixture(autouse=True)
+def no_matrix_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions have their fast form on this machine, whatever it is."""
+    monkeypatch.setattr(cpu_layers, "cpu_has_matrix_units", lambda: False)
 
 
 @pytest.fixture
@@ -308,7 +314,6 @@ def test_only_what_follows_directly_is_joined() -> None:
 
 def test_a_machine_without_a_compiler(asked_anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_kernels, "cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr(cpu_kernels, "cpu_has_matrix_units", lambda: False)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(KernelsMissing, match=r"^there is no C compiler: looked for gcc and cc, and CC is not set$"):
@@ -319,23 +324,24 @@ def test_a_machine_without_a_compiler(asked_anew: None, monkeypatch: pytest.Monk
     assert not any(isinstance(layer, WinogradConv2d | NormReLU) for layer in net.modules())
 
 
-@pytest.mark.parametrize(
-    ("bfloat16", "units", "said"), [(False, False, "no products of bfloat16"), (True, True, "matrix units")]
-)
-def test_processors_that_do_not_gain(
-    bfloat16: bool, units: bool, said: str, asked_anew: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cpu_kernels, "cpu_has_bfloat16", lambda: bfloat16)
-    monkeypatch.setattr(cpu_kernels, "cpu_has_matrix_units", lambda: units)
-    with pytest.raises(KernelsMissing, match=said):
+def test_a_processor_that_does_not_gain(asked_anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_kernels, "cpu_has_bfloat16", lambda: False)
+    with pytest.raises(KernelsMissing, match="no products of bfloat16"):
         kernels()
+
+
+def test_with_matrix_units_convolutions_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_layers, "cpu_has_matrix_units", lambda: True)
+    monkeypatch.setattr(cpu_layers, "kernels", lambda: None)
+    net = nets.build_net("cnn7", input_shape=(3, 32, 32), num_classes=10)
+    assert use_kernels(net) == 6
+    assert not any(isinstance(layer, WinogradConv2d) for layer in net.modules())
 
 
 @pytest.fixture
 def compiler(tmp_path: Path, asked_anew: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for one, for a machine whose cache is empty."""
     monkeypatch.setattr(cpu_kernels, "cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr(cpu_kernels, "cpu_has_matrix_units", lambda: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     script = tmp_path / "my-cc"
     monkeypatch.setenv("CC", str(script))
@@ -521,7 +527,6 @@ def test_the_doctor_knows(asked_anew: None, monkeypatch: pytest.MonkeyPatch) -> 
         assert c_kernels().state == "ok" and c_kernels().text.startswith("compiled, and right")
     for module in (cpu_kernels, probe):
         monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: True)
-        monkeypatch.setattr(module, "cpu_has_matrix_units", lambda: False)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
     cpu_kernels._load.cache_clear()

@@ -23,7 +23,8 @@ from acto.diagnostics.timed_parts import ActoSteps, in_memory, smooth_pictures
 from acto.methods.acto import select
 from acto.nets import build as nets
 from acto.nets import gpu_layers
-from acto.nets.gpu_layers import FusedNormReLU, fuse_norms, use_fused_norms
+from acto.nets.base import Net
+from acto.nets.gpu_layers import FilledConv2d, FusedNormReLU, fuse_norms, take_parts, use_fused_norms
 from acto.training import step_modes
 from acto.training.step_modes import prepare_steps
 from toys import make_method, make_problem
@@ -213,7 +214,59 @@ def test_a_network_keeps_its_keys_and_trains_as_before() -> None:
         found = passed(quick, images, gradient)
     assert all(distance(a, b) < 1e-3 for a, b in zip(found, right, strict=True))
     plain.float().load_state_dict(quick.state_dict())
-    assert torch.equal(plain.eval()(images), quick.eval()(images))
+    assert torch.allclose(plain.eval()(images), quick.eval()(images), atol=1e-3)  # other channels, other roundings
+
+
+def filled(*, last: bool) -> nn.Sequential:
+    """Convolutions of 3, 12 and 5 channels, each with its batch norm; `last` as the network sees them."""
+    layers: list[nn.Module] = []
+    for channels, out in ((3, 12), (12, 5)):
+        layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.MaxPool2d(2), *([nn.Conv2d(5, 4, 1)] if last else []))
+
+
+@on_device
+@pytest.mark.parametrize("last", [False, True])
+def test_channels_are_filled_up_and_nobody_sees_it(last: bool) -> None:
+    torch.manual_seed(0)
+    plain = filled(last=last).to(HERE)
+    quick = fused(plain)
+    kinds = [type(quick[0]), quick[0].fills, type(quick[3]), quick[3].fills]
+    assert kinds == [FilledConv2d, True, FilledConv2d, False], "the last one has a bias, so what it is given is cut"
+    assert list(quick.state_dict()) == list(plain.state_dict())
+    images = pictures(3, 3, 6, 6, dtype=FLOAT32)
+    gradient = pictures(3, 4 if last else 5, 3, 3, dtype=FLOAT32)
+    right = passed(plain.double(), images.double(), gradient.double())
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = passed(quick, images, gradient)
+    assert all(distance(a, b) < 1e-3 for a, b in zip(found, right, strict=True))
+    plain.float().load_state_dict(quick.state_dict())
+    assert torch.allclose(plain.eval()(images), quick.eval()(images), atol=1e-3)
+
+
+@on_device
+def test_two_views_at_once_are_as_one_after_the_other() -> None:
+    torch.manual_seed(0)
+    plain = nets.build_net("cnn_tiny", input_shape=(3, 8, 8), num_classes=5).to(HERE)
+    plain.backbone.append(nn.BatchNorm1d(64).to(HERE))
+    quick = fused(plain)
+    assert take_parts(quick)
+    quick.joins_views = True
+    first, second = pictures(3, 3, 8, 8, dtype=FLOAT32), pictures(3, 3, 8, 8, dtype=FLOAT32, spread=3.0, offset=1.0)
+    gradient = torch.linspace(-1, 1, 15, device=HERE).view(3, 5)
+
+    def through(net: Net) -> list[Tensor]:
+        dtype = net.head.weight.dtype
+        outs = net.of_views([first.to(dtype), second.to(dtype)])
+        loss = (outs[0] * gradient).sum() + 2 * (outs[1] * gradient).sum()
+        back = torch.autograd.grad(loss, list(net.parameters()))
+        return [part.detach().double() for part in (*outs, *back, *net.buffers())]
+
+    right = through(plain.double())
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = through(quick)
+    assert all(distance(a, b) < 1e-3 for a, b in zip(found, right, strict=True))
+    assert all(norm.parts == 1 for norm in quick.modules() if hasattr(norm, "parts")), "and then it takes one again"
 
 
 def test_in_the_interpreter_they_are_right() -> None:
@@ -290,6 +343,12 @@ def test_steps_that_python_takes_stay_plain(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(step_modes, "use_fused_norms", lambda *a, **b: pytest.fail("used"))
     method = make_method("dividemix", make_problem().task)
     prepare_steps(None, method, device=CUDA, precision=FLOAT32, batch_size=8, fused_norms=True)
+
+
+def test_views_go_one_by_one_where_a_norm_does_not_know_of_them() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.SyncBatchNorm(3))
+    assert not take_parts(net) and type(net[0]) is nn.BatchNorm2d
+    assert not take_parts(nn.Sequential(nn.Conv2d(3, 3, 1))), "without batch norms there is little to gain"
 
 
 def test_blocks_give_up_their_relu_and_nothing_else() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from acto.core.cuda_streams import run_concurrently
 from acto.core.device import device_in_words
 from acto.diagnostics.timed_parts import ActoSteps, in_memory, smooth_pictures
+from acto.methods.acto import ACTO
 from acto.nets import base
 from acto.nets import build as nets
 from acto.nets.base import Net
@@ -20,7 +21,7 @@ from acto.training import compiled_nets, step_modes
 from acto.training.compiled_nets import compile_nets
 from acto.training.cuda_graph import CudaRecorder
 from acto.training.step_modes import STEPS, prepare_steps
-from toys import make_method, make_problem
+from toys import ToyNet, make_method, make_problem
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 PROBLEM = make_problem()
@@ -73,6 +74,31 @@ def test_only_training_batches_of_the_full_size_are_compiled(fast: list[int]) ->
         net(torch.zeros(4, 5))
     net.eval()(torch.zeros(4, 5))
     assert fast == [4]
+
+
+def test_a_network_that_follows_another_is_compiled_to_guess(fast: list[int]) -> None:
+    net = mlp().eval()
+    net.compiled_batch, net.follows = 4, True
+    with torch.no_grad():
+        net(torch.zeros(4, 5))
+        net(torch.zeros(3, 5))
+    assert fast == [4]
+    compiled_nets._try(copy.deepcopy(net), device=CPU, precision=torch.float32, batch_size=6)
+    assert fast == [4, 6]
+
+
+def test_the_teacher_of_acto_follows() -> None:
+    method = ACTO(ACTO.Config(form="steady"), PROBLEM.task, ToyNet)
+    assert method.teacher.follows and not any(hasattr(net, "follows") for net in method.nets)
+
+
+def test_one_that_follows_and_one_that_learns_are_two_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[bool] = []
+    monkeypatch.setattr(compiled_nets, "_try", lambda net, **how: tried.append(net.follows))
+    method = OwnNet(mlp(), mlp(), mlp())
+    method.parts[1].follows = True  # type: ignore[union-attr]
+    compile_nets(method, device=CUDA, precision=torch.float32, batch_size=7)  # type: ignore[arg-type]
+    assert sorted(tried) == [False, True]
 
 
 def test_compiling_changes_no_weight_and_no_key(fast: list[int]) -> None:
@@ -189,7 +215,8 @@ def test_two_streams_give_the_gradients_of_one() -> None:
 def after_steps(step: str, *, count: int) -> tuple[float, Tensor]:
     """Mean probability of the given labels in some steps of ACTO, and what the steps changed."""
     torch.manual_seed(0)
-    steps = ActoSteps(in_memory(smooth_pictures(128 * count)), device=CUDA, precision=torch.float32, step=step)
+    samples = in_memory(smooth_pictures(128 * count))
+    steps = ActoSteps(samples, device=CUDA, precision=torch.float32, step=step, fused_norms=False)
     assert (steps.training.method.nets[0].compiled_batch is not None) == (step == "compiled")
     weights = [weight for net in steps.training.method.nets for weight in net.parameters()]
     before = [weight.detach().clone() for weight in weights]

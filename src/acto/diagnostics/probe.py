@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from acto.core.device import available_devices, cpu_has_bfloat16, cpu_has_matrix_units, limit_threads, resolve_precision
+from acto.core.device import available_devices, cpu_has_bfloat16, limit_threads, resolve_precision
 from acto.core.errors import UserError
 from acto.core.resources import usable_cores, usable_memory
 from acto.core.text import bytes_in_words, counted
@@ -71,7 +71,7 @@ def c_kernels() -> Finding:
     try:
         kernels()
     except KernelsMissing as error:
-        if not cpu_has_bfloat16() or cpu_has_matrix_units():
+        if not cpu_has_bfloat16():
             return Finding("ok", "C kernels", f"none: {error}")
         return Finding("warn", "C kernels", str(error), "steps on the processor are slower without; install gcc")
     return Finding(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,7 @@ class ActoSteps:
         precision: of the networks' bodies.
         step: one of acto.training.step_modes.STEPS; None: as a run takes them on this device.
         fused_norms: see acto.training.step_modes.prepare_steps.
+        form: of ACTO; None: the published one.
     """
 
     def __init__(
@@ -84,12 +85,14 @@ class ActoSteps:
         precision: torch.dtype,
         step: str | None = None,
         fused_norms: bool | None = None,
+        form: Literal["published", "steady"] | None = None,
     ) -> None:
         self.data = DeviceData(
             samples, ViewSpec(pipeline="cifar", size=SIDE, mean=MEAN, std=STD), seed=0, device=device
         )
         task = Task(torch.from_numpy(samples.labels), NUM_CLASSES)
-        method = ACTO(ACTO.Config(warmup_epochs=0), task, cnn7).to(device).to(memory_format=torch.channels_last)
+        config = ACTO.Config(warmup_epochs=0, form=form)
+        method = ACTO(config, task, cnn7).to(device).to(memory_format=torch.channels_last)
         protocol = TrainingProtocol(epochs=10_000, batch_size=BATCH, plan=Plan(lr=0.01), plans={"net1": Plan(lr=0.08)})
         recorder = prepare_steps(
             step, method, device=device, precision=precision, batch_size=BATCH, fused_norms=fused_norms

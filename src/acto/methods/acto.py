@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -48,13 +47,13 @@ from acto.core.distributed import total, world
 from acto.core.errors import UserError
 from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
-from acto.methods.base import Method, guessing, observed
+from acto.methods.base import Method, guessing, observed, of_views
 from acto.methods.blocks.confidence import moments_of, trust_in_confidence
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
 from acto.methods.blocks.mixing import Mixture
 from acto.methods.blocks.selection import select
 from acto.methods.blocks.soft_labels import SoftLabels
-from acto.methods.blocks.weight_average import follow
+from acto.methods.blocks.weight_average import follow, follower
 
 REACH = 0.01
 """Share of a batch in the running means: of the teacher's predictions and of the confidence."""
@@ -190,7 +189,7 @@ class ACTO(Method):
         self.times_selected: Tensor
         self.robust_epochs: Tensor
         if self.form.judge == "teacher":
-            self.teacher = deepcopy(self.nets[0]).requires_grad_(False)
+            self.teacher = follower(self.nets[0])
             self.remember("teacher_steps", torch.zeros(()), per_sample=False)
             self.teacher_steps: Tensor
         if self.form.confidence == "gaussian":
@@ -219,8 +218,10 @@ class ACTO(Method):
         mix = self._mixture(label)
         views = batch.views if self.form.warmup_views == "both" else (view,)
         seen = tuple(mix.inputs(view) for view in views) if mix else views
-        robust, non_robust = run_concurrently(lambda: [rtm(x) for x in seen], lambda: ntm(view), device=view.device)
-        judge = self._judge(robust[0], view)
+        robust, (non_robust, average) = run_concurrently(
+            lambda: of_views(rtm, seen), lambda: (ntm(view), self._average(view)), device=view.device
+        )
+        judge = robust[0].detach() if average is None else average
         even, loss_r = self.weighed(torch.ones_like(judge[:, 0]), batch.index), torch.zeros((), device=view.device)
         for out in robust:
             fit = mix.loss(self._ce, out, label, even) if mix else self.weighed(self._ce(out, label), batch.index)
@@ -243,10 +244,12 @@ class ACTO(Method):
         mix = self._mixture(label)
         views = (weak, strong) if config.consistency else (weak,)
         seen = tuple(mix.inputs(view) for view in views) if mix else views
-        (robust, *robust_strong), non_robust = run_concurrently(
-            lambda: [self.nets[0](view) for view in seen], lambda: self.nets[1](weak), device=weak.device
+        (robust, *robust_strong), (non_robust, average) = run_concurrently(
+            lambda: of_views(self.nets[0], seen),
+            lambda: (self.nets[1](weak), self._average(weak)),
+            device=weak.device,
         )
-        judge = self._judge(robust, weak)
+        judge = robust.detach() if average is None else average
 
         right_r, right_n = judge.argmax(1) == label, non_robust.argmax(1) == label
         selected, mined, is_open = select(
@@ -299,10 +302,10 @@ class ACTO(Method):
     def _mixture(self, label: Tensor) -> Mixture | None:
         return Mixture.of(label, alpha=self.form.mixing) if self.form.mixing else None
 
-    def _judge(self, robust: Tensor, view: Tensor) -> Tensor:
-        """(B, K) logits that count as RTM's: its own, `robust`, or those of the teacher for this view."""
+    def _average(self, view: Tensor) -> Tensor | None:
+        """(B, K) logits of the teacher, which count as RTM's; None: RTM's own do."""
         if self.form.judge == "student":
-            return robust.detach()
+            return None
         with guessing(self.teacher):
             logits: Tensor = self.teacher(view)
         return logits

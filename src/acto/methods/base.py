@@ -7,7 +7,7 @@ its state_dict() is the whole of it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -246,6 +246,12 @@ def guessing(*nets: nn.Module) -> Iterator[None]:
     finally:
         for net, mode in zip(nets, modes, strict=True):
             net.train(mode)
+
+
+def of_views(net: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
+    """(B, K) logits of each view, by a network that may take them all at once: acto.nets.base.Net.of_views."""
+    together = getattr(net, "of_views", None)
+    return [net(view) for view in views] if together is None else together(views)
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from acto.core.errors import UserError
 
 Shape = tuple[int, ...]
 """Shape of one sample: (C, H, W) for pictures, (D,) for feature vectors."""
+JOINED = 2
+"""Views that go through a network at once."""
 
 
 class Head(nn.Linear):
@@ -52,6 +55,10 @@ class Net(nn.Module):
         he_normal(self.head)
         self.compiled_batch: int | None = None
         """Training batches of this many samples go through torch.compile, see acto.training.compiled_nets."""
+        self.follows = False
+        """Nothing trains it: it is the moving average of another one, and guesses on that one's batches."""
+        self.joins_views = False
+        """Its batch norms keep several views of a batch apart, see acto.nets.gpu_layers."""
 
     def features(self, images: Tensor) -> Tensor:
         """(B, *input_shape) -> (B, D), what the head sees.
@@ -66,9 +73,28 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, *input_shape) -> (B, K) float32 logits."""
-        if self.training and len(images) == self.compiled_batch and torch.is_grad_enabled():
+        learns = self.training and torch.is_grad_enabled()
+        whole = self.compiled_batch is not None and len(images) in (self.compiled_batch, JOINED * self.compiled_batch)
+        if whole and (learns or self.follows):
             return _compiled()(self, images)
         return _logits(self, images)
+
+    def of_views(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """(B, K) logits of each of several views (B, *input_shape), as if they came one after the other.
+
+        With `joins_views` two go through the network at once, each with batch statistics of its own: on a GPU one large
+        batch takes less time than two small ones.
+        """
+        if len(views) != JOINED or not self.joins_views or not self.training:
+            return [self(view) for view in views]
+        norms: list[Any] = [layer for layer in self.modules() if hasattr(layer, "parts")]
+        for norm in norms:
+            norm.parts = JOINED
+        try:
+            return list(self(torch.cat(list(views))).chunk(JOINED))
+        finally:
+            for norm in norms:
+                norm.parts = 1
 
     def plain_state_dict(self) -> dict[str, Tensor]:
         """The weights under the keys of the backbone's own library: a plain torchvision or timm model loads them.

@@ -1,7 +1,8 @@
 """The C kernels of acto/nets/kernels: compiled once on a machine, kept, tried against torch, and called on tensors.
 
-They are for processors that multiply bfloat16 by AVX-512 and have no matrix units; there torch's own convolutions are
-ahead. They share torch's threads: whatever OpenMP torch has loaded runs them.
+They are for processors that multiply bfloat16 by AVX-512. Where there are matrix units (AMX) as well, torch's own
+convolutions are ahead, and only the norms are used. They share torch's threads: whatever OpenMP torch has loaded runs
+them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from acto.core.device import cpu_has_bfloat16, cpu_has_matrix_units
+from acto.core.device import cpu_has_bfloat16
 from acto.core.files import open_own, write_atomically
 
 SOURCES = Path(__file__).parent / "kernels"
@@ -113,8 +114,6 @@ def kernels() -> Kernels:
 def _load() -> Kernels | str:
     if not cpu_has_bfloat16():
         return "this processor has no products of bfloat16 numbers (AVX-512)"
-    if cpu_has_matrix_units():
-        return "torch's own convolutions use this processor's matrix units"
     try:
         compiler = _compiler()
         made = Kernels(_library(compiler))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from acto.core.device import cpu_has_matrix_units
 from acto.nets.cpu_kernels import Kernels, empty_like, kernels
 
 FEWEST_CHANNELS = 32
@@ -33,6 +34,8 @@ def use_kernels(net: nn.Module) -> int:
         acto.nets.cpu_kernels.KernelsMissing: this machine cannot have them; nothing was changed.
     """
     convolutions = [layer for layer in net.modules() if type(layer) is nn.Conv2d and has_fast_form(layer)]
+    if cpu_has_matrix_units():  # torch's own use them, and are ahead
+        convolutions = []
     norms = norms_with_relu(net)
     if convolutions or norms:
         kernels()

@@ -3,7 +3,8 @@
 Activations lie channels last: row r, channel c at r * C + c. Statistics and all sums are float32, whatever the
 activations are. A pass over a tensor of `rows` rows goes so: some hundred programs each take a chunk of rows and leave
 its sums, one small kernel puts the chunks together, and a last kernel computes the results. No sum depends on the order
-in which programs run, so results are the same in every run.
+in which programs run, so results are the same in every run. A batch may hold several parts, each with statistics of its
+own, and more channels than the K that have weights: they are zeros, and stay so.
 
 Importing this takes a third of a second and needs the package triton, which torch brings along for CUDA devices; with
 TRITON_INTERPRET=1 the same kernels run on the processor, slowly. acto.nets.gpu_layers imports it when it is needed.
@@ -17,11 +18,11 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
-TILE = 4096
+TILE = 8192
 """Activations that a program holds at once, at most."""
-PARTS = 528
-"""Programs that share the sums, at most: four for each multiprocessor of an H100 or H200."""
-WARPS = 4
+PARTS = 264
+"""Programs that share the sums, at most: two for each multiprocessor of an H100 or H200."""
+WARPS = 8
 WIDEST = 128
 """Channels of a program, at most."""
 FINISHED = 8
@@ -29,34 +30,36 @@ FINISHED = 8
 
 
 def moments(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, tracked: Tensor, *, momentum: float, eps: float
+    x: Tensor, running_mean: Tensor, running_var: Tensor, tracked: Tensor, *, momentum: float, eps: float, parts: int
 ) -> Tensor:
     """Mean and 1 / sqrt(variance + eps) of each channel; brings the running statistics up to date.
 
     Args:
         x: (B, C, H, W), channels last.
-        running_mean: (C,) float32, changed in place.
-        running_var: (C,) float32, changed in place, by the unbiased variance.
+        running_mean: (K,) float32, changed in place. Channels from K on are there to fill up.
+        running_var: (K,) float32, changed in place, by the unbiased variance.
         tracked: () int64, counted up.
         momentum: share of the batch in the running statistics.
         eps: added to the variance.
+        parts: of the batch, of the same size, one behind the other.
 
     Returns:
-        (2, C) float32.
+        (parts, 2, C) float32.
     """
     channels = x.shape[1]
-    rows = x.numel() // channels
-    block, width, chunk, parts = _shares(rows, channels)
-    sums = torch.empty(2, parts, channels, dtype=torch.float32, device=x.device)
-    stats = torch.empty(2, channels, dtype=torch.float32, device=x.device)
+    rows = x.numel() // channels // parts
+    block, width, chunk, chunks = _shares(rows, channels)
+    stats = torch.empty(parts, 2, channels, dtype=torch.float32, device=x.device)
     with torch.cuda.device_of(x):
-        _moments[(parts, cdiv(channels, width))](
-            x, sums, rows, chunk, parts, channels, block, width, num_warps=WARPS
-        )  # fmt: skip
-        _finish_moments[(cdiv(channels, FINISHED),)](
-            sums, stats, running_mean, running_var, tracked, rows, chunk, parts, momentum, eps, channels,
-            next_power_of_2(parts), FINISHED, num_warps=WARPS,
-        )  # fmt: skip
+        for given, found in zip(x.chunk(parts), stats, strict=True):
+            sums = torch.empty(2, chunks, channels, dtype=torch.float32, device=x.device)
+            _moments[(chunks, cdiv(channels, width))](
+                given, sums, rows, chunk, chunks, channels, block, width, num_warps=WARPS
+            )  # fmt: skip
+            _finish_moments[(cdiv(channels, FINISHED),)](
+                sums, found, running_mean, running_var, tracked, rows, chunk, chunks, momentum, eps, channels,
+                len(running_mean), next_power_of_2(chunks), FINISHED, num_warps=WARPS,
+            )  # fmt: skip
     return stats
 
 
@@ -65,19 +68,21 @@ def norm_relu(x: Tensor, stats: Tensor, weight: Tensor, bias: Tensor, y: Tensor)
 
     Args:
         x: (B, C, H, W), channels last.
-        stats: (2, C), see `moments`.
-        weight: (C,) float32.
-        bias: (C,) float32.
+        stats: (parts, 2, C), see `moments`.
+        weight: (K,) float32.
+        bias: (K,) float32.
         y: (B, C, H, W) or (B, C, H // 2, W // 2), channels last; filled.
     """
     channels, height, width = x.shape[1:]
     pools = y.shape[2:] != x.shape[2:]
-    rows = y.numel() // channels
+    rows = y.numel() // channels // len(stats)
     block, lanes, _, _ = _shares(rows, channels, held=4 if pools else 1)
     with torch.cuda.device_of(x):
-        _norm_relu[(cdiv(rows, block), cdiv(channels, lanes))](
-            x, stats, weight, bias, y, rows, channels, height, width, pools, block, lanes, num_warps=WARPS
-        )
+        for given, known, made in zip(x.chunk(len(stats)), stats, y.chunk(len(stats)), strict=True):
+            _norm_relu[(cdiv(rows, block), cdiv(channels, lanes))](
+                given, known, weight, bias, made, rows, channels, len(weight), height, width, pools, block, lanes,
+                num_warps=WARPS,
+            )  # fmt: skip
 
 
 def norm_relu_backward(
@@ -88,31 +93,34 @@ def norm_relu_backward(
     Args:
         gradient: of the results, in their shape, channels last.
         x: as in the forward pass, like the next three.
-        stats: (2, C).
-        weight: (C,).
-        bias: (C,).
+        stats: (parts, 2, C).
+        weight: (K,).
+        bias: (K,).
         given: (B, C, H, W), channels last; filled with the gradient of x.
-        learned: (2, C) float32; filled with the gradients of bias and weight.
+        learned: (parts, 2, C) float32; filled with the gradients of bias and weight.
     """
     channels, height, width = x.shape[1:]
     pools = gradient.shape[2:] != x.shape[2:]
-    rows = gradient.numel() // channels
-    block, lanes, chunk, parts = _shares(rows, channels, held=4 if pools else 1)
-    sums = torch.empty(2, parts, channels, dtype=torch.float32, device=x.device)
+    parts, features = len(stats), len(weight)
+    rows, count = gradient.numel() // channels // parts, x.numel() // channels // parts
+    block, lanes, chunk, chunks = _shares(rows, channels, held=4 if pools else 1)
     # Where a maximum was taken a program has windows of four places, those cut short by an odd edge included.
-    all_rows = x.shape[0] * cdiv(height, 2) * cdiv(width, 2) if pools else rows
+    all_rows = x.shape[0] // parts * cdiv(height, 2) * cdiv(width, 2) if pools else rows
+    tensors = (gradient.chunk(parts), x.chunk(parts), stats, given.chunk(parts), learned)
     with torch.cuda.device_of(x):
-        _gradient_sums[(parts, cdiv(channels, lanes))](
-            gradient, x, stats, weight, bias, sums, rows, chunk, parts, channels, height, width, pools, block, lanes,
-            num_warps=WARPS,
-        )  # fmt: skip
-        _finish_sums[(cdiv(channels, FINISHED),)](
-            sums, learned, parts, channels, next_power_of_2(parts), FINISHED, num_warps=WARPS
-        )
-        _gradient[(cdiv(all_rows, block), cdiv(channels, lanes))](
-            gradient, x, stats, weight, bias, learned, given, all_rows, x.numel() // channels, channels, height, width,
-            pools, block, lanes, num_warps=WARPS,
-        )  # fmt: skip
+        for back, there, known, filled, sides in zip(*tensors, strict=True):
+            sums = torch.empty(2, chunks, channels, dtype=torch.float32, device=x.device)
+            _gradient_sums[(chunks, cdiv(channels, lanes))](
+                back, there, known, weight, bias, sums, rows, chunk, chunks, channels, features, height, width, pools,
+                block, lanes, num_warps=WARPS,
+            )  # fmt: skip
+            _finish_sums[(cdiv(channels, FINISHED),)](
+                sums, sides, chunks, channels, next_power_of_2(chunks), FINISHED, num_warps=WARPS
+            )
+            _gradient[(cdiv(all_rows, block), cdiv(channels, lanes))](
+                back, there, known, weight, bias, sides, filled, all_rows, count, channels, features, height, width,
+                pools, block, lanes, num_warps=WARPS,
+            )  # fmt: skip
 
 
 def _shares(rows: int, channels: int, *, held: int = 1) -> tuple[int, int, int, int]:
@@ -155,7 +163,7 @@ def _moments(x, sums, rows, chunk, parts, C: tl.constexpr, BLOCK: tl.constexpr, 
 @triton.jit
 def _finish_moments(
     sums, stats, running_mean, running_var, tracked, rows, chunk, parts, momentum, eps,
-    C: tl.constexpr, PARTS: tl.constexpr, LANES: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, PARTS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     columns = tl.program_id(0) * LANES + tl.arange(0, LANES)
     known = columns < C
@@ -170,10 +178,11 @@ def _finish_moments(
     square = tl.sum(squares + each * off * off, 0)
     tl.store(stats + columns, mean, mask=known)
     tl.store(stats + C + columns, 1.0 / tl.sqrt(square / rows + eps), mask=known)
-    before = tl.load(running_mean + columns, mask=known)
-    tl.store(running_mean + columns, before + momentum * (mean - before), mask=known)
-    before = tl.load(running_var + columns, mask=known)
-    tl.store(running_var + columns, before + momentum * (square / (rows - 1) - before), mask=known)
+    kept = columns < K
+    before = tl.load(running_mean + columns, mask=kept)
+    tl.store(running_mean + columns, before + momentum * (mean - before), mask=kept)
+    before = tl.load(running_var + columns, mask=kept)
+    tl.store(running_var + columns, before + momentum * (square / (rows - 1) - before), mask=kept)
     if tl.program_id(0) == 0:
         tl.store(tracked, tl.load(tracked) + 1)
 
@@ -201,15 +210,15 @@ def _larger(best, other):
 
 @triton.jit
 def _norm_relu(
-    x, stats, weight, bias, y, rows, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, POOLS: tl.constexpr,
-    BLOCK: tl.constexpr, LANES: tl.constexpr,
+    x, stats, weight, bias, y, rows, C: tl.constexpr, K: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    POOLS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     columns = tl.program_id(1) * LANES + tl.arange(0, LANES)
     known = columns < C
     mean = tl.load(stats + columns, mask=known, other=0.0)[None, :]
-    scale = tl.load(weight + columns, mask=known, other=0.0)
+    scale = tl.load(weight + columns, mask=columns < K, other=0.0)
     scale = (scale * tl.load(stats + C + columns, mask=known, other=0.0))[None, :]
-    shift = tl.load(bias + columns, mask=known, other=0.0)[None, :]
+    shift = tl.load(bias + columns, mask=columns < K, other=0.0)[None, :]
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = (row < rows)[:, None] & known[None, :]
     dtype: tl.constexpr = y.dtype.element_ty
@@ -232,8 +241,8 @@ def _norm_relu(
 
 @triton.jit
 def _gradient_sums(
-    gradient, x, stats, weight, bias, sums, rows, chunk, parts, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    POOLS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr,
+    gradient, x, stats, weight, bias, sums, rows, chunk, parts, C: tl.constexpr, K: tl.constexpr, H: tl.constexpr,
+    W: tl.constexpr, POOLS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Sums of a chunk: of the gradient behind the batch norm, and of its products with the normalized input."""
     part = tl.program_id(0)
@@ -241,8 +250,8 @@ def _gradient_sums(
     known = columns < C
     mean = tl.load(stats + columns, mask=known, other=0.0)[None, :]
     inverse = tl.load(stats + C + columns, mask=known, other=0.0)
-    scale = (tl.load(weight + columns, mask=known, other=0.0) * inverse)[None, :]
-    shift = tl.load(bias + columns, mask=known, other=0.0)[None, :]
+    scale = (tl.load(weight + columns, mask=columns < K, other=0.0) * inverse)[None, :]
+    shift = tl.load(bias + columns, mask=columns < K, other=0.0)[None, :]
     dtype: tl.constexpr = gradient.dtype.element_ty
     total = tl.zeros((BLOCK, LANES), tl.float32)
     moment = tl.zeros((BLOCK, LANES), tl.float32)
@@ -293,16 +302,16 @@ def _put(given, place, inside, back, off, scale, inverse, level, slope):
 
 @triton.jit
 def _gradient(
-    gradient, x, stats, weight, bias, learned, given, rows, count, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    POOLS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr,
+    gradient, x, stats, weight, bias, learned, given, rows, count, C: tl.constexpr, K: tl.constexpr, H: tl.constexpr,
+    W: tl.constexpr, POOLS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Gradient of x. Of a window of four places only the one that had the maximum gets what came back."""
     columns = tl.program_id(1) * LANES + tl.arange(0, LANES)
     known = columns < C
     mean = tl.load(stats + columns, mask=known, other=0.0)[None, :]
     inverse = tl.load(stats + C + columns, mask=known, other=0.0)[None, :]
-    scale = tl.load(weight + columns, mask=known, other=0.0)[None, :] * inverse
-    shift = tl.load(bias + columns, mask=known, other=0.0)[None, :]
+    scale = tl.load(weight + columns, mask=columns < K, other=0.0)[None, :] * inverse
+    shift = tl.load(bias + columns, mask=columns < K, other=0.0)[None, :]
     level = (tl.load(learned + columns, mask=known, other=0.0) / count)[None, :]
     slope = (tl.load(learned + C + columns, mask=known, other=0.0) / count)[None, :]
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

@@ -29,7 +29,7 @@ def compile_nets(method: Method, *, device: torch.device, precision: torch.dtype
     """
     nets = [module for module in method.modules() if isinstance(module, Net)]
     # Networks of one kind share what was compiled: a copy of each kind does, and keeps the statistics of the others.
-    kinds = {(net.name, *(weights.shape for weights in net.parameters())): net for net in nets}
+    kinds = {(net.name, net.follows, *(weights.shape for weights in net.parameters())): net for net in nets}
     for net in kinds.values():
         try:
             _try(copy.deepcopy(net), device=device, precision=precision, batch_size=batch_size)
@@ -42,7 +42,7 @@ def compile_nets(method: Method, *, device: torch.device, precision: torch.dtype
 
 
 def _try(net: Net, *, device: torch.device, precision: torch.dtype, batch_size: int) -> None:
-    net.train().compiled_batch = batch_size
+    net.train(not net.follows).compiled_batch = batch_size
     images = torch.zeros(batch_size, *net.input_shape, device=device)
     if images.dim() == 4:
         images = images.contiguous(memory_format=torch.channels_last)
@@ -50,5 +50,11 @@ def _try(net: Net, *, device: torch.device, precision: torch.dtype, batch_size: 
         # It warns of products in float32, of which there is one, the head's, and that one on purpose.
         warnings.simplefilter("ignore")
         with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+            if net.follows:
+                with torch.no_grad():
+                    net(images)
+                return
             loss = net(images).sum()
+            if net.joins_views:
+                loss = loss + torch.cat(net.of_views([images, images])).sum()
         torch.autograd.grad(loss, [weights for weights in net.parameters() if weights.requires_grad])

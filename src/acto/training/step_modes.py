@@ -15,8 +15,8 @@ from acto.training.compiled_nets import compile_nets
 from acto.training.cuda_graph import Recorder, recorder_for
 
 STEPS = ("eager", "graph", "compiled")
-FUSED_NORMS = False
-"""Default of `fused_norms`: recorded and compiled steps on a CUDA device take batch norm, ReLU and maximum in one."""
+FUSED_NORMS = True
+"""Default of `fused_norms`: recorded and compiled steps on a CUDA device have the layers of acto.nets.gpu_layers."""
 
 
 def prepare_steps(
@@ -39,8 +39,8 @@ def prepare_steps(
         precision: of the training.
         batch_size: over all processes.
         world: number of processes.
-        fused_norms: on a CUDA device, have the kernels of acto.nets.gpu_layers in steps that are not eager, where the
-            machine can have them; None: FUSED_NORMS.
+        fused_norms: on a CUDA device, have the layers of acto.nets.gpu_layers in steps that are not eager, where the
+            machine can have them: norms in one kernel, channels filled up, views together; None: FUSED_NORMS.
         say: told what was asked for and cannot be done.
     """
     if step == "eager":

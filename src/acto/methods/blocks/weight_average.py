@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +25,19 @@ def average(target: nn.Module, source: nn.Module, *, decay: float, copy_buffers:
         torch._foreach_copy_(list(target.buffers()), list(source.buffers()))
 
 
+def follower(source: nn.Module) -> nn.Module:
+    """Make a copy of `source` for `follow`, to be asked in evaluation mode and without gradients."""
+    made: Any = deepcopy(source).requires_grad_(False)
+    made.follows = True  # see acto.nets.base.Net
+    return made
+
+
 @torch.no_grad()
 def follow(target: nn.Module, source: nn.Module, *, move: Tensor) -> None:
     """Move every number of `target` towards `source`'s, batch statistics included: for a target in evaluation mode.
 
     Args:
-        target: a copy of `source`, made by deepcopy.
+        target: what `follower` made of `source`.
         source: the network that learns.
         move: () in [0, 1], share of the way; on the device, so that it may change between replays of a graph.
     """
@@ -39,5 +49,5 @@ def follow(target: nn.Module, source: nn.Module, *, move: Tensor) -> None:
     ways = torch._foreach_sub(sources, targets)
     torch._foreach_mul_(ways, move)
     torch._foreach_add_(targets, ways)
-    for mine, new in counts:  # of batches
-        mine.copy_(new)
+    if counts:  # of batches
+        torch._foreach_copy_([mine for mine, _ in counts], [new for _, new in counts])
