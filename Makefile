@@ -87,7 +87,7 @@ lowest: setup
 	rm -rf build/lowest
 	$(PYTHON) -m venv build/lowest
 	$(BIN)/python tests/lowest_versions.py > build/lowest/versions.txt
-	build/lowest/bin/python -m pip install --quiet --no-deps --editable . --requirement build/lowest/versions.txt
+	build/lowest/bin/python -m pip install --quiet --editable . --requirement build/lowest/versions.txt
 	build/lowest/bin/python -m pytest $(LIGHT)
 
 soak: setup

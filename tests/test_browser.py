@@ -316,6 +316,34 @@ def test_ten_thousand_suspects_can_be_filtered_and_turned(browser: Browser, tmp_
     assert browser.js("[...document.querySelectorAll('.card')].map(card => card.dataset.row)") == ["7000"]
 
 
+def test_a_hundred_thousand_suspects_by_the_keyboard_alone(browser: Browser, tmp_path: Path):
+    count = 100_000
+    predicted = ["owl" if k % 1000 == 999 else "dog" for k in range(count)]
+    report = report_of(["cat"] * count + ["dog", "owl"], [*predicted, "dog", "owl"])
+    with served(record_of(tmp_path), report) as server:
+        browser.open(server.address)
+        assert browser.js(COUNT).startswith("100,000 shown") and browser.js(STATES) == [""] * 60  # a page at a time
+        browser.press("a", "k", *["ArrowRight"] * 58)  # onto the next page
+        browser.until(f"{FOCUS}.dataset.row === '60'")
+        while browser.js(f"{FOCUS}.id") != "suggested":  # back from the cards to the filters
+            browser.press("Shift+Tab")
+        browser.press("o")  # picks owl
+        browser.until(f"{COUNT}.startsWith('100 shown')")
+        while not browser.js(f"{FOCUS}.matches('.card')"):
+            browser.press("Tab")
+        assert browser.js(f"{FOCUS}.dataset.row") == "999"
+        browser.press("A", "Enter")
+        browser.until(f"{COUNT}.startsWith('100 shown, 101 accepted, 1 kept')")
+        browser.until("document.querySelector('[data-row=\"59999\"] .state').textContent.includes('(saved)')")
+        named = "element => element.labels?.length || element.ariaLabel || element.textContent.trim()"
+        assert browser.js(f"[...document.querySelectorAll('button:not(#ask-yes), input, select')].every({named})")
+        assert browser.js("document.querySelector('#live').textContent")  # what a screen reader says of it
+        assert browser.complaints() == []
+        browser.open("about:blank")
+    made = read_decisions(tmp_path / "decisions.csv", report)
+    assert len(made) == 102
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_on_a_phone(browser: Browser, tmp_path: Path, dark: bool):
     report = report_of(

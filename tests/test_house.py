@@ -307,3 +307,50 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+COUNTED = re.compile(
+    r" (?:(?!classes)\w+ )?(?:samples|labels|rows|files|pictures|texts|columns|cells|entries|predictions|suspects|"
+    r"features|runs|epochs|decisions|names|numbers|values|verdicts|ones)\b(?!/)"
+)
+PARTITIVE = re.compile(r"\b(?:of|of the|there are|all|the|last|first|than) $")
+
+
+def fixed_plurals(tree: ast.AST) -> Iterator[int]:
+    """Lines where a plural stands fixed behind a count in an f-string: "1 labels". `counted` says "1 label".
+
+    A count is a length, a sum, a difference of them, or what thousands are marked in; "2 of 5 labels" is none.
+    """
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        for before, value, after in zip([None, *node.values], node.values, node.values[1:], strict=False):
+            if not (isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant)):
+                continue
+            called = value.value.func if isinstance(value.value, ast.Call) else None
+            number = (isinstance(called, ast.Name) and called.id in {"len", "sum"}) or isinstance(
+                value.value, ast.BinOp
+            )
+            number |= value.format_spec is not None and "," in ast.unparse(value.format_spec)
+            partitive = isinstance(before, ast.Constant) and PARTITIVE.search(str(before.value))
+            if number and not partitive and COUNTED.match(str(after.value)):
+                yield value.lineno
+
+
+def test_a_count_of_one_is_no_plural() -> None:
+    assert list(fixed_plurals(ast.parse("f'{len(x)} labels'\nf'{n:,} more rows left'\nf'so {a - b} other files'"))) == [
+        1,
+        2,
+        3,
+    ]
+    allowed = (
+        "f'{n} of {len(x)} labels'\nf'{len(x)} classes'\nf'{len(x)} labelled'\nf'{what} names'\nf'{n:,} samples/s'"
+    )
+    assert list(fixed_plurals(ast.parse(allowed))) == []
+    found = [
+        f"{path.relative_to(SOURCE)}:{line}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        if path.name != "cache.py"
+        for line in fixed_plurals(ast.parse(path.read_text()))
+    ]
+    assert not found, f"say it with acto.core.text.counted: {found}"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from acto.core.distributed import world
 from acto.core.errors import UserError
 from acto.core.settings import from_values
+from acto.core.text import counted
 from acto.core.types import Batch, Clock, Step, Task
 from acto.methods.acto import ACTO, form_of
 from acto.methods.blocks.confidence import moments_of, trust_in_confidence
@@ -99,7 +100,7 @@ class ActoSelector(nn.Module):
     def __repr__(self) -> str:
         task, config = self.method.task, self.method.config
         return (
-            f"{type(self).__name__}({task.num_samples} samples, {task.num_classes} classes, "
+            f"{type(self).__name__}({counted(task.num_samples, 'sample')}, {task.num_classes} classes, "
             f"warmup_epochs={config.warmup_epochs}, tau={config.tau:g})"
         )
 

@@ -162,7 +162,7 @@ CASES = [
     _case(
         "features too large for float32",
         npz(x=X * np.array([[1], [1], [1e300], [1]])),
-        "not finite in 1 rows, the first 2",
+        "not finite in 1 row, the first 2",
     ),
     _case("pictures as floats", npz(x=PIXELS / 255), "set.npz: x must be pictures, uint8", "float64"),
     _case("pictures of 16 bits", npz(x=PIXELS.astype(np.uint16)), "set.npz: x must be pictures, uint8", "uint16"),

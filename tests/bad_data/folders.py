@@ -171,7 +171,7 @@ FOLDERS = [
     ),
     _handled("whole", tree, WHOLE),
     _handled("a class folder that is a link out of the root", _with(_link_out), WHOLE, "lead out of", "dog/c.png ->"),
-    _handled("a picture that is a link out of the root", _with(_file_link_out), WHOLE, "1 pictures", "dog/c.png ->"),
+    _handled("a picture that is a link out of the root", _with(_file_link_out), WHOLE, "1 picture", "dog/c.png ->"),
     _handled(
         "files that are no pictures", _with(lambda pets: (pets / "dog" / "notes.txt").touch()), WHOLE, "dog/notes.txt"
     ),

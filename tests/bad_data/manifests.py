@@ -93,7 +93,7 @@ CSV = [
     _refused("only a heading", rows((), ()), "list.csv has no rows"),
     _refused("cut off inside quotation marks", rows()[:-6] + b'"do', "list.csv", "row 5"),
     _refused("a quotation mark inside a cell", rows().replace(b"c.png,dog", b'"c"x.png,dog'), "list.csv", "row 4"),
-    _refused("a row cut off", rows()[:-5], "list.csv row 5 has 1 cells, the heading 2"),
+    _refused("a row cut off", rows()[:-5], "list.csv row 5 has 1 cell, the heading 2"),
     _refused("a cell too many", rows().replace(b"c.png,dog", b"c.png,dog,1"), "list.csv row 4 has 3 cells"),
     _refused("NUL in a label", rows().replace(b"c.png,dog", b"c.png,dog\0"), "list.csv row 4 holds a NUL"),
     _refused("NUL in a path", rows().replace(b"c.png,", b"c.png\0,"), "list.csv row 4 holds a NUL"),
@@ -103,7 +103,7 @@ CSV = [
     _refused(
         "semicolons, and a row that has commas",
         rows().replace(b",", b";").replace(b"c.png;", b"c.png,"),
-        "list.csv row 4 has 1 cells, the heading 2",
+        "list.csv row 4 has 1 cell, the heading 2",
     ),
     _refused("a base that is no folder", rows(), "--data.base no/such is no folder", base="no/such"),
     _refused(
@@ -262,7 +262,7 @@ CSV = [
         "rows for validation beside a test set",
         SPLITS + b"test\na.jpg,cat,val\n",
         {name: WHOLE[name] for name in NAMES},
-        "1 rows of list.csv have the split val and were left out",
+        "1 row of list.csv has the split val and was left out",
     ),
 ]
 

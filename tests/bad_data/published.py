@@ -417,7 +417,7 @@ IDX = [
     _idx_case(
         "a label of 10",
         LABELS,
-        "1 labels are not in 0..9, the first in row 4",
+        "1 label is not in 0..9, the first in row 4",
         labels=idx(np.array([0, 1, 2, 3, 10, 5, 6, 7, 8, 9], np.uint8)),
     ),
     _idx_case("fewer labels than pictures", LABELS, "no pictures with their labels", labels=idx(DIGITS[:9])),
@@ -478,7 +478,7 @@ FOOD = [
         "a verdict for another picture",
         VERDICTS,
         b"pie/9.jpg\t1\n",
-        notes=("1 verdicts are for pictures that", "pie/9.jpg"),
+        notes=("1 verdict is for a picture that", "pie/9.jpg"),
     ),
     _food_case("no test list", "food-101/meta/test.txt", None, "test.txt cannot be read"),
     _food_case("Latin-1", LIST, LINES + b"\nrag\xfbt/1.jpg", "imagelist.tsv", "line 6 is not UTF-8"),

@@ -243,7 +243,7 @@ PARQUET = [
     _parquet(
         "NaN in a vector",
         pa.table({"v": pa.array([*VECTORS[:3], [1.0, float("nan")]], LISTS), "label": NUMBERED}),
-        says=["v has values that are not finite in 1 rows, the first 3"],
+        says=["v has values that are not finite in 1 row, the first 3"],
     ),
     _parquet("no rows", table([], pa.array([], pa.int64()), []), says=["t.parquet has no rows"]),
     _parquet("a split column", table(split=["train", "train", "train", "test"], labels=CLASSES), pairs=WHOLE),

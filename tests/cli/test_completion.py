@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from acto.cli import COMMANDS, main
+from acto.cli import COMMANDS, completion, dispatch, main
 from acto.cli.completion import DIRECTIONS, parsers
+from acto.core.errors import MissingPackage
 from acto.run_folder import git_commit
 
 
@@ -66,6 +68,26 @@ def test_bash_completes_commands_flags_and_second_words(tmp_path: Path, capsys: 
     assert completed("acto", "exchange", "i") == {"import"}
     (tmp_path / "photos").mkdir()
     assert "photos" in {name.rstrip("/") for name in completed("acto", "apply", "--run", "pho")}
+
+
+def test_commands_that_a_light_installation_lacks_are_completed_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("shtab")
+
+    def light(tokens: list[str]) -> int:
+        if tokens[0] in ("bench", "data"):
+            raise MissingPackage("torch")
+        return dispatch(tokens)
+
+    monkeypatch.setattr(completion, "dispatch", light)
+    assert main(["completion", "bash"]) == 0
+    script, said = capsys.readouterr()
+    assert (
+        said.startswith("note: the flags of data, bench are not completed") and 'pip install "acto-lnl[train]"' in said
+    )
+    assert re.search(r"^_shtab_acto_subparsers=\(.*\bbench\b.*\bdata\b|\bdata\b.*\bbench\b", script, flags=re.M)
+    assert "_shtab_acto_bench_option_strings=(--quick" not in script
 
 
 def test_the_version_names_the_commit_of_a_clone(

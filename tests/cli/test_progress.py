@@ -193,5 +193,8 @@ def test_numbers_in_words() -> None:
         "1.5 KiB",
         "5120.0 GiB",
     ]
-    assert [counted(1, "epoch"), counted(2, "epoch")] == ["1 epoch", "2 epochs"]
+    words = [counted(number, noun) for number in (1, 2) for noun in ("epoch", "more class", "entry", "day")]
+    assert words[:4] == ["1 epoch", "1 more class", "1 entry", "1 day"]
+    assert words[4:] == ["2 epochs", "2 more classes", "2 entries", "2 days"]
+    assert [counted(n, "row", then="is/are") for n in (0, 1, 12_345)] == ["0 rows are", "1 row is", "12,345 rows are"]
     assert aligned([("a", "bb"), ("ccc", "d")]) == ["a    bb", "ccc  d"]

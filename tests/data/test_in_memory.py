@@ -186,7 +186,7 @@ def _with(values: Any, row: int, value: Any) -> Any:
         (VECTORS, LABELS * 5, "class 1 has no sample"),
         (VECTORS, "kind", "no data frame"),
         (VECTORS[:, 0], LABELS, r"reshape\(-1, 1\)"),
-        (np.where(np.arange(40)[:, None] == 4, np.inf, VECTORS), LABELS, "not finite in 1 rows, the first 4"),
+        (np.where(np.arange(40)[:, None] == 4, np.inf, VECTORS), LABELS, "not finite in 1 row, the first 4"),
         (VECTORS * 1e300, LABELS, "not finite"),
         (VECTORS.astype(complex), LABELS, "real numbers"),
         (VECTORS[:0], LABELS[:0], "there are no samples"),

@@ -240,7 +240,7 @@ def test_label_file_is_matched_by_id(tmp_path: Path):
     (tmp_path / "labels.csv").write_text("id,label\nb,dog\na,cat\n")
     file = read_label_file(tmp_path / "labels.csv")
     assert file.in_order(["a", "b"]) == ["cat", "dog"]
-    with pytest.raises(UserError, match="no label for 1 samples, the first 'c'"):
+    with pytest.raises(UserError, match="no label for 1 sample, the first 'c'"):
         file.in_order(["a", "c"])
     with pytest.raises(UserError, match="holds 2 labels, but there are 3 samples"):
         file.in_order(["a", "b", "c"])
@@ -256,7 +256,7 @@ def test_label_files_refused(tmp_path: Path):
         ("pickled.npy", "holds Python objects, which would have to be unpickled"),
         ("square.npy", "shape"),
         ("vague.npz", "say which are the labels"),
-        ("ragged.csv", "row 3 has 1 cells"),
+        ("ragged.csv", "row 3 has 1 cell"),
         ("broken.npz", "cannot be read"),
         ("missing.npy", "does not exist"),
         ("labels.pkl", "unknown kind of label file '.pkl'"),

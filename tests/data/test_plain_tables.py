@@ -325,7 +325,7 @@ def test_what_is_shown_is_short_and_on_one_line() -> None:
         ("5.1,3.5,1.4,setosa\n4.9,3.0,1.4,setosa\n", "the first row should name the columns, but looks like data"),
         ("a,a,label\n1,2,x\n", "2 columns 'a'"),
         ("a,b,label\n1,2,x\n1,2\n", "row 3 has 2 cells, the heading 3"),
-        ("a,label\n1,x\n2,\n", r"1 rows have no label in column 'label', the first: t.csv row 3"),
+        ("a,label\n1,x\n2,\n", r"1 row has no label in column 'label', the first: t.csv row 3"),
         ("label\nx\ny\n", "no column that can be a feature"),
         ("a,label\n1,0.5\n2,1.5\n", r"labels must be names or whole numbers \(2 rows\): t.csv row 2: '0.5'"),
         (

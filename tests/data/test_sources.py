@@ -467,7 +467,7 @@ def test_food101n_with_verdicts_for_evaluation(tmp_path: Path):
     assert data.test.labels.tolist() == [1, 0, 0]
     assert data.test.paths[2] == food / "food-101" / "images" / "ramen" / "99.jpg"
     assert (data.views.size, data.views.resize) == (224, 256)
-    assert "1 verdicts are for pictures that imagelist.tsv does not have, e.g. ramen/stranger.jpg" in data.notes
+    assert "1 verdict is for a picture that imagelist.tsv does not have, e.g. ramen/stranger.jpg" in data.notes
     (food / "meta" / "imagelist.tsv").write_text("class_name/key\nramen/0.jpg\nsushi/0.jpg\n")
     with pytest.raises(UserError, match=r"imagelist.tsv line 3 names no class and picture: 'sushi/0.jpg'"):
         load_data(DataSpec(source="food101n"), data_root=tmp_path)
@@ -492,7 +492,7 @@ def test_folder_of_small_pictures_is_decoded_and_a_tenth_held_out(tmp_path: Path
     np.testing.assert_allclose(data.views.mean, data.train.pixels.mean((0, 1, 2)) / 255)
     assert data.views.std[2] == 1.0  # a channel that never changes
     assert np.bincount(data.test.labels).tolist() == [3, 2]
-    assert data.notes[0] == "1 files are no pictures and were left out, the first: cat/notes.txt"
+    assert data.notes[0] == "1 file is no picture and was left out, the first: cat/notes.txt"
     assert data.notes[1].endswith("left out: .cache (1, 3 files inside)")
     assert data.notes[2].startswith("no test set: 5 of 50 samples are held out, and accuracy is measured against their")
     position = data.train.ids.index("dog/007.png")
@@ -626,7 +626,7 @@ def test_manifest_with_splits_and_true_labels(tmp_path: Path):
     assert data.train.true_labels.tolist() == [0, -1, 2]  # known, unknown, none of the classes
     assert data.test.ids == ("pictures/d.png",) and not data.test_labels_are_given
     assert data.noise["rate_realised"] == 0.5
-    assert data.notes[0] == "1 true labels of list.csv name no class: none of the classes is right there"
+    assert data.notes[0] == "1 true label of list.csv names no class: none of the classes is right there"
     assert (data.train.pixels[2] == [2, 0, 0]).all()
     with pytest.raises(UserError, match="noisy already, noise kind must be none"):
         load_data(replace(DataSpec(source=str(tmp_path / "list.csv")), noise=NoiseSpec(kind="symmetric", rate=0.5)))
@@ -673,7 +673,7 @@ def test_manifest_as_tsv_and_parquet(tmp_path: Path):
         ("path,label\npictures\\a.png,cat\n", "with forward slashes"),
         ("path,label\n,cat\n", "row 2: '' is no path"),
         ("path,label\npictures/a.png,cat\n./pictures/a.png,dog\n", "pictures/a.png occurs in rows 2, 3"),
-        ("path,label\npictures/a.png\n", "row 2 has 1 cells, the heading 2"),
+        ("path,label\npictures/a.png\n", "row 2 has 1 cell, the heading 2"),
         ('path,label\n"pictures/a.png,cat\n', "cannot be read as a table"),
         ("path,label\npictures/a.png,cat\npictures/b.png,\n", r"a label is missing \(1 row\): list.csv row 3"),
         (

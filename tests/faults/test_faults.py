@@ -26,6 +26,6 @@ QUICK = {
 def test_nothing_is_lost(group: str, tmp_path: Path) -> None:
     soak = Path(__file__).with_name("soak.py")
     command = [sys.executable, str(soak), "--keep", str(tmp_path), "--only", *QUICK[group]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("lost   0") == len(QUICK[group]), done.stdout

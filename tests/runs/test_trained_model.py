@@ -391,7 +391,7 @@ def test_notes_go_to_stderr(fruit: Path, capsys: pytest.CaptureFixture[str]) -> 
     (fruit / "new" / "read.me").write_text("")
     assert predict(["grey", "new", "--device", "cpu"]) == 0
     said = capsys.readouterr()
-    assert "1 files are no pictures and were left out, the first: read.me" in said.err and said.out.count("\n") == 2
+    assert "1 file is no picture and was left out, the first: read.me" in said.err and said.out.count("\n") == 2
 
 
 def test_a_named_source_is_read_with_both_its_splits() -> None:
@@ -412,7 +412,7 @@ def test_a_named_source_is_read_with_both_its_splits() -> None:
         (["run", "outside.csv"], r"outside.csv row 2: '../a.png' is no path inside"),
         (["run", "absolute.csv"], r"absolute.csv row 2: '/a.png' is no path inside"),
         (["run", "twice.csv"], "a.png occurs in rows 2, 3"),
-        (["run", "ragged.csv"], "row 2 has 1 cells, the heading 2"),
+        (["run", "ragged.csv"], "row 2 has 1 cell, the heading 2"),
         (["run", "bare.csv"], "a table without a column of picture files.*columns 'a'"),
         (["run", "labels.npz"], r"has no samples \(x or images or features\); it holds 'y'"),
         (["run", "wide.npz"], "takes feature vectors of 4 numbers, but these have 5 features"),

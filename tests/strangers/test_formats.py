@@ -80,7 +80,7 @@ def test_pictures_that_are_not_read_are_named_and_counted(tmp_path: Path, capsys
         (tmp_path / "c0" / name).write_bytes(HEIC)
     (tmp_path / "c1" / "notes.txt").touch()
     expected = (
-        "1 files are no pictures and were left out, the first: c1/notes.txt",
+        "1 file is no picture and was left out, the first: c1/notes.txt",
         "4 pictures are left out, for their format is not read (HEIC 2, JPEG XL 1, camera raw 1), the first: "
         "c0/a.HEIC; save them as JPEG or PNG",
     )

@@ -73,7 +73,7 @@ WIDE = pd.DataFrame({"id": ["p", "q", "r"], "ann": [0, 1, 1], "bob": [0, 1, 0]})
         (lambda: acto.consensus(WIDE.assign(label=1)), "'label' may be one annotator's .*say which columns"),
         (lambda: acto.consensus(WIDE.assign(id="p")), "several have the id: 'p' occurs 3 times"),
         (lambda: acto.consensus(WIDE, annotators=["anne"]), "no column 'anne'. Did you mean 'ann'"),
-        (lambda: acto.consensus(VOTES, annotators=["a"]), "annotators has 1 entries for 3"),
+        (lambda: acto.consensus(VOTES, annotators=["a"]), "annotators has 1 entry for 3"),
         (lambda: acto.consensus(VOTES, ids=list("aabcd")), "ids must be different: 'a' occurs 2 times"),
         (
             lambda: acto.consensus([[0, 9999]] * 3, class_names=list(map(str, range(10000)))),

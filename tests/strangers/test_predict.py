@@ -104,7 +104,7 @@ def test_bad_pictures_are_left_out_if_asked(run: Path, capsys: pytest.CaptureFix
     (run / "new" / "1x.png").write_bytes(HOLE)
     (run / "new" / "a.txt").touch()
     rows, said = predicted(capsys, "new", "--on-bad-image", "drop", code=0)
-    assert "note: 1 files are no pictures and were left out, the first: a.txt" in said
+    assert "note: 1 file is no picture and was left out, the first: a.txt" in said
     assert [row["id"] for row in rows] == ["0.png", "1.png", "2.png"] and "problem" not in rows[0]
     assert "1 of 4 pictures cannot be used, and were left out: 1x.png" in said
     predicted(capsys, "new", "--on-bad-image", "drop", "--out", "p.csv", code=0)

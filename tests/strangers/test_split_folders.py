@@ -247,7 +247,7 @@ def test_a_manifest_spells_splits_as_folders_do(tmp_path: Path):
     rows = [f"x/{i}.png,{'ab'[i % 2]},{split}" for i, split in enumerate(splits)]
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
     data = loaded(tmp_path / "list.csv")
-    assert parts(data) == (("a", "b"), 4, 1, False) and "1 rows of list.csv have the split val" in data.notes[0]
+    assert parts(data) == (("a", "b"), 4, 1, False) and "1 row of list.csv has the split val" in data.notes[0]
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows, "y.png,a,test_2"]))
     with pytest.raises(UserError, match="row 8 'test_2'"):
         loaded(tmp_path / "list.csv")
@@ -310,7 +310,7 @@ def test_an_empty_class_says_what_lies_in_it_and_not_what_lies_in_others(tmp_pat
     for name in ("c0/a.txt", "c0/a.heic", "c2/b.txt", "c2/c.md", "c2/d.HEIC"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"no picture")
-    says = r"class 'c2' is empty: .*\), but 1 pictures of a format .* \(HEIC 1\): save .* PNG, 2 other files\. Put"
+    says = r"class 'c2' is empty: .*\), but 1 picture of a format .* \(HEIC 1\): save .* PNG, 2 other files\. Put"
     with pytest.raises(UserError, match=says):
         loaded(tmp_path)
 
@@ -374,19 +374,19 @@ def test_data_check_lists_all_problems_of_a_manifest_at_once(tmp_path: Path, cap
     good = [f"x/{i}.png,{'ab'[i % 2]},train" for i in range(8)]
     bad = ["x/0.png,b,train", "../y.png,a,train", "x/1.png", "no.png,a,train", "x/z.png,,train", "x/w.png,a,tset"]
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *good, *bad]))
-    with pytest.raises(UserError, match="row 12 has 1 cells"):
+    with pytest.raises(UserError, match="row 12 has 1 cell"):
         loaded(tmp_path / "list.csv")
     code, shown = checked(tmp_path / "list.csv", capsys)
     assert code == 2 and "9 training samples of 2 classes" in shown
     assert "4 (b) to 5 (a)" in shown, "of a picture's two rows the first counts, which says a"
     for text in (
-        "row 12 has 1 cells",
+        "row 12 has 1 cell",
         "row 11: '../y.png' is no path",
         "x/0.png occurs in rows 2, 10",
         "unknown split",
     ):
         assert text in shown
-    for text in ("1 rows have no label, the first: 14", "no.png: no such file", "for which training would refuse: 7"):
+    for text in ("1 row has no label, the first: 14", "no.png: no such file", "for which training would refuse: 7"):
         assert text in shown, shown
 
 
@@ -404,7 +404,7 @@ def test_data_check_looks_at_pictures_whose_labels_cannot_be_read(tmp_path: Path
         file.write("\nx/4.png,\n")
     code, shown = checked(tmp_path / "list.csv", capsys)
     assert code == 2 and "5 samples, without" in shown
-    assert "1 rows have no label, the first: 6" in shown and "class 1 has no sample" in shown
+    assert "1 row has no label, the first: 6" in shown and "class 1 has no sample" in shown
     with (tmp_path / "list.csv").open("a") as file:
         file.write("x/0.png,0\n")
     code, shown = checked(tmp_path / "list.csv", capsys)
@@ -429,7 +429,7 @@ def test_data_check_knows_what_the_held_out_part_needs(tmp_path: Path):
     (tmp_path / "c" / "0.png").write_bytes(b"")
     spec = DataSpec(source=str(tmp_path), on_bad_image="drop", holdout_share=0.4)
     (refusal,) = check_data(spec).refusals
-    assert refusal.startswith("1 classes have no training sample that can be used: 'c'")
+    assert refusal.startswith("1 class has no training sample that can be used: 'c'")
     with pytest.raises(UserError, match="1 of 3 classes have no training sample: 'c'"):
         load_data(spec)
 

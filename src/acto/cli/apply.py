@@ -33,9 +33,9 @@ def apply(tokens: Sequence[str]) -> int:
     rows += [(count, f"{name}, removed", counted(count, "sample")) for name, count in done.removed.items()]
     lines = aligned(words for _, *words in sorted(rows, key=lambda row: (-row[0], row[1])))
     if len(lines) > SHOWN:
-        lines[SHOWN:] = [f"and {len(lines) - SHOWN} more kinds of change"]
+        lines[SHOWN:] = [f"and {counted(len(lines) - SHOWN, 'more kind')} of change"]
     print(f"{counted(sum(done.changed.values()), 'label')} changed, {sum(done.removed.values())} removed, ", end="")
-    print(f"{done.num_train:,} training samples are left")
+    print(counted(done.num_train, "training sample", then="is left/are left"))
     print("\n".join(f"  {visible(line)}" for line in lines or ["no decision asks for a change"]))
     beside = f", and in {visible(done.decisions_path.name)} beside it what was decided" if done.decisions_path else ""
     print(f"written: {visible(str(done.path))}{beside}\ntrain on it as before:\n  {visible(done.command)}")

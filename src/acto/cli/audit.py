@@ -142,7 +142,8 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
     if report.facts.get("confirmed"):
         yield f"{counted(report.facts['confirmed'], 'label')} confirmed by people: not suspected, and counted as right"
     if report.facts.get("state") not in ("finished", None):
-        yield f"the run is {report.facts['state']}: this is what it knew after {report.facts.get('epochs', 0)} epochs"
+        epochs = counted(report.facts.get("epochs", 0), "epoch")
+        yield f"the run is {report.facts['state']}: this is what it knew after {epochs}"
     yield from (visible(line) for line in rule_in_words(report))
     if confused := noise.confusions(SHOWN):
         yield "most often:"
@@ -175,7 +176,7 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
             )
         )
     if conflicts := sum(map(bool, report.columns["conflicting_duplicates"])):
-        yield f"{conflicts} samples are nearly the same as one with another label"
+        yield f"{counted(conflicts, 'sample', then='is/are')} nearly the same as one with another label"
     yield f"report: {visible(str(folder / 'report.html'))} (and label_report.csv beside it)"
     if report.facts.get("source") == "run" and os.path.abspath(folder) == os.path.abspath(report.facts["folder"]):
         run, decisions = shlex.quote(str(folder)), shlex.quote(str(folder / DECISIONS_FILE))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
+from acto.core.text import counted
 from acto.data.alignment import column_order
 from acto.data.readers.probabilities import GivenLabels, GivenProbs, read_classes, read_labels, read_probs
 from acto.labels.audit import audit
@@ -54,7 +55,9 @@ def _check_lengths(labels: GivenLabels, probs: GivenProbs) -> None:
     num_labels, num_rows = len(labels.values), len(probs.values)
     if num_labels != num_rows and probs.values.ndim == 2:
         hint = ": does one of them lack its heading?" if abs(num_labels - num_rows) == 1 else ""
-        raise UserError(f"{labels.path} has {num_labels:,} labels, but {probs.path} {num_rows:,} rows{hint}")
+        raise UserError(
+            f"{labels.path} has {counted(num_labels, 'label')}, but {probs.path} {counted(num_rows, 'row')}{hint}"
+        )
 
 
 def _in_one_order(labels: GivenLabels, probs: GivenProbs) -> tuple[npt.NDArray[Any], tuple[str, ...] | None, list[str]]:
@@ -62,7 +65,7 @@ def _in_one_order(labels: GivenLabels, probs: GivenProbs) -> tuple[npt.NDArray[A
     for part in (labels, probs):
         if part.ids is not None and len(set(part.ids)) < len(part.ids):
             twice = next(name for name in part.ids if part.ids.count(name) > 1)
-            raise UserError(f"{part.path} has {part.ids.count(twice)} rows of {twice!r}")
+            raise UserError(f"{part.path} has {counted(part.ids.count(twice), 'row')} of {twice!r}")
     if labels.ids is None or probs.ids is None:
         ids = labels.ids or probs.ids
         numbers = list(map(str, range(len(ids or ()))))

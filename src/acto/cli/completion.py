@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from acto.cli import COMMANDS, dispatch
 from acto.cli.parser import WANTED, Parser
-from acto.core.errors import UserError, choose
+from acto.core.errors import MissingPackage, UserError, choose
 
 SHELLS = ("bash", "zsh", "tcsh")
 DIRECTIONS = {"exchange": ("export", "import")}
@@ -30,17 +31,30 @@ def completion(tokens: Sequence[str]) -> int:
         import shtab
     except ImportError as error:
         raise UserError('`acto completion` needs shtab: pip install "acto-lnl[completion]"') from error
-    print(shtab.complete(tree(), shell))
+    found = parsers()
+    if lacking := without_parser(found):
+        print(
+            f"note: the flags of {', '.join(lacking)} are not completed, for a light installation lacks them: "
+            "make the script anew after 'pip install \"acto-lnl[train]\"'",
+            file=sys.stderr,
+        )
+    print(shtab.complete(tree(found), shell))
     return 0
 
 
-def tree() -> argparse.ArgumentParser:
-    """One parser of all commands, whose values say whether they are files or folders."""
+def tree(found: Mapping[str, Parser]) -> argparse.ArgumentParser:
+    """One parser of all commands, whose values say whether they are files or folders.
+
+    Args:
+        found: the commands' own parsers, as `parsers` returns them. A command without one is completed by its name.
+    """
     import shtab
 
     root = argparse.ArgumentParser("acto")
     branches: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {"": root.add_subparsers()}
-    for name, parser in parsers().items():
+    for name in without_parser(found):
+        branches[""].add_parser(name, help=name)
+    for name, parser in found.items():
         *above, last = name.split()
         for word in above:
             if word not in branches:
@@ -57,14 +71,22 @@ def tree() -> argparse.ArgumentParser:
 
 
 def parsers() -> dict[str, Parser]:
-    """The parser of every command, by the words that call it ("train", "data check", ...), in the order of the help."""
+    """The parser of every command, by the words that call it ("train", "data check", ...), in the order of the help.
+
+    Those of commands that a light installation lacks are not among them.
+    """
     found: list[Parser] = []
     before = WANTED.set(found)
     try:
         for command in COMMANDS:
             for words in [[word] for word in DIRECTIONS.get(command, ())] or [[]]:
-                with suppress(SystemExit):  # with which argparse ends after a help
+                with suppress(SystemExit, MissingPackage):  # argparse ends with the first after a help
                     dispatch([command, *words, "--help"])
     finally:
         WANTED.reset(before)
     return {parser.prog.partition(" ")[2]: parser for parser in found}
+
+
+def without_parser(found: Mapping[str, Parser]) -> list[str]:
+    """Commands of which `parsers` found none."""
+    return [command for command in COMMANDS if command not in {name.partition(" ")[0] for name in found}]

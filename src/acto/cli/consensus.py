@@ -101,10 +101,10 @@ def read_probs(path: Path) -> Any:
 def report_lines(report: ConsensusReport, folder: Path) -> Iterable[str]:
     """Format a report as lines for a terminal."""
     summary, facts, annotators = report.summary(), report.facts, report.annotators
-    num_labels = summary["num_labels"]
+    counts = [counted(summary[f"num_{noun}s"], noun) for noun in ("sample", "annotator", "label")]
     yield (
-        f"{summary['num_samples']:,} samples, {counted(summary['num_annotators'], 'annotator')}, {num_labels:,} labels"
-        f", {len(report.class_names)} classes; {facts['method']}{' with a model' if facts['with_model'] else ''}"
+        f"{', '.join(counts)}, {len(report.class_names)} classes; {facts['method']}"
+        f"{' with a model' if facts['with_model'] else ''}"
     )
     yield from (visible(f"note: {note}") for note in report.notes)
     if facts["alpha"] is not None:

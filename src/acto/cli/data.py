@@ -8,7 +8,7 @@ from acto.cli.flags import settings_of
 from acto.cli.parser import Parser
 from acto.core.errors import UserError, choose
 from acto.core.settings import from_values
-from acto.core.text import aligned, percent, visible
+from acto.core.text import aligned, counted, percent, visible
 from acto.data.check import DataReport, check_data
 from acto.data.samples import DataSpec
 from acto.runs.resolve import checked
@@ -53,16 +53,17 @@ def _parser() -> Parser:
 def _report_lines(report: DataReport) -> Iterable[str]:
     counts = report.class_counts
     if counts:
-        test = (
-            "no test set: a tenth will be held out" if report.num_test is None else f"{report.num_test:,} test samples"
-        )
-        yield f"{report.name}: {report.num_train:,} training samples of {len(counts)} classes; {test}"
+        test = "no test set: a tenth will be held out"
+        if report.num_test is not None:
+            test = counted(report.num_test, "test sample")
+        classes = counted(len(counts), "class")
+        yield f"{report.name}: {counted(report.num_train, 'training sample')} of {classes}; {test}"
         by_size = sorted(counts.items(), key=lambda item: item[1])
         yield f"samples a class: {by_size[0][1]} ({by_size[0][0]}) to {by_size[-1][1]} ({by_size[-1][0]})"
         if len(counts) <= 2 * SHOWN:
             yield from (f"  {line}" for line in aligned((name, str(count)) for name, count in counts.items()))
     else:
-        yield f"{report.name}: {report.num_train:,} samples, without labels that can be read"
+        yield f"{report.name}: {counted(report.num_train, 'sample')}, without labels that can be read"
     if report.noise_rate is not None:
         yield f"wrong labels, where the truth is known: {percent(report.noise_rate)}"
     if report.modes:

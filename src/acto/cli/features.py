@@ -17,7 +17,7 @@ from acto.core.device import resolve_device
 from acto.core.errors import UserError, check_range, choose
 from acto.core.resources import usable_cores
 from acto.core.settings import fields_of, from_values
-from acto.core.text import bytes_in_words, duration, visible
+from acto.core.text import bytes_in_words, counted, duration, visible
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load_data
 from acto.runs.frozen.backbone import SMALL_SIDE, make_backbone
@@ -154,7 +154,7 @@ def _show(done: Extracted, data: Dataset, *, as_json: bool) -> None:
         return
     speed = f", {rate:,.0f} samples/s" if rate else ""
     held_out = ", held out of the training data: their labels may be wrong too" if data.test_labels_are_given else ""
-    print(f"{done.num_features:,} features each of {data.name}, {duration(done.seconds)}{speed}")
-    print(f"{len(data.train):,} training samples and {len(data.test):,} test samples{held_out}")
+    print(f"{counted(done.num_features, 'feature')} each of {data.name}, {duration(done.seconds)}{speed}")
+    print(f"{counted(len(data.train), 'training sample')} and {counted(len(data.test), 'test sample')}{held_out}")
     print(f"{done.out}: {bytes_in_words(done.out.stat().st_size)}, its sha256 in {done.out.name}.sha256")
     print(f"train on it: acto train --data {done.out}")

@@ -13,6 +13,7 @@ from acto.cli.parser import Parser, out_file
 from acto.core.errors import choose
 from acto.core.files import disk_errors, write_atomically
 from acto.core.sample_csv import sample_csv, sample_parquet
+from acto.core.text import counted
 from acto.data.for_prediction import read_new
 from acto.inference.predictions import ON_BAD_IMAGE, predictions
 from acto.runs.trained_model import load_model
@@ -84,7 +85,7 @@ def predict(tokens: Sequence[str]) -> int:
         with disk_errors(f"write {out}"):
             write_atomically(out, content)
         facts = {"out": str(out), "num_samples": count} | ({"num_bad_images": bad} if bad else {})
-        said = f"{count - bad} predictions in {out}" + (f", and {bad} without a class" if bad else "")
+        said = f"{counted(count - bad, 'prediction')} in {out}" + (f", and {bad} without a class" if bad else "")
         print(json.dumps(facts) if "json" in given else said)
     elif "json" in given:
         rows = zip(*(map(_as_json, np.asarray(column).tolist()) for column in columns.values()), strict=True)

@@ -148,14 +148,14 @@ class Reporter:
         if event.test_labels_are_given:
             self.accuracy_name = "accuracy against the given labels"
         self.say(
-            f"{run.method} on {event.data}: {event.num_train:,} training and {event.num_test:,} test samples, "
+            f"{run.method} on {event.data}: {event.num_train:,} training and {counted(event.num_test, 'test sample')}, "
             f"{event.num_classes} classes"
         )
         if (rate := event.noise.get("rate_realised")) is not None:
             kind = event.noise.get("kind", "none")
             self.say(f"wrong labels: {percent(rate)} of the training set{'' if kind == 'none' else f' ({kind})'}")
         self.say(
-            f"{run.net}, {counted(self.epochs, 'epoch')}, {run.protocol.batch_size} samples a step, "
+            f"{run.net}, {counted(self.epochs, 'epoch')}, {counted(run.protocol.batch_size, 'sample')} a step, "
             f"on {event.device} in {event.precision}"
         )
         self.say(f"folder: {event.folder}")

@@ -284,7 +284,7 @@ def _notes(name: str, columns: Sequence[Column], rows: Sequence[Row], found: Fou
             yield f"Some runs on {data} had {epochs} epochs; those of ACTO's paper had {published}."
     for data, subset in sorted({(run.data, run.config["data"].get("subset") or 0) for run in runs}):
         if subset:
-            yield f"Trained on {subset:,} samples of {data} only."
+            yield f"Trained on {counted(subset, 'sample')} of {data} only."
     if any(run.summary.get("test_labels_are_given") for run in runs):
         yield "Some accuracies were measured against given, partly wrong, labels of held-out training data."
     if name != "4" and (left := sum(_is_ablated(run) and _column(run) in columns for run in found.records)):

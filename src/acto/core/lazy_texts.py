@@ -8,6 +8,8 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.text import counted
+
 Rows = npt.NDArray[np.int64]
 _AT_ONCE = 2**14
 
@@ -51,7 +53,7 @@ class LazyTexts(Sequence[str]):
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3]))
-        return f"<{self._length:,} texts: {shown}{', ...' if self._length > 3 else ''}>"
+        return f"<{counted(self._length, 'text')}: {shown}{', ...' if self._length > 3 else ''}>"
 
     def take(self, rows: Rows) -> list[str]:
         """The texts of these rows."""

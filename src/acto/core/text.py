@@ -6,9 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 
 
-def counted(number: int, noun: str) -> str:
-    """Say 1 epoch, 2 epochs."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, *, then: str = "/") -> str:
+    """Say 1 epoch, 2 epochs, 3 classes, 4 entries, 12,345 samples.
+
+    Args:
+        number: >= 0.
+        noun: in the singular; what stands before its last word stays as it is.
+        then: what follows for one and for several, "is/are": "1 epoch is", "2 epochs are".
+    """
+    one, several = then.split("/")
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith("ss") else f"{noun}s"
+    return f"{number:,} {noun} {one if number == 1 else several}".rstrip()
 
 
 def percent(share: float | None) -> str:

@@ -163,9 +163,10 @@ def _refusals_of_split(raw: Raw, good: Mapping[str, Samples], spec: DataSpec, to
     counts = np.bincount(labels, minlength=len(raw.class_names)).tolist()
     empty = [name for name, count in zip(raw.class_names, counts, strict=True) if not count]
     if empty := [name for name in empty if not any(f"class {name!r} is empty" in text for text in told)]:
+        classes, them = counted(len(empty), "class", then="has/have"), "it" if len(empty) == 1 else "them"
         yield (
-            f"{len(empty)} classes have no training sample that can be used: {', '.join(map(repr, empty[:_SHOWN]))}. "
-            "Give them some, or leave them out of the classes"
+            f"{classes} no training sample that can be used: {', '.join(map(repr, empty[:_SHOWN]))}. "
+            f"Give {them} some, or leave {them} out of the classes"
         )
     if raw.test is not None and not len(good["test"]):
         yield f"the test set of {raw.name} has no usable sample: fill it, or take it away, and a part is held out"

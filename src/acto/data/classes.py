@@ -229,6 +229,12 @@ def encode_truth(column: Column, names: Sequence[str]) -> tuple[Labels, int]:
     return ClassCodes(names, (), [column]).truth(column)
 
 
+def of_no_class(number: int, file: str) -> str:
+    """Note that so many true labels of a file name no class."""
+    verb = "names" if number == 1 else "name"
+    return f"{counted(number, 'true label')} of {file} {verb} no class: none of the classes is right there"
+
+
 def check_every_class_occurs(labels: Labels, names: Sequence[str], *, place: str) -> None:
     """Refuse a class without a training sample.
 

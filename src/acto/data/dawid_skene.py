@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from acto.core.errors import UserError
+from acto.core.text import counted
 from acto.data.votes import Floats, Votes
 
 PSEUDO_VOTES = 10.0
@@ -63,8 +64,8 @@ def dawid_skene(votes: Votes, pred_probs: Floats | None = None) -> Estimate:
     _, num_annotators, num_classes = votes.shape
     if (cells := num_annotators * num_classes**2) > MOST_CELLS:
         raise UserError(
-            f"the tables of {num_annotators} annotators and {num_classes} classes have {cells:,} cells, and may have "
-            f"{MOST_CELLS:,}: choose the method majority, or with a model's probabilities crowdlab"
+            f"the tables of {num_annotators} annotators and {num_classes} classes have {counted(cells, 'cell')}, and "
+            f"may have {MOST_CELLS:,}: choose the method majority, or with a model's probabilities crowdlab"
         )
     tables = _Tables(votes, has_model=pred_probs is not None)
     voted = votes.per_sample > 0

@@ -108,8 +108,8 @@ def rows_in(path: Path) -> Iterator[tuple[int, Decision]]:
             )
         if len(cells) != len(DECISION_COLUMNS):
             raise UserError(
-                f"{path} line {line} has {len(cells)} cells, not {len(DECISION_COLUMNS)}; a row that a crash cut "
-                "off is dropped by `acto review`"
+                f"{path} line {line} has {counted(len(cells), 'cell')}, not {len(DECISION_COLUMNS)}; a row that a "
+                "crash cut off is dropped by `acto review`"
             )
         yield line, Decision(**dict(zip(DECISION_COLUMNS, map(rearmed, cells), strict=True)))
 

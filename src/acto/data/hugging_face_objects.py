@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError
 from acto.core.files import disk_errors
+from acto.core.text import counted
 from acto.data.pictures.files import decode_pixels, inspect
 from acto.data.pictures.packed import packed
 from acto.data.readers.parquet import missing_column
@@ -239,7 +240,7 @@ def as_arrays(data: Any, labels: Any = None, *, columns: Sequence[str] = ()) -> 
             content = decode_pixels(content, size=(first.width, first.height), names=found["ids"])
     if isinstance(given, list):
         if missing := [row for row, value in enumerate(given) if value is None]:
-            raise UserError(f"a label is missing in {len(missing)} rows, the first: {missing[0]}")
+            raise UserError(f"a label is missing in {counted(len(missing), 'row')}, the first: {missing[0]}")
         given = np.array(given)
     return content, given
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from acto.core.errors import UserError
+from acto.core.text import counted
 from acto.data.apply_noise import noise_facts
 from acto.data.classes import ClassCodes, check_every_class_occurs, infer_classes, look_alikes
 from acto.data.containers import Gathered, gather
@@ -221,5 +222,5 @@ def _labelled(gathered: Gathered, labels: Labels, *, ids: Sequence[Any] | None =
 
 def _names(ids: Sequence[Any] | None, count: int) -> tuple[str, ...] | None:
     if ids is not None and len(ids) != count:
-        raise UserError(f"ids has {len(ids)} entries, but there are {count} samples")
+        raise UserError(f"ids has {counted(len(ids), 'entry')}, but there are {count} samples")
     return tuple(map(str, ids)) if ids is not None else None

@@ -265,9 +265,9 @@ class Dataset:
     """Ids of the samples that were held out when the data were read; empty if they came with a test set."""
 
     def __repr__(self) -> str:
+        test = counted(len(self.test), "held-out sample" if self.test_labels_are_given else "test sample")
         return (
-            f"<Dataset {self.name!r}: {len(self.train):,} training and {len(self.test):,} "
-            f"{'held-out' if self.test_labels_are_given else 'test'} samples in {self.num_classes:,} classes, "
+            f"<Dataset {self.name!r}: {len(self.train):,} training and {test} in {self.num_classes:,} classes, "
             f"{self.train.kind}>"
         )
 

@@ -243,9 +243,10 @@ def without_bad_pictures(raw: Raw, spec: DataSpec, *, drop: bool, workers: int |
     if bad:
         shown = "; ".join(f"{splits[split].ids[i]} ({found.problem})" for split, i, found in bad[:_SHOWN])
         more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        dropped = counted(len(bad), "picture", then="cannot be decoded and was/cannot be decoded and were")
         raw = replace(
             raw,
-            notes=(*raw.notes, f"{len(bad)} pictures cannot be decoded and were dropped: {shown}{more}"),
+            notes=(*raw.notes, f"{dropped} dropped: {shown}{more}"),
             dropped=tuple(splits[split].ids[i] for split, i, _ in bad),
         )
         for split, samples in splits.items():
@@ -267,8 +268,9 @@ def without_bad_pictures(raw: Raw, spec: DataSpec, *, drop: bool, workers: int |
         raw.pipeline is None and sizes and (spec.pictures == "small" or (spec.pictures == "auto" and are_small(sizes)))
     ):
         side = spec.size or common_side(sizes)
+        pictures = counted(sum(map(len, splits.values())), "picture")
         note = (
-            f"{sum(map(len, splits.values())):,} pictures of {counted(len(sizes), 'size')} are brought to {side}x{side}"
+            f"{pictures} of {counted(len(sizes), 'size')} are brought to {side}x{side}"
             " pixels, the middle of those that are no squares (--data.size says another side; --data.pictures large "
             "trains on them as on photographs)"
         )

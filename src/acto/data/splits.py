@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError
+from acto.core.text import counted
 
 Labels = npt.NDArray[np.int64]
 
@@ -35,7 +36,7 @@ def holdout(labels: Labels, *, share: float, seed: int, groups: Labels | None = 
             )
     if not held_out.any():
         raise UserError(
-            f"{len(labels)} samples are too few to hold out {share:.0%} of each class: "
+            f"{counted(len(labels), 'sample', then='is/are')} too few to hold out {share:.0%} of each class: "
             "give a test set or a larger holdout_share"
         )
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

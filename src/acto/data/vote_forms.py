@@ -328,7 +328,7 @@ def _named(names: Sequence[Any] | None, count: int, what: str, of: str) -> tuple
         return None
     texts = tuple(str(name) for name in names)
     if len(texts) != count:
-        raise UserError(f"{what} has {len(texts)} entries for {count} {of}")
+        raise UserError(f"{what} has {counted(len(texts), 'entry')} for {count} {of}")
     _refuse_twice(texts, f"{what} must be different")
     return texts
 

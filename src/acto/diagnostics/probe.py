@@ -21,7 +21,7 @@ import torch
 from acto.core.device import available_devices, cpu_has_bfloat16, limit_threads, resolve_precision
 from acto.core.errors import UserError
 from acto.core.resources import usable_cores, usable_memory
-from acto.core.text import bytes_in_words
+from acto.core.text import bytes_in_words, counted
 from acto.data.catalog import SOURCES
 from acto.data.readers.place import DATA_ROOT_VARIABLE
 from acto.data.samples import DataSpec, Raw
@@ -60,7 +60,7 @@ def devices() -> Iterator[Finding]:
     limit_threads()
     threads, cores = torch.get_num_threads(), usable_cores()
     if threads > cores:  # because somebody asked for them
-        text = f"torch takes {threads} threads for {cores} usable cores, and they get in each other's way"
+        text = f"torch takes {threads} threads for {counted(cores, 'usable core')}, and they get in each other's way"
         yield Finding("warn", "threads", text, "unset OMP_NUM_THREADS")
 
 
@@ -93,7 +93,8 @@ def _described(device: torch.device) -> str:
         free, total = torch.cuda.mem_get_info(device)
         return f"{facts.name}, {bytes_in_words(free)} of {bytes_in_words(total)} free"
     if device.type == "cpu":
-        return f"{platform.machine()}, {bytes_in_words(usable_memory())} of memory, {torch.get_num_threads()} threads"
+        threads = counted(torch.get_num_threads(), "thread")
+        return f"{platform.machine()}, {bytes_in_words(usable_memory())} of memory, {threads}"
     return platform.machine()
 
 
@@ -137,7 +138,7 @@ def _data_set(name: str, root: str | None, *, published: tuple[int, int]) -> Ite
             yield Finding("BAD", label, f"is there, but cannot be used: {error}", "fetch it again")
         return
     found = (len(raw.train), 0 if raw.test is None else len(raw.test))
-    text = f"{found[0]:,} training and {found[1]:,} test samples"
+    text = f"{found[0]:,} training and {counted(found[1], 'test sample')}"
     if others := _also(name, raw):
         text += f"; serves {', '.join(others)} as well"
     if found[0] < published[0] or found[1] < published[1]:

@@ -215,12 +215,12 @@ class _Folder:
             or len(set(map(str, ids))) != len(ids)
             or probs.shape != (count, len(facts["class_names"]))
         ):
-            text = f"samples.csv has {len(ids)} rows and pred_probs.npy {probs.shape}, for {count} labels"
+            text = f"samples.csv has {counted(len(ids), 'row')} and pred_probs.npy {probs.shape}, for {count} labels"
             yield Finding("BAD", "samples", text, again)
         elif not np.isfinite(probs).all():
             yield Finding("BAD", "samples", "pred_probs.npy has values that are no numbers", again)
         else:
-            yield Finding("ok", "samples", f"{count:,} labels, rows and probabilities, which agree")
+            yield Finding("ok", "samples", f"{counted(count, 'label')}, rows and probabilities, which agree")
 
     def report(self) -> Iterator[Finding]:
         """The label report and what people decided by it."""
@@ -246,7 +246,7 @@ class _Folder:
         count = (self.record.labels or {}).get("num_labels", len(report))
         num_judged = len(report) - int(np.sum(report.columns.get("held_out", 0)))
         if num_judged != count:
-            text = f"it has {num_judged} rows for {count} samples"
+            text = f"it has {counted(num_judged, 'row')} for {counted(count, 'sample')}"
             yield Finding("warn", "label report", text, f"make it again: {audit}")
             return
         yield Finding("ok", "label report", f"{counted(int(report.is_label_issue.sum()), 'suspect')}")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from acto.core.errors import UserError, choose
 from acto.core.lazy_texts import LazyTexts, Rows
 from acto.core.sample_columns import in_order, of_report
+from acto.core.text import counted
 from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
 from acto.data.label_columns import Labels, check_one_each, is_number, read_column
@@ -112,7 +113,7 @@ def audit(
     columns = {"labels": labels, "ids": ids, "paths": paths, "label_quality": label_quality, "confirmed": confirmed}
     for what, values in columns.items():
         if values is not None and (length := _length(what, values)) != num_samples:
-            raise UserError(f"{what} has {length} entries, but pred_probs has {num_samples} rows")
+            raise UserError(f"{what} has {length} entries, but pred_probs has {counted(num_samples, 'row')}")
     check_one_each(labels)
     column = read_column(labels, where=lambda i: f"row {i}")
     if class_names is None and not any(map(is_number, column.texts)):

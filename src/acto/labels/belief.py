@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto.core.text import percent, visible
+from acto.core.text import counted, percent, visible
 from acto.labels.rate import CHANCE, Unseen, kappa
 from acto.labels.reasons import OUTLYING
 from acto.labels.report import Doubt, LabelReport, NoiseEstimate
@@ -107,7 +107,9 @@ def rule_in_words(report: LabelReport) -> list[str]:
     if not _NOTHING & {doubt.code for doubt in report.warnings}:
         share = sure / max(differ, 1)
         case = "most of them are thought to be wrong" if share >= 0.5 else "most may be right, and the model in error"
-        words.append(f"The model contradicts {differ:,} labels and is sure of {percent(share)} of these: {case}.")
+        words.append(
+            f"The model contradicts {counted(differ, 'label')} and is sure of {percent(share)} of them: {case}."
+        )
     return words + held_out
 
 
@@ -197,7 +199,7 @@ def unsure_share(look: Look) -> float:
 def _weak(look: Look, noise: NoiseEstimate, unseen: Unseen | None, *, help: str) -> Doubt:
     differs, unsure = float(look.differs.mean()), unsure_share(look)
     beside = (
-        f" Of {unseen.count:,} labels that it has not seen it predicts {percent(unseen.agreement)}."
+        f" Of {counted(unseen.count, 'label')} that it has not seen it predicts {percent(unseen.agreement)}."
         if unseen is not None
         else ""
     )
@@ -263,4 +265,4 @@ def _few_samples(look: Look, class_names: Sequence[str]) -> list[Doubt]:
 
 def _listed(classes: npt.NDArray[np.int64], class_names: Sequence[str]) -> str:
     named = ", ".join(repr(visible(class_names[k])) for k in classes[:_NAMED])
-    return named if len(classes) <= _NAMED else f"{named} and {len(classes) - _NAMED:,} more classes"
+    return named if len(classes) <= _NAMED else f"{named} and {counted(len(classes) - _NAMED, 'more class')}"

@@ -92,7 +92,7 @@ def together(
     pred_probs, class_names = by_class(pred_probs, class_names, values)
     probs = _checked_probs(pred_probs, class_names)
     if len(probs) != len(cells.ids):
-        raise UserError(f"pred_probs has {len(probs)} rows, but there are {len(cells.ids)} samples")
+        raise UserError(f"pred_probs has {counted(len(probs), 'row')}, but there are {len(cells.ids)} samples")
     if class_names is not None:
         return votes_of(cells, class_names), probs
     try:

@@ -27,6 +27,7 @@ from markupsafe import escape
 from acto.core.errors import UserError, choose
 from acto.core.files import disk_errors, require_regular, write_atomically
 from acto.core.sample_csv import sample_csv
+from acto.core.text import counted
 from acto.data.decision_file import Decision, printable
 from acto.data.readers.text_files import read_text
 from acto.labels.decisions import decide
@@ -197,9 +198,8 @@ def _label_studio(report: LabelReport, out: Path) -> tuple[dict[Path, bytes], li
         "</View>",
         "",
     ]
-    advice = [
-        f"{len(tasks)} suspected labels; paste the .xml into the project's labelling setup, then import the tasks"
-    ]
+    suspects = counted(len(tasks), "suspected label")
+    advice = [f"{suspects}; paste the .xml into the project's labelling setup, then import the tasks"]
     if paths:
         advice.append(
             "serve the pictures with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "

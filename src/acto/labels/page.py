@@ -152,7 +152,7 @@ def _policy(style: str, script: str, *, served: bool) -> str:
 
 
 def _subtitle(report: LabelReport, record: RunRecord | None, run: str) -> str:
-    samples = f"{len(report):,} samples of {len(report.class_names)} classes"
+    samples = f"{counted(len(report), 'sample')} of {counted(len(report.class_names), 'class')}"
     if record is None or report.facts.get("source") == "pred_probs":
         return f"{samples}, judged by the probabilities that were given."
     method = record.config.get("method")
@@ -237,7 +237,7 @@ def _listing(report: LabelReport, num_listed: int, num_pictures: int, *, has_pic
         words.append(
             f"{num_listed:,} of {len(report):,} samples are listed here, the most suspicious"
             + (
-                f"; {issues - num_listed:,} suspected ones are in label_report.csv only."
+                f"; {counted(issues - num_listed, 'suspected one', then='is/are')} in label_report.csv only."
                 if issues > num_listed
                 else "."
             )

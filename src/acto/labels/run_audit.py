@@ -104,7 +104,7 @@ def audit_run(
     if outlier is not None and (outlier.shape != given.shape or outlier.dtype.kind != "f"):
         raise RunError(
             f"{record.path} holds outlier scores {outlier.dtype} of shape {outlier.shape}, not one for each of "
-            f"{len(given)} samples"
+            f"{counted(len(given), 'sample')}"
         )
     max_pixels = record.config["data"].get("max_image_pixels")
     return report_on(

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from acto.core.errors import UserError, choose
 from acto.core.sample_csv import rearmed
+from acto.core.text import counted
 from acto.data.decision_file import printable
 from acto.data.readers.text_files import check_titles, rows_of
 from acto.labels.decisions import row_of_id
@@ -83,7 +84,11 @@ class _Samples:
             if PurePath(os.path.abspath(printable(self.report.columns["path"][row]))).parts[-len(parts) :] == parts
         ]
         if len(found) != 1:
-            start = f"{len(found)} samples of the label report have" if found else "no sample of the label report has"
+            start = (
+                f"{counted(len(found), 'sample')} of the label report have"
+                if found
+                else "no sample of the label report has"
+            )
             raise UserError(f"{start} the file {file!r}, and nothing else in the export names the sample")
         return self.checked(found[0], given)
 
@@ -304,7 +309,7 @@ def from_cleanlab(text: str, report: LabelReport, field: str | None) -> Iterator
     names = set(map(printable, report.class_names))
     for place, (line, row_cells) in enumerate(table):
         if len(row_cells) != len(titles):
-            raise UserError(f"row {line} has {len(row_cells)} cells, the heading {len(titles)}")
+            raise UserError(f"row {line} has {counted(len(row_cells), 'cell')}, the heading {len(titles)}")
         cells = {title: rearmed(cell) for title, cell in zip(titles, row_cells, strict=True)}
         is_issue = choose("value of is_label_issue", cells["is_label_issue"].lower(), ("true", "false")) == "true"
         given, label = cells.get("given_label"), cells["predicted_label"]

@@ -13,6 +13,7 @@ import numpy as np
 from acto.core.documents import read_content
 from acto.core.errors import RunError
 from acto.core.files import append, disk_errors, write_atomically
+from acto.core.text import counted
 
 Cell = float | int | bool | str | None
 
@@ -92,7 +93,8 @@ class EpochTable:
             raise RunError(f"{self.path} is damaged: {error}") from error
         for number, row in enumerate(parsed, 2):
             if len(row.cells) != len(columns):
-                raise RunError(f"{self.path} is damaged: line {number} has {len(row.cells)} cells, not {len(columns)}")
+                cells = counted(len(row.cells), "cell")
+                raise RunError(f"{self.path} is damaged: line {number} has {cells}, not {len(columns)}")
         return columns, parsed, tail
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from acto.core.errors import RunError, UserError
 from acto.core.files import disk_errors
+from acto.core.text import counted
 from acto.data.pictures.packed import open_picture, size_and_time
 from acto.data.samples import Dataset, Samples
 from acto.run_folder.checkpoints import Checkpoint
@@ -69,7 +70,7 @@ def refuse_other_data(folder: Path, dataset: Dataset, checks: Checks | None = No
     if labels is not None and (names := labels.get("class_names")) and tuple(names) != dataset.class_names:
         found.append(_other_classes(names, dataset.class_names))
     if len(given) != len(train):
-        found.append(f"{len(given)} samples then, {len(train)} now")
+        found.append(f"{counted(len(given), 'sample')} then, {len(train)} now")
     known = None if found else _read(folder)
     if known is not None:
         checks = checks_of(dataset) if checks is None else checks

@@ -22,6 +22,7 @@ from acto.core.documents import as_record, parse_json
 from acto.core.errors import RunError, UserError, check_range, choose
 from acto.core.files import disk_errors, read_file
 from acto.core.settings import from_values
+from acto.core.text import counted
 from acto.data.loading.loader import open_data
 from acto.data.pictures.files import MAX_PIXELS
 from acto.data.readers.arrays import array_samples
@@ -323,7 +324,7 @@ def from_bytes(
         if len(shape) not in (1, 3) or not all(0 < side < _MOST_SIDE for side in shape) or len(names) < 2:
             raise UserError(f"samples of shape {shape} in {len(names)} classes")
         if len(weights) != len(files) or not any(weights) or not all(map(math.isfinite, weights)):
-            raise UserError(f"headline must be {len(files)} finite numbers that are not all 0, but got {weights}")
+            raise UserError(f"headline must be {counted(len(files), 'finite number')}, not all 0, but got {weights}")
     except UserError as error:
         raise RunError(f"{name} is damaged, or was made by another version: {error}") from error
     members, shares = [], []

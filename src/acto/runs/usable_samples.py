@@ -99,7 +99,7 @@ class _Model:
         """
         if samples.features is not None:
             if self.views.pipeline != "vectors" or samples.features.shape[1:] != self.input_shape:
-                raise UserError(f"{self.asks()}, but these have {samples.features.shape[1]} features")
+                raise UserError(f"{self.asks()}, but these have {counted(samples.features.shape[1], 'feature')}")
             if (bad := np.flatnonzero(~np.isfinite(samples.features).all(1))).size:
                 shown = ", ".join(samples.ids[i] for i in bad[:_SHOWN].tolist())
                 raise UserError(f"{counted(len(bad), 'sample')} with features that are not finite: {shown}")

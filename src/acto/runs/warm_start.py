@@ -137,9 +137,10 @@ class WarmStart:
     def in_words(self) -> str:
         """One sentence for the user."""
         facts = self.facts
+        new = counted(facts["new"], "new one")
         return (
             f"going on from {facts['run']} after {counted(self.epochs, 'epoch')}: the memory of {facts['kept']:,} "
-            f"samples is kept, {facts['relabelled']:,} with another label and {facts['new']:,} new ones start fresh, "
+            f"samples is kept, {facts['relabelled']:,} with another label and {new} start fresh, "
             f"{facts['gone']:,} are gone"
         )
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError, choose
 from acto.core.files import check_zip, require_regular
-from acto.data.classes import ClassCodes, infer_classes, look_alikes
+from acto.core.text import counted
+from acto.data.classes import ClassCodes, infer_classes, look_alikes, of_no_class
 from acto.data.label_columns import Column, read_column, shape_hint
 from acto.data.readers.place import Place
 from acto.data.samples import DataSpec, Raw, Samples
@@ -67,9 +68,7 @@ def assembled(arrays: Mapping[str, npt.NDArray[Any]], spec: DataSpec, place: Pla
     truths = [part.truth for part in parts if part.truth is not None]
     codes = ClassCodes(own, [part.labels for part in parts], truths, classes=names)
     num_open = sum(codes.truth(truth)[1] for truth in truths)
-    notes = [f"{num_open} true labels of {path.name} name no class: none of the classes is right there"] * bool(
-        num_open
-    )
+    notes = [of_no_class(num_open, path.name)] if num_open else []
     held_out = arrays.get("test_is_held_out", np.False_)
     if np.shape(held_out) != () or held_out.dtype.kind not in "biu":
         raise UserError(f"{path}: test_is_held_out must be true or false, not {held_out.dtype} of {np.shape(held_out)}")
@@ -203,7 +202,7 @@ class _ArraySplit:
             values = arrays[key]
             if values.shape != (len(self.content),):
                 raise UserError(
-                    f"{path}: {key} has shape {values.shape}, but {content_key} {len(self.content)} rows"
+                    f"{path}: {key} has shape {values.shape}, but {content_key} {counted(len(self.content), 'row')}"
                     f"{shape_hint(values)}"
                 )
             return read_column(values, where=lambda i: f"{path.name} {key} row {i}", may_be_empty=may_be_empty)
@@ -252,7 +251,7 @@ def array_content(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
             features = array.astype(np.float32, copy=False)
         if (bad := np.flatnonzero(~np.isfinite(features).all(1))).size:
             rows = ", ".join(map(str, bad[:5].tolist()))
-            raise UserError(f"{what} has values that are not finite in {len(bad)} rows, the first {rows}")
+            raise UserError(f"{what} has values that are not finite in {counted(len(bad), 'row')}, the first {rows}")
         return features
     pixels = array[..., None] if array.ndim == 3 else array
     if pixels.shape[3] not in (1, 3):

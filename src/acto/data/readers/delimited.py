@@ -9,6 +9,7 @@ from typing import Any
 
 from acto.core.errors import UserError
 from acto.core.files import require_regular
+from acto.core.text import counted
 from acto.data.label_columns import is_number
 from acto.data.readers.place import Place
 from acto.data.readers.text_files import check_titles, read_text, rows_of, separator_notes, separator_of
@@ -79,7 +80,7 @@ def read_delimited(path: Path, place: Place) -> PlainTable:
     lines: list[int] = []
     for line, cells in reader:
         if len(cells) != len(titles):
-            place.refuse(f"{path} row {line} has {len(cells)} cells, the heading {len(titles)}")
+            place.refuse(f"{path} row {line} has {counted(len(cells), 'cell')}, the heading {len(titles)}")
             continue
         lines.append(line)
         for column, cell in zip(lists, cells, strict=True):

@@ -62,7 +62,7 @@ class LeftOut:
             for name, (number, inside) in sorted(kinds.items())
         ]
         if len(parts) > _KINDS_SHOWN:
-            parts[_KINDS_SHOWN:] = [f"and {len(parts) - _KINDS_SHOWN} other names"]
+            parts[_KINDS_SHOWN:] = [f"and {counted(len(parts) - _KINDS_SHOWN, 'other name')}"]
         return [f"hidden, or left there by systems and programs, and left out: {', '.join(parts)}"]
 
 
@@ -144,6 +144,6 @@ def links_out(paths: Sequence[Path], root: Path) -> list[str]:
     if not out:
         return []
     return [
-        f"{len(out)} pictures are reached through links that lead out of {root}, the first: "
+        f"{counted(len(out), 'picture', then='is/are')} reached through links that lead out of {root}, the first: "
         f"{out[0].relative_to(root).as_posix()} -> {os.path.realpath(out[0])}"
     ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from acto.core.errors import UserError, closest
+from acto.core.text import counted
 from acto.data.pictures.kinds import SUFFIXES, UNREAD
 from acto.data.readers.file_tree import LeftOut, folders_in, links_out, walk
 from acto.data.readers.listings import Listing, Listings, labelled, unlabelled
@@ -121,7 +122,8 @@ class _Files:
         self.notes += [*_others(others), *self._splits_inside(folder, paths), *links_out(paths, self.root)]
         if strays := pictures_in(folder, self.left_out):
             self.notes.append(
-                f"{len(strays)} pictures lie in {folder} itself, in no class, and are left out, the first: {strays[0]}"
+                f"{counted(len(strays), 'picture', then='lies/lie')} in {folder} itself, in no class, and "
+                f"{'is' if len(strays) == 1 else 'are'} left out, the first: {strays[0]}"
             )
         return Listing(ids=ids, paths=tuple(paths), labels=tuple(labels))
 
@@ -149,11 +151,12 @@ def _others(names: Sequence[str]) -> list[str]:
     plain = [name for name in names if not kinds[name]]
     notes = []
     if plain:
-        notes.append(f"{len(plain)} files are no pictures and were left out, the first: {plain[0]}")
+        left_out = counted(len(plain), "file", then="is no picture and was/are no pictures and were")
+        notes.append(f"{left_out} left out, the first: {plain[0]}")
     if unread := [name for name in names if kinds[name]]:
         notes.append(
-            f"{len(unread)} pictures are left out, for their format is not read ({_formats(unread)}), the first: "
-            f"{unread[0]}; save them as JPEG or PNG"
+            f"{counted(len(unread), 'picture', then='is left out, for its/are left out, for their')} format is not "
+            f"read ({_formats(unread)}), the first: {unread[0]}; save them as JPEG or PNG"
         )
     return notes
 
@@ -162,10 +165,12 @@ def _instead(others: Sequence[str], folder: Path, left_out: LeftOut) -> str:
     """The contents of a folder without pictures, in words, behind a message that says so."""
     hidden = left_out.below(folder)
     unread = [name for name in others if Path(name).suffix.lower() in UNREAD]
-    parts = [f"{len(unread)} pictures of a format that is not read ({_formats(unread)}): save them as JPEG or PNG"]
-    parts = parts if unread else []
+    parts = []
+    if unread:
+        pictures = counted(len(unread), "picture")
+        parts.append(f"{pictures} of a format that is not read ({_formats(unread)}): save them as JPEG or PNG")
     if len(others) > len(unread):
-        parts.append(f"{len(others) - len(unread)} other files")
+        parts.append(counted(len(others) - len(unread), "other file"))
     if hidden:
         parts.append(f"{hidden} hidden or left there by systems and programs")
     return f", but {', '.join(parts)}" if parts else ""

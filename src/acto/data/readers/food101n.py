@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from acto.core.errors import UserError
+from acto.core.text import counted
 from acto.data.readers.listings import NONE_OF_THESE, Listing, Listings, labelled
 from acto.data.readers.place import Place, find
 from acto.data.readers.text_files import read_text
@@ -55,9 +56,8 @@ def read_food101n(root: Path) -> Listings:
         if (root / "meta" / name).is_file():
             verdicts |= _keys(root / "meta" / name, classes, values=("0", "1"))
     if strangers := verdicts.keys() - keys.keys():
-        notes.append(
-            f"{len(strangers)} verdicts are for pictures that imagelist.tsv does not have, e.g. {min(strangers)}"
-        )
+        those = counted(len(strangers), "verdict", then="is for a picture/are for pictures")
+        notes.append(f"{those} that imagelist.tsv does not have, e.g. {min(strangers)}")
     labels = tuple(key.partition("/")[0] for key in keys)
     truths = (
         "" if key not in verdicts else label if verdicts[key] == "1" else NONE_OF_THESE

@@ -82,8 +82,8 @@ def consensus_texts(cells: VoteCells, classes: Sequence[str], notes: list[str], 
     notes += votes.notes
     notes.append(
         f"labels are the consensus of {counted(len(votes.annotator_names), 'annotator')} of {name} "
-        f"(Dawid-Skene; {len(votes):,} labels of {int(voted.sum()):,} samples): right with a mean probability of "
-        f"{percent(float(quality.mean()))}, {counted(int((quality < _LOW).sum()), 'sample')} below {percent(_LOW)}. "
+        f"(Dawid-Skene; {counted(len(votes), 'label')} of {int(voted.sum()):,} samples): right with a mean probability "
+        f"of {percent(float(quality.mean()))}, {counted(int((quality < _LOW).sum()), 'sample')} below {percent(_LOW)}. "
         "`acto consensus` on the same votes shows each"
     )
     return named(votes.class_names, np.where(voted, estimate.probs.argmax(1), -1))

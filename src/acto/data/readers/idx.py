@@ -11,6 +11,7 @@ import numpy as np
 
 from acto.core.errors import UserError
 from acto.core.files import check_bomb
+from acto.core.text import counted
 from acto.data.readers.place import Place, not_found, places_below
 from acto.data.samples import DataSpec, Pixels, Raw, Samples, clean_samples
 
@@ -37,7 +38,9 @@ def read(spec: DataSpec, place: Place) -> Raw:
             raise UserError(f"{spec.source}: {folder} has no {name}(.gz) with its labels")
         pixels, numbers = read_idx(images), read_idx(labels)
         if len(wrong := np.flatnonzero(numbers.reshape(-1) > 9)):
-            raise UserError(f"{labels}: {len(wrong)} labels are not in 0..9, the first in row {wrong[0]}")
+            raise UserError(
+                f"{labels}: {counted(len(wrong), 'label', then='is/are')} not in 0..9, the first in row {wrong[0]}"
+            )
         if pixels.ndim != 3 or numbers.shape != (len(pixels),) or 0 in pixels.shape:
             raise UserError(f"{images} and {labels} are no pictures with their labels: {pixels.shape}, {numbers.shape}")
         return clean_samples(pixels[..., None], numbers.astype(np.int64))

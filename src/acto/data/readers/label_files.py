@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError, choose, closest
 from acto.core.files import require_regular
+from acto.core.text import counted
 from acto.data.classes import ClassCodes
 from acto.data.label_columns import Column, read_column, shape_hint
 from acto.data.readers.arrays import read_arrays
@@ -41,13 +42,14 @@ class LabelFile:
             UserError: the number of labels differs, or a sample has no label.
         """
         if len(self.values) != len(ids):
-            raise UserError(f"{self.path} holds {len(self.values)} labels, but there are {len(ids)} samples")
+            labels = counted(len(self.values), "label")
+            raise UserError(f"{self.path} holds {labels}, but there are {len(ids)} samples")
         if self.ids is None:
             return self.values
         row_of = {sample: row for row, sample in enumerate(self.ids)}
         if missing := [sample for sample in ids if sample not in row_of]:
             raise UserError(
-                f"{self.path} has no label for {len(missing)} samples, the first {missing[0]!r}."
+                f"{self.path} has no label for {counted(len(missing), 'sample')}, the first {missing[0]!r}."
                 f"{closest(missing[0], row_of)}"
             )
         return [str(self.values[row_of[sample]]) for sample in ids]
@@ -86,7 +88,7 @@ def read_label_file(path: Path, *, name: str | None = None) -> LabelFile:
         rows = rows[1:]
     for line, cells in rows:
         if len(cells) != len(header):
-            raise UserError(f"{path} row {line} has {len(cells)} cells, the heading {len(header)}")
+            raise UserError(f"{path} row {line} has {counted(len(cells), 'cell')}, the heading {len(header)}")
     chosen = _pick(path, name, [title for title in header if title != "id"])
     check_titles(header, [chosen, "id"], str(path))
     column = header.index(chosen)

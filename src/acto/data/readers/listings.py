@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acto.data.classes import ClassCodes, infer_classes, look_alikes
+from acto.data.classes import ClassCodes, infer_classes, look_alikes, of_no_class
 from acto.data.label_columns import Column, Where, exact_column, read_column
 from acto.data.samples import DataSpec, Raw, Samples
 from acto.data.tables.rows import Rows
@@ -126,9 +126,7 @@ def labelled(name: str, listings: Listings, *, spec: DataSpec, known_classes: tu
         if true_column is not None:
             truth, num_open = codes.truth(true_column)
             if num_open and not listings.class_names:
-                notes.append(
-                    f"{num_open} true labels of {listing.file} name no class: none of the classes is right there"
-                )
+                notes.append(of_no_class(num_open, listing.file))
         array = listing.array
         is_pixels = array is not None and array.dtype == np.uint8
         return Samples(

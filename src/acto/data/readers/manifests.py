@@ -86,7 +86,8 @@ def read_manifest(manifest: Path, spec: DataSpec, *, place: Place = _STRICT) -> 
         if (without := [row for row, label in zip(rows, labels, strict=True) if label == ""]) and spec.votes is None:
             shown = ", ".join(map(str, without[:_SHOWN]))
             place.refuse(
-                f"{manifest}: {len(without)} rows have no label, the first: {shown}. Fill it in or take them out"
+                f"{manifest}: {counted(len(without), 'row', then='has/have')} no label, the first: {shown}. Fill it in "
+                "or take them out"
             )
         first = {name: i for i, name in reversed(list(enumerate(ids)))}
         usable = {i for i in usable if labels[i] != "" and files[i] and first[ids[i]] == i}
@@ -187,7 +188,7 @@ def _each(
 def _refuse_rows(problems: Sequence[str], place: Place) -> None:
     """One problem of those that several rows have."""
     if problems:
-        more = f"; and {len(problems) - _SHOWN} more rows" if len(problems) > _SHOWN else ""
+        more = f"; and {counted(len(problems) - _SHOWN, 'more row')}" if len(problems) > _SHOWN else ""
         place.refuse("; ".join(problems[:_SHOWN]) + more)
 
 
@@ -220,7 +221,7 @@ def _read_csv(
     odd: list[str] = []
     for line, cells in reader:
         if len(cells) != len(header):
-            odd.append(f"{manifest} row {line} has {len(cells)} cells, the heading {len(header)}")
+            odd.append(f"{manifest} row {line} has {counted(len(cells), 'cell')}, the heading {len(header)}")
             if place.problems is None:
                 break
             continue

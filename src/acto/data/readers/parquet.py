@@ -9,6 +9,7 @@ from typing import Any
 
 from acto.core.errors import UserError, closest
 from acto.core.files import check_bomb, most_unpacked, require_regular
+from acto.core.text import counted
 from acto.data.readers.text_files import check_titles
 
 PARQUET_HINT = 'reading Parquet files needs pyarrow: pip install "acto-lnl[parquet]"'
@@ -83,7 +84,7 @@ def picture_bytes(path: Path, column: int) -> Iterator[bytes]:
 def _column_name(file: Any, path: Path, column: int) -> str:
     names = file.schema_arrow.names
     if column >= len(names):
-        raise UserError(f"{path} has {len(names)} columns, and none of the number {column} (from 0)")
+        raise UserError(f"{path} has {counted(len(names), 'column')}, and none of the number {column} (from 0)")
     return str(names[column])
 
 

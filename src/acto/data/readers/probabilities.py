@@ -20,6 +20,7 @@ from acto.core.documents import read_json
 from acto.core.errors import UserError, choose
 from acto.core.files import open_regular, require_regular
 from acto.core.sample_csv import rearmed
+from acto.core.text import counted
 from acto.data.label_columns import is_number
 from acto.data.readers.arrays import map_array, read_arrays, stated_classes
 from acto.data.readers.parquet import check_sizes, missing_column, parquet_file
@@ -210,7 +211,7 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]], *, decimal_comma: 
     while part := list(islice(rows, max(1, _AT_ONCE // width))):
         for line, cells in part:
             if len(cells) != width:
-                raise UserError(f"{path} row {line} has {len(cells)} cells, the first row {width}")
+                raise UserError(f"{path} row {line} has {counted(len(cells), 'cell')}, the first row {width}")
         if of_ids is not None:
             ids += [rearmed(cells.pop(of_ids)).strip() for _, cells in part]
         blocks.append(_numbers(path, part, decimal_comma=decimal_comma))

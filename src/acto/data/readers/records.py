@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from acto.core.errors import UserError
 from acto.core.sample_csv import rearmed
+from acto.core.text import counted
 from acto.data.readers.arrays import array_content
 from acto.data.readers.confined import base_of, confined
 from acto.data.readers.delimited import PlainTable
@@ -209,7 +210,7 @@ def plain_table(source: Source, splits: Sequence[str]) -> PlainTable:
         classes=first.classes,
         rows=first.numbers if alone else range(1, len(roles) + 1),
         splits=tuple(roles) if len(splits) > 1 else (),
-        notes=() if alone else (f"the rows of {source.name} are numbered through its {len(tables)} files",),
+        notes=() if alone else (f"the rows of {source.name} are numbered through its {counted(len(tables), 'file')}",),
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from acto.core.errors import UserError, choose
+from acto.core.text import counted
 from acto.data.readers.listings import HELD_OUT
 from acto.data.readers.split_folders import split_name
 
@@ -49,7 +50,9 @@ def test_split_of(splits: Sequence[str], *, place: str, name: str) -> tuple[str 
         raise UserError(f"{place}: no row has the split 'train'")
     chosen = next((split for split in ("test", "val", HELD_OUT) if split in splits), None)
     if chosen == "test" and "val" in splits:
-        return chosen, [f"{splits.count('val')} rows of {name} have the split val and were left out"]
+        rows = counted(splits.count("val"), "row")
+        verbs = ("has", "was") if rows == "1 row" else ("have", "were")
+        return chosen, [f"{rows} of {name} {verbs[0]} the split val and {verbs[1]} left out"]
     return chosen, []
 
 

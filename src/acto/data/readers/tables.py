@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from acto.core.errors import UserError
+from acto.core.text import counted
 from acto.data.pictures.kinds import SUFFIXES as PICTURES
 from acto.data.readers.delimited import SUFFIXES, PlainTable, read_delimited, titles_of
 from acto.data.readers.file_tree import LeftOut, walk
@@ -117,7 +118,7 @@ def labelled_rows(table: PlainTable, spec: DataSpec, place: Place) -> Raw:
         splits = ["" if split == "test" else split for split in splits]
     if without := [rows.where(i) for i, label in enumerate(given) if label == "" and not (splits and not splits[i])]:
         place.refuse(
-            f"{path}: {len(without)} rows have no label in column {labels!r}, the first: "
+            f"{path}: {counted(len(without), 'row', then='has/have')} no label in column {labels!r}, the first: "
             f"{', '.join(without[:_SHOWN])}. Fill it in or take them out"
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 from acto.core.errors import UserError, choose
 from acto.core.files import require_regular
 from acto.core.sample_csv import rearmed
+from acto.core.text import counted
 from acto.data.readers.arrays import read_arrays
 from acto.data.readers.parquet import parquet_file, read_parquet
 from acto.data.readers.text_files import check_titles, read_text, rows_of, separator_of
@@ -67,7 +68,7 @@ def read_table(path: Path) -> tuple[dict[str, list[Any]], Sequence[int]]:
         lines, cells = [], []
         for line, row in reader:
             if len(row) != len(titles):
-                raise UserError(f"{path} row {line} has {len(row)} cells, the heading {len(titles)}")
+                raise UserError(f"{path} row {line} has {counted(len(row), 'cell')}, the heading {len(titles)}")
             lines.append(line)
             cells.append(row)
         columns = list(zip(*cells, strict=True)) if cells else [() for _ in titles]

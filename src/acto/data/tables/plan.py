@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError, closest
+from acto.core.text import counted
 from acto.data.pictures.kinds import SUFFIXES as PICTURES
 from acto.data.readers.split_columns import SPLIT_NAMES, plain_name
 from acto.data.samples import DataSpec
@@ -190,7 +191,7 @@ def _text_column(others: Mapping[str, Column], spec: DataSpec, file: str) -> tup
     found = [name for name, column in others.items() if name not in spec.category_columns and _are_long(column)]
     if len(found) > 1:
         raise UserError(
-            f"{file} has {len(found)} columns of long texts, {', '.join(map(repr, found[:_SHOWN]))}: "
+            f"{file} has {counted(len(found), 'column')} of long texts, {', '.join(map(repr, found[:_SHOWN]))}: "
             "--data.text_column says which is learned from, or --data.columns NAME,NAME the columns of a table"
         )
     if not found:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.core.errors import UserError
+from acto.core.text import counted
 from acto.data.tables.rows import Rows, as_days, as_numbers, as_texts, text_cells
 
 LEAST_ROWS = 5
@@ -199,5 +200,5 @@ def _values(rows: Rows, columns: Sequence[str], kinds: Sequence[str]) -> Floats:
 
 
 def _first(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _SHOWN} more columns" if len(texts) > _SHOWN else ""
+    more = f" and {counted(len(texts) - _SHOWN, 'more column')}" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
