@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
+from acto.data.pictures.cache import open_cache
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import nn
@@ -33,7 +34,6 @@ from acto.core.device import resolve_precision
 from acto.core.types import Stream
 from acto.data.loading.decode_workers import Decoder, Request
 from acto.data.loading.loader import DiskData
-from acto.data.pictures.cache import open_cache
 from acto.data.pictures.files import decode_rgb, scaled_rgb, scaled_size
 from acto.data.samples import Samples
 from acto.data.views.counter_random import Occasion

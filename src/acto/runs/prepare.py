@@ -84,7 +84,7 @@ def prepare(
         data_root: see acto.data.sources.load_data.
         download: see acto.data.sources.load_data.
         folder: of the run, where it is resumed.
-        say: told what is done about a cache of pictures, which is filled here, and about the names of weights.
+        say: told about the names of weights and what is looked at before training.
         tell: told how many pictures a frozen network has looked at, and of how many.
         fetch_weights: pretrained weights that are not on this machine may be fetched.
         only_measure: time the frozen network on a few pictures and make vectors up: for a run that is not trained.
@@ -155,11 +155,9 @@ def _prepare(
         front, seen = _looked_at(dataset, front, run, made_up=only_measure, say=say, tell=tell)
     elif fetch_weights is False and run.weights is not None and begun is None:
         weights_for(run.net, run.weights, download=False)
-    if run.data.cache is not None and seen.train.paths is None:
-        say("the samples are in memory as they are: the cache of pictures is not used")
     opened = partial(
         open_data, spec=seen.views, seed=run.seed, device=device, workers=run.workers,
-        max_pixels=run.data.max_image_pixels, cache=run.data.cache, say=say,
+        max_pixels=run.data.max_image_pixels,
     )  # fmt: skip
     train_data = opened(seen.train, rank=distributed.rank(), world=distributed.world())
     test_data = opened(seen.test)
