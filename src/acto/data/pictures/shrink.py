@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from acto.core.files import disk_errors, irregular, remove, write_atomically
 from acto.core.locks import FolderLock
 from acto.core.resources import usable_cores
 from acto.core.settings import Settings, setting
+from acto.core.text import counted
 from acto.core.waiting import in_threads
 from acto.data.pictures.files import (
     HARD_MAX_PIXELS,
@@ -46,7 +48,7 @@ _LOCK, _SETTINGS, _DRAFT = ".shrinking", ".shrinking.json", ".shrinking-{}.draft
 _WORK = (_LOCK, f"{_LOCK}.held", _SETTINGS)
 _INSIDE = {"MPO": "JPEG", "GIF": "PNG"}
 """Formats that stay no longer what they are: several pictures in one, and few colours."""
-_KINDS_SHOWN = 8
+_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,13 +105,15 @@ def shrink(
         UserError: a folder cannot be used, or (once all other pictures are there) pictures cannot be decoded.
         RunError: the disk refuses. What was copied stays.
     """
-    left_out, strange = LeftOut(), []
-    pictures, tables = [], []
-    for path in walk(_checked(folder, out), left_out):
+    _check(folder, out)
+    left_out = LeftOut()
+    pictures: list[Path] = []
+    tables: list[Path] = []
+    others: list[Path] = []
+    for path in walk(folder, left_out):
         suffix = path.suffix.lower()
-        (pictures if suffix in SUFFIXES else tables if suffix in COPIED and not irregular(path) else strange).append(
-            path
-        )
+        kind = pictures if suffix in SUFFIXES else tables if suffix in COPIED and not irregular(path) else others
+        kind.append(path)
     if not pictures:
         raise UserError(f"{folder} has no picture ({', '.join(sorted(SUFFIXES))})")
     with (
@@ -118,18 +122,18 @@ def shrink(
     ):
         job = _Job(folder, out, spec)
         for number, path in enumerate(tables):
-            job.put(path, _DRAFT.format(f"t{number}"), lambda draft, path=path: shutil.copyfile(path, draft))
+            job.put(path, f"t{number}")
         done: list[_Done | BadImage] = []
+        threads = threads or min(16, usable_cores())
         tell(0, len(pictures))
-        for each in in_threads(job.bring, list(enumerate(pictures)), threads=threads or min(16, usable_cores())):
+        for each in in_threads(job.bring, [*enumerate(pictures)], threads=threads, file_of=lambda item: item[1]):
             done.append(each)
             tell(len(done), len(pictures))
         bad = tuple(each for each in done if isinstance(each, BadImage))
         good = [each for each in done if isinstance(each, _Done)]
         if bad and spec.on_bad_image == "error":
-            shown = "; ".join(map(str, bad[:_KINDS_SHOWN])) + f"; and {len(bad) - _KINDS_SHOWN} more" * (
-                len(bad) > _KINDS_SHOWN
-            )
+            more = f"; and {len(bad) - _SHOWN} more" * (len(bad) > _SHOWN)
+            shown = "; ".join(map(str, bad[:_SHOWN])) + more
             raise UserError(
                 f"{len(bad)} of {len(pictures)} pictures cannot be used: {shown}. The others are in {out}. Replace "
                 "these and give the same command again, or add --on-bad-image drop, which leaves them out"
@@ -137,10 +141,12 @@ def shrink(
         if hasattr(os, "sync"):
             os.sync()  # once, before the copy counts as finished, and not for each of thousands of files
     notes = left_out.notes()
-    if strange:
-        kinds = Counter(path.suffix.lower() or path.name for path in strange).most_common(_KINDS_SHOWN)
+    if others:
+        kinds = Counter(path.suffix.lower() or path.name for path in others).most_common(_SHOWN)
         listed = ", ".join(f"{kind} {count}" for kind, count in kinds)
-        notes.append(f"neither pictures that can be read nor tables, and not copied: {len(strange)} files ({listed})")
+        notes.append(
+            f"neither pictures that can be read nor tables, and not copied: {counted(len(others), 'file')} ({listed})"
+        )
     return Shrunk(
         num_pictures=len(good),
         num_as_they_are=sum(each.is_small for each in good),
@@ -179,27 +185,28 @@ class _Job:
                 after = target.stat().st_size
             elif is_small and not facts.turned:
                 inspect(path, max_pixels=self.spec.max_image_pixels, thorough=True)
-                after = self.put(path, _DRAFT.format(number), lambda draft: shutil.copyfile(path, draft))
+                after = self.put(path, number)
             else:
-                content = self._smaller(path, facts, is_small=is_small)
-                after = self.put(path, _DRAFT.format(number), lambda draft: draft.write_bytes(content))
+                after = self.put(path, number, self._smaller(path, facts, is_small=is_small))
         except BadImage as bad:
             return bad
         return _Done(before.st_size, after, is_small=is_small, was_there=was_there)
 
-    def put(self, path: Path, draft_name: str, write: Callable[[Path], object]) -> int:
-        """Write a file's copy under another name, give it the time of `path`, then its name; returns its bytes."""
+    def put(self, path: Path, number: int | str, content: bytes | None = None) -> int:
+        """Write `content`, or that of `path`, under a name with `number`, then under its own; returns its size."""
         target = self.out / path.relative_to(self.folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.realpath(target.parent) != os.path.join(
-            os.path.realpath(self.out), *target.relative_to(self.out).parts[:-1]
-        ):
+        inside = path.relative_to(self.folder).parent
+        if os.path.realpath(target.parent) != os.path.normpath(os.path.join(os.path.realpath(self.out), inside)):
             raise UserError(f"{target.parent} is reached through a link, and nothing is written through one: delete it")
-        draft, time = target.with_name(draft_name), os.stat(path).st_mtime_ns
+        draft, time = target.with_name(_DRAFT.format(number)), os.stat(path).st_mtime_ns
         remove(draft)
         try:
-            write(draft)
-            os.utime(draft, ns=(time, time))
+            if content is None:
+                shutil.copyfile(path, draft)
+            else:
+                draft.write_bytes(content)
+            os.utime(draft, ns=(time, time))  # by which a copy that goes on knows what has changed
             size = draft.stat().st_size
             os.replace(draft, target)
         finally:
@@ -208,11 +215,8 @@ class _Job:
 
     def _smaller(self, path: Path, facts: PictureFacts, *, is_small: bool) -> bytes:
         limit = self.spec.max_image_pixels
-        picture = (
-            decode_rgb(path, max_pixels=limit)
-            if is_small
-            else scaled_rgb(path, short=self.spec.short, max_pixels=limit)
-        )
+        decode = decode_rgb if is_small else partial(scaled_rgb, short=self.spec.short)
+        picture = decode(path, max_pixels=limit)
         picture.info.clear()  # colour profiles and transparency of the pixels that were
         format = _INSIDE.get(facts.format, facts.format)
         options: dict[str, Any] = {"quality": self.spec.quality} if format in ("JPEG", "AVIF", "WEBP") else {}
@@ -237,7 +241,7 @@ def _is_there(target: Path, time: int) -> bool:
     return True
 
 
-def _checked(folder: Path, out: Path) -> Path:
+def _check(folder: Path, out: Path) -> None:
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}: give the folder that holds the pictures; tables in it are copied along")
@@ -246,7 +250,6 @@ def _checked(folder: Path, out: Path) -> Path:
         raise UserError(f"--out {out} and {folder} lie in one another: nothing is written over or into the originals")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: name a new folder")
-    return folder
 
 
 def _said(settings: dict[str, Any]) -> str:
