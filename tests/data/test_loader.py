@@ -402,7 +402,7 @@ def test_the_number_of_pictures_whose_windows_are_cut_together_changes_nothing(
 ) -> None:
     stream = Stream(views=BOTH, batch_size=5)
     together = list(DiskData(photos, PHOTO, seed=0).batches(stream, epoch=0))
-    monkeypatch.setattr(decode_workers, "_ROOM", 20_000)
+    monkeypatch.setattr(decode_workers, "_ROOM", 4_000)
     assert_same(together, list(DiskData(photos, PHOTO, seed=0).batches(stream, epoch=0)))
 
 

@@ -41,8 +41,9 @@ def photos(tmp_path: Path) -> Path:
     made = picture(0)
     turn = Image.Exif()
     turn[0x0112] = 6
-    for name in ("a.png", "t.tif", "b.bmp", "a.jpg"):
+    for name in ("t.tif", "b.bmp", "a.jpg"):
         made.save(folder / name)
+    made.save(folder / "a.png", icc_profile=b"of other pixels")
     made.quantize(16).save(folder / "palette.png")
     made.quantize(16).save(folder / "g.gif")
     Image.fromarray(np.arange(40 * 60, dtype=np.uint16).reshape(40, 60) * 27).save(folder / "sixteen.png")
@@ -86,6 +87,8 @@ def test_a_copy_is_what_training_sees(photos: Path, tmp_path: Path, capsys: pyte
         assert min(facts.width, facts.height) <= SHORT and not facts.turned
         assert facts.format == ("PNG" if name == "g.gif" else inspect(photos / path).format)
         assert (small / path).stat().st_mtime_ns == (photos / path).stat().st_mtime_ns
+    with Image.open(small / "cat/summer 24/a.png") as copied:
+        assert "icc_profile" not in copied.info
     tiny = Path("cat", "summer 24", "tiny_turned.jpg")
     assert (inspect(small / tiny).width, inspect(small / tiny).height, inspect(small / tiny).turned) == (20, 30, False)
     assert (small / "cat/summer 24/tiny.png").read_bytes() == (photos / "cat/summer 24/tiny.png").read_bytes()
