@@ -97,7 +97,7 @@ def write_pictures(folder: Path, classes: Sequence[int], *, side: int) -> Path:
 def cells(args: argparse.Namespace, manifest: Path) -> list[Cell]:
     """Every cell, seed after seed, so that a first seed of all is there early."""
     crop = round(CROP * args.side)
-    shared = f"--data.size {crop} --data.resize {args.side} --data.cache memory --net {args.net}"
+    shared = f"--data.size {crop} --data.resize {args.side} --net {args.net}"
     return [
         Cell(
             method=method,

@@ -1,55 +1,71 @@
-"""Where the time goes between a JPEG file and a training step, and what a cache of decoded pictures saves.
+"""Photographs from files to views: ACTO's loader, torchvision's transforms with Pillow, and what the disk gives.
 
-    python benchmarks/loader.py [--pictures 128] [--rounds 7] [--device cpu]
+    python benchmarks/loader.py [--pictures 64] [--rounds 7] [--folder DIR]
 
-Photographs (windows of scikit-learn's two sample pictures, scaled) are written as JPEGs of 500x375 and of 1024x768 to a
-temporary folder, and seen as ImageNet is: short side 256, windows of 224, one weak and one strong view from one
-decoding.
+Photographs (windows of scikit-learn's two sample pictures, scaled) are written to a temporary folder as JPEG, PNG and
+WebP, and shrunk as `acto data shrink` does it. They are seen as ImageNet is: short side 256, windows of 224, one weak
+and one strong view from one decoding.
 
-First each stage by itself, in one thread, as milliseconds a picture. "step" is forward and backward of a ResNet-18 on
-one view, for scale: ACTO trains two networks and three views. Then whole passes of DiskData, without a cache, from a
-folder and from memory, which alternate in one run. With --workers 0 times are processor seconds, so that "a core" means
-what it says and other work counts little; with workers they are seconds, and other work on the machine counts.
-Everything lies in the system's page cache: what a slow disk adds is not in these numbers.
+The other side is ImageFolder's way: Pillow's decoding in a DataLoader, once for both views, then for each view either
+Resize, RandomCrop (what ACTO's views are) or RandomResizedCrop, a flip, RandAugment for the strong one, ToTensor and
+Normalize. Windows are both views cut, as bytes; finished views are batches in float32.
+
+All in one thread of one process, without workers, and in processor seconds, so that "a core" means what it says and
+other work on the machine counts little. Rounds of all kinds alternate; each has its ratio to the one it is compared
+with. The disk is read in wall seconds, from the page cache and after the system was told to forget the files.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL
 import torch
+import torchvision
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.datasets.folder import default_loader
+from torchvision.io import ImageReadMode, decode_image, read_file
 
-from acto.core.device import resolve_precision
 from acto.core.types import Stream
+from acto.core.waiting import in_threads
 from acto.data.loading.decode_workers import Decoder, Request
 from acto.data.loading.loader import DiskData
-from acto.data.pictures.cache import open_cache
 from acto.data.pictures.files import decode_rgb, scaled_rgb, scaled_size
+from acto.data.pictures.shrink import ShrinkSpec, shrink
 from acto.data.samples import Samples
 from acto.data.views.counter_random import Occasion
-from acto.data.views.pipelines import WINDOW_DRAWS, finish_view, view_draws
+from acto.data.views.pipelines import WINDOW_DRAWS, view_draws
 from acto.data.views.spec import ViewSpec
-from acto.nets import build as nets
 
 SPEC = ViewSpec(pipeline="photo", size=224, resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-SIZES = ((500, 375), (1024, 768))
+SHORT, SIZE, BATCH = 256, 224, 32
+KINDS = (
+    ("jpg", (500, 375), 1.0),
+    ("jpg", (1024, 768), 1.0),
+    ("jpg", (4000, 3000), 0.125),
+    ("png", (500, 375), 1.0),
+    ("webp", (500, 375), 1.0),
+)
+"""Suffix, size, and the share of the pictures that are made."""
 BOTH = ("weak", "strong")
+Work = Callable[[], object]
 
 
-def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
-    """`count` JPEGs of `size` (width, height): random windows of two photographs, scaled."""
+def write_photographs(folder: Path, count: int, size: tuple[int, int], suffix: str = "jpg") -> list[Path]:
+    """`count` pictures of `size` (width, height): random windows of two photographs, scaled."""
     rng = np.random.default_rng(0)
     originals = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i in range(count):
         original = originals[i % len(originals)]
@@ -57,141 +73,181 @@ def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> list[P
         width = min(height * size[0] // size[1], original.width)
         left, top = (int(rng.integers(0, spare + 1)) for spare in (original.width - width, original.height - height))
         window = original.crop((left, top, left + width, top + height)).resize(size, Image.Resampling.LANCZOS)
-        paths.append(folder / f"{size[0]}-{i}.jpg")
+        paths.append(folder / f"{i}.{suffix}")
         window.save(paths[-1], quality=90)
     return paths
 
 
-def spread(values: Sequence[float]) -> str:
-    """Median, then lower and upper quartile in brackets."""
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return f"{middle:9.2f} [{low:.2f}, {high:.2f}]"
+class TwoViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """ImageFolder's way to two views of a picture.
+
+    Args:
+        paths: pictures.
+        crop: transforms that make the window.
+        finished: whether RandAugment, ToTensor and Normalize follow, or windows stay bytes.
+    """
+
+    def __init__(self, paths: Sequence[Path], crop: Sequence[Callable[..., object]], *, finished: bool) -> None:
+        end = [transforms.ToTensor(), transforms.Normalize(SPEC.mean, SPEC.std)]
+        weak = [*crop, transforms.RandomHorizontalFlip()]
+        strong = [*weak, transforms.RandAugment()] if finished else weak
+        end = end if finished else [transforms.PILToTensor()]
+        self.paths, self.views = paths, [transforms.Compose([*steps, *end]) for steps in (weak, strong)]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        picture = default_loader(str(self.paths[row]))
+        return self.views[0](picture), self.views[1](picture)
 
 
-def stages(paths: Sequence[Path], cache: Path, device: torch.device) -> dict[str, Callable[[], object]]:
-    """What is done with a batch, one stage after the other, each on what the one before it left."""
+RESIZE = (transforms.Resize(SHORT), transforms.RandomCrop(SIZE))
+RESIZED_CROP = (transforms.RandomResizedCrop(SIZE),)
+
+
+def theirs(paths: Sequence[Path], crop: Sequence[Callable[..., object]], *, finished: bool) -> Work:
+    """A pass of torchvision's pipeline."""
+    loader = DataLoader(TwoViews(paths, crop, finished=finished), batch_size=BATCH)
+    return lambda: [None for _ in loader]
+
+
+def windows(paths: Sequence[Path]) -> Work:
+    """The work of ACTO's workers in a pass."""
     rows = torch.arange(len(paths))
     draws = [
-        view_draws(name, SPEC, occasion=Occasion(seed=0, epoch=0), index=rows, place=k) for k, name in enumerate(BOTH)
+        view_draws(name, SPEC, occasion=Occasion(seed=0, epoch=0), index=rows, place=k)[:, :WINDOW_DRAWS].numpy()
+        for k, name in enumerate(BOTH)
     ]
-    short = SPEC.resize or 0
-    drafts = [decode_rgb(path, draft_size=(short, short)) for path in paths]
-    places, stored = open_cache(str(cache), paths, short=short)
-    names = tuple(map(str, paths))
-    request = Request(names, BOTH, np.stack([draw[:, :WINDOW_DRAWS].numpy() for draw in draws]), places)
-    decoder = Decoder(SPEC, max_pixels=None, stored=stored)
-    windows = decoder[request]
-    assert isinstance(windows, torch.Tensor)
-    moved = windows.to(device)
-    precision = resolve_precision("auto", device)
-    weak = finish_view("weak", moved[0].permute(0, 3, 1, 2), SPEC, draws[0][:, WINDOW_DRAWS:], dtype=torch.float32)
-    net = (
-        nets.build_net("resnet18", input_shape=(3, 224, 224), num_classes=100)
-        .to(device)
-        .to(memory_format=torch.channels_last)
-    )
-    few = weak[: 128 if device.type == "cuda" else 8]
-    labels = torch.zeros(len(few), dtype=torch.long, device=device)
+    decoder, names = Decoder(SPEC, max_pixels=None), tuple(map(str, paths))
+    parts = [slice(start, start + BATCH) for start in range(0, len(paths), BATCH)]
+    requests = [Request(names[part], BOTH, np.stack([each[part] for each in draws])) for part in parts]
+    return lambda: [None for request in requests if decoder[request] is None]
 
-    def step() -> None:
-        net.zero_grad()
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            logits = net(few)
-        nn.functional.cross_entropy(logits.float(), labels).backward()
 
-    def finish(place: int) -> torch.Tensor:
-        pixels = moved[place].permute(0, 3, 1, 2)
-        return finish_view(BOTH[place], pixels, SPEC, draws[place][:, WINDOW_DRAWS:], dtype=torch.float32)
+def finished(paths: Sequence[Path]) -> Work:
+    """A pass of ACTO's loader."""
+    samples = Samples(ids=tuple(map(str, range(len(paths)))), labels=np.zeros(len(paths), np.int64), paths=tuple(paths))
+    data = DiskData(samples, SPEC, seed=0)
+    return lambda: [None for _ in data.batches(Stream(views=BOTH, batch_size=BATCH), epoch=0)]
 
-    return {
-        "decode in full": lambda: [decode_rgb(path) for path in paths],
-        "decode (draft where it suffices)": lambda: [decode_rgb(path, draft_size=(short, short)) for path in paths],
-        "scale to the short side": lambda: [
-            draft.resize(scaled_size(*draft.size, short=short), Image.Resampling.BILINEAR) for draft in drafts
-        ],
-        "decode and scale": lambda: [np.asarray(scaled_rgb(path, short=short)) for path in paths],
-        "crop two windows from the cache": lambda: decoder[request],
-        "copy to the device": lambda: windows.to(device) if device.type == "cuda" else windows.clone(),
-        "weak: normalize": lambda: finish(0),
-        "strong: augment, normalize": lambda: finish(1),
-        f"step (ResNet-18, {str(precision).removeprefix('torch.')})": step,
+
+def alternated(works: Mapping[str, tuple[Work, str]], count: int, rounds: int) -> None:
+    """Time each kind of work in turn, and print images/s a core beside the ratio to the kind that it names."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for work, _ in works.values():
+        work()
+    for _ in range(rounds):
+        for name, (work, _) in works.items():
+            started = time.process_time()
+            work()
+            seconds[name].append(time.process_time() - started)
+    for name, (_, other) in works.items():
+        rates = np.percentile(count / np.array(seconds[name]), [25, 50, 75])
+        ratio = np.percentile(np.array(seconds[other]) / np.array(seconds[name]), [25, 50, 75])
+        said = "" if other == name else f"  {ratio[1]:6.2f} [{ratio[0]:.2f}, {ratio[2]:.2f}] times {other}"
+        print(f"  {name:44}{rates[1]:8,.0f} [{rates[0]:,.0f}, {rates[2]:,.0f}]{said}", flush=True)
+
+
+def disk(paths: Sequence[Path]) -> str:
+    """What reading the files gives, in words: from the page cache, and after the system forgot them."""
+    parts = []
+    for forgotten in (False, True):
+        if forgotten and not hasattr(os, "posix_fadvise"):
+            continue
+        rates = []
+        for _ in range(5):
+            for path in paths if forgotten else ():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            started = time.perf_counter()
+            for path in paths:
+                path.read_bytes()
+            rates.append(len(paths) / (time.perf_counter() - started))
+        megabytes = np.median(rates) * sum(path.stat().st_size for path in paths) / len(paths) / 1e6
+        where = "cold" if forgotten else "from the page cache"
+        parts.append(f"{where} {np.median(rates):,.0f} files/s ({megabytes:,.0f} MB/s)")
+    return ", ".join(parts)
+
+
+def only_what_is_seen(path: Path) -> Image.Image:
+    """Scale a window in the middle alone. Its pixels differ here and there by a level from those of the whole."""
+    picture = decode_rgb(path, draft_size=(SHORT, SHORT))
+    (wide, high), (width, height) = picture.size, scaled_size(*picture.size, short=SHORT)
+    left, top = (width - SIZE) // 2, (height - SIZE) // 2
+    box = (left * wide / width, top * high / height, (left + SIZE) * wide / width, (top + SIZE) * high / height)
+    return picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+
+
+def with_gap(path: Path) -> Image.Image:
+    """Scale in two steps where the picture is far too large."""
+    picture = decode_rgb(path, draft_size=(SHORT, SHORT))
+    size = scaled_size(*picture.size, short=SHORT)
+    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def ways_to_decode(paths: Sequence[Path]) -> dict[str, tuple[Work, str]]:
+    """Parts of a worker's work, and other ways to do them that were tried."""
+    usual, full = "decode and scale", "decode in full"
+    each: dict[str, tuple[Callable[[Path], object], str]] = {
+        usual: (lambda path: scaled_rgb(path, short=SHORT), usual),
+        "decode (draft where it suffices)": (lambda path: decode_rgb(path, draft_size=(SHORT, SHORT)), usual),
+        full: (decode_rgb, usual),
+        "tried: torchvision.io decodes in full": (
+            lambda path: decode_image(read_file(str(path)), ImageReadMode.RGB),
+            full,
+        ),
+        "tried: scale only one window": (only_what_is_seen, usual),
+        "tried: reducing_gap 2": (with_gap, usual),
     }
+    works: dict[str, tuple[Work, str]] = {
+        name: (lambda way=way: [None for path in paths if way(path) is None], other)  # type: ignore[misc]
+        for name, (way, other) in each.items()
+    }
+
+    def two_threads() -> None:
+        for _ in in_threads(lambda path: scaled_rgb(path, short=SHORT).size, paths, threads=2):
+            pass
+
+    return {**works, "tried: two threads": (two_threads, usual)}
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="From a JPEG file to a training step")
-    parser.add_argument("--pictures", type=int, default=128)
+    parser = argparse.ArgumentParser(description="Photographs from files to views")
+    parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--folder", help="where the pictures are made; a temporary folder in it is deleted at the end")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    device = torch.device(options.device)
-    processor_time = time.process_time if device.type == "cpu" else time.perf_counter
-
-    def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
-        started = clock()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return clock() - started
-
-    print(f"torch {torch.__version__}, Pillow {PIL.__version__}, {platform.machine()}, {device}, one thread")
-    for size in SIZES:
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            paths = write_photographs(folder, options.pictures, size)
-            kilobytes = sum(path.stat().st_size for path in paths) / len(paths) / 1000
-            print(f"\n{len(paths)} JPEGs of {size[0]}x{size[1]}, {kilobytes:.0f} kB each")
-            print("stage, milliseconds a picture: median [quartiles]")
-            for name, work in stages(paths, folder / "cache", device).items():
-                count = (128 if device.type == "cuda" else 8) if name.startswith("step") else len(paths)
-                work()
-                times = [1000 * seconds(work, processor_time) / count for _ in range(options.rounds)]
-                print(f"  {name:34}{spread(times)}")
-            passes(paths, folder, device, options.rounds, seconds)
-
-
-def passes(
-    paths: Sequence[Path],
-    folder: Path,
-    device: torch.device,
-    rounds: int,
-    seconds: Callable[[Callable[[], object], Callable[[], float]], float],
-) -> None:
-    """Time whole passes, the kinds in turn."""
-    samples = Samples(ids=tuple(map(str, range(len(paths)))), labels=np.zeros(len(paths), np.int64), paths=tuple(paths))
-    stream = Stream(views=BOTH, batch_size=32)
-    caches = {"none": None, "folder": str(folder / "cache"), "memory": "memory"}
-    filling = seconds(lambda: open_cache(str(folder / "fresh"), paths, short=256, threads=1), time.perf_counter)
-    print(f"filling the cache, one thread: {len(paths) / filling:,.0f} images/s; ", end="")
-    checking = seconds(lambda: open_cache(str(folder / "fresh"), paths, short=256, threads=1), time.perf_counter)
-    bytes_a_picture = sum(p.stat().st_size for p in folder.glob("fresh/*/*.pixels")) / len(paths)
-    print(f"checking it: {len(paths) / checking:,.0f} images/s; {bytes_a_picture / 1000:,.0f} kB a picture")
-    print("passes, images/s with both views: median [quartiles]")
-    for workers in (0, 2):
-        clock = time.process_time if workers == 0 and device.type == "cpu" else time.perf_counter
-        rates: dict[str, list[float]] = {name: [] for name in caches}
-        data = {
-            name: DiskData(samples, SPEC, seed=0, device=device, workers=workers, cache=cache)
-            for name, cache in caches.items()
-        }
-
-        def one_pass(loader: DiskData) -> None:
-            for _ in loader.batches(stream, epoch=0):
-                pass
-
-        for loader in data.values():
-            one_pass(loader)  # starts the workers
-        for _ in range(rounds):
-            for name, loader in data.items():
-                rates[name].append(len(paths) / seconds(lambda loader=loader: one_pass(loader), clock))  # type: ignore[misc]
-        for name, loader in data.items():
-            loader.close()
-            ratio = np.array(rates[name]) / np.array(rates["none"])
-            unit = "a core" if workers == 0 else "in all"
-            print(f"  {workers} workers, cache {name:7}{spread(rates[name])} {unit};  {spread(ratio).strip()} times")
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}"
+    print(f"{versions}, Python {platform.python_version()}, {platform.machine()}, one thread; medians [quartiles]")
+    for suffix, size, share in KINDS:
+        with tempfile.TemporaryDirectory(dir=options.folder) as place:
+            count = max(1, round(options.pictures * share))
+            originals = write_photographs(Path(place) / "photos", count, size, suffix)
+            started = time.process_time()
+            shrink(Path(place) / "photos", Path(place) / "small", ShrinkSpec(short=SHORT), threads=1)
+            shrinking = count / (time.process_time() - started)
+            small = [Path(place) / "small" / path.name for path in originals]
+            print(f"\n{count} {suffix} of {size[0]}x{size[1]}; shrinking them: {shrinking:,.0f} images/s a core")
+            for name, paths in (("originals", originals), ("small copies", small)):
+                kilobytes = sum(path.stat().st_size for path in paths) / count / 1000
+                print(f" {name}: {kilobytes:,.0f} kB each; read {disk(paths)}")
+            print(" images/s a core")
+            works: dict[str, tuple[Work, str]] = {}
+            for name, make, torchvisions in (("windows", windows, False), ("finished views", finished, True)):
+                ours = f"{name}, acto, originals"
+                theirs_name = f"{name}, torchvision Resize, originals"
+                works[ours] = make(originals), theirs_name
+                works[f"{name}, acto, small copies"] = make(small), ours
+                works[theirs_name] = theirs(originals, RESIZE, finished=torchvisions), theirs_name
+                other = theirs(originals, RESIZED_CROP, finished=torchvisions)
+                works[f"{name}, torchvision RandomResizedCrop"] = other, theirs_name
+                works[f"{name}, torchvision Resize, small"] = theirs(small, RESIZE, finished=torchvisions), theirs_name
+            alternated({**works, **ways_to_decode(originals)}, count, options.rounds)
 
 
 if __name__ == "__main__":

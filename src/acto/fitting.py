@@ -34,7 +34,7 @@ from acto.runs.run import Run
 from acto.runs.trained_model import TrainedModel, load_model
 from acto.runs.warm_start import as_begun, settings_after
 
-OF_DATA_IN_MEMORY = ("data.cache", "data.max_image_pixels")
+OF_DATA_IN_MEMORY = ("data.max_image_pixels",)
 """Settings of data that still matter when they have been read: of a list of picture files, say."""
 
 

@@ -20,7 +20,7 @@ def test_every_command_has_its_parser() -> None:
     found = parsers()
     for command in COMMANDS:
         for word in DIRECTIONS.get(command, ("",)):
-            name = {"data": "data check"}.get(command, f"{command} {word}".strip())
+            name = f"{command} {word}".strip()
             assert found[name].description, name
     assert "--acto.tau" in found["train"].flags() and "--label-column" in found["audit"].flags()
 

@@ -15,7 +15,7 @@ from acto.cli import main
 from acto.core.errors import UserError
 from acto.core.settings import fields_of
 from acto.data.check import check_data, check_images
-from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, decode_rgb, inspect, inspect_all
+from acto.data.pictures.files import BadImage, PictureFacts, decode_pixels, decode_rgb, inspect, inspect_all, scaled_rgb
 from acto.data.samples import DataSpec, Samples
 
 
@@ -176,6 +176,37 @@ def test_inspect_all_keeps_the_order_over_chunks(tmp_path: Path):
     assert [isinstance(facts, BadImage) for facts in found] == [i % 100 == 7 for i in range(600)]
     assert found[599] == PictureFacts(600, 2, "L", False)
     assert inspect_all(paths, workers=1, thorough=True)[598] == PictureFacts(599, 2, "L", False)
+
+
+def test_a_jpeg_is_never_drafted_below_the_short_side(tmp_path: Path) -> None:
+    for width, height in (
+        (24, 24),
+        (47, 48),
+        (48, 48),
+        (49, 95),
+        (95, 96),
+        (96, 97),
+        (191, 200),
+        (193, 400),
+        (24, 900),
+    ):
+        path = tmp_path / "a.jpg"
+        Image.new("RGB", (width, height), (200, 30, 40)).save(path)
+        least = min(width, height)
+        expected = (24 * width // least, 24 * height // least)
+        size = scaled_rgb(path, short=24).size
+        # A draft rounds its sides up, so the long side may differ by what a pixel of the short one makes.
+        assert min(size) == 24 and abs(max(size) - max(expected)) <= max(expected) / 24
+
+
+def test_a_picture_too_long_once_scaled_is_refused(tmp_path: Path) -> None:
+    thread = tmp_path / "thread.png"
+    Image.new("RGB", (1, 400)).save(thread)
+    with pytest.raises(
+        BadImage, match=r"thread\.png cannot be used: scaled to 24x9600 pixels it has more than the limit"
+    ):
+        scaled_rgb(thread, short=24, max_pixels=100_000)
+    assert scaled_rgb(thread, short=24).size == (24, 9600)
 
 
 # acto data check

@@ -386,6 +386,26 @@ def test_a_bad_picture_is_named(photos: Samples, tmp_path: Path, workers: int) -
         next(DiskData(photos, PHOTO, seed=0, max_pixels=100).scan())
 
 
+def test_windows_reach_beyond_small_pictures_in_black(tmp_path: Path) -> None:
+    spec = ViewSpec(pipeline="cifar", size=32, resize=32, mean=SPEC.mean, std=SPEC.std)  # padded by 4
+    white = tmp_path / "white.png"
+    Image.new("RGB", (32, 40), "white").save(white)
+    one = Samples(ids=tuple(map(str, range(64))), labels=np.zeros(64, np.int64), paths=(white,) * 64)
+    batch = next(DiskData(one, spec, seed=0).batches(Stream(views=("weak",), batch_size=64), epoch=0))
+    black = (batch.views[0] < 0).all(1)  # (64, 32, 32)
+    assert torch.equal(black.any(1), black.all(1)) is False  # rows as well as columns of black
+    assert {int(columns.sum()) for columns in black.all(1)} == {0, 1, 2, 3, 4}
+
+
+def test_the_number_of_pictures_whose_windows_are_cut_together_changes_nothing(
+    photos: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream(views=BOTH, batch_size=5)
+    together = list(DiskData(photos, PHOTO, seed=0).batches(stream, epoch=0))
+    monkeypatch.setattr(decode_workers, "_ROOM", 4_000)
+    assert_same(together, list(DiskData(photos, PHOTO, seed=0).batches(stream, epoch=0)))
+
+
 def test_loaders_are_training_data(photos: Samples) -> None:
     both: list[TrainingData] = [device_data(), DiskData(photos, PHOTO, seed=0)]
     assert [data.num_samples for data in both] == [101, 21]

@@ -12,11 +12,10 @@ import pytest
 
 from acto.core.errors import UserError
 from acto.data.pictures import table_pictures
-from acto.data.pictures.cache import open_cache
 from acto.data.pictures.files import BadImage, decode_rgb, inspect
 from acto.data.pictures.packed import in_table, open_picture, packed, size_and_time
 from acto.data.pictures.table_pictures import stored
-from record_data import LEVELS, picture, struct_table, write_tar
+from record_data import LEVELS, picture, struct_table
 
 
 @pytest.fixture(autouse=True)
@@ -107,14 +106,3 @@ def test_one_picture_many_times_over_is_no_small_file(
     with pytest.raises(UserError, match="damaged, or a bomb"):
         stored(tmp_path / "bomb.parquet", 0)
     assert not list(cache.iterdir())
-
-
-def test_the_cache_of_decoded_pictures_knows_them_apart(tmp_path: Path) -> None:
-    file = write_tar(tmp_path / "t.tar", [(f"{row}.png", picture(row, row, size=(90, 70))) for row in (0, 1)])
-    size = len(picture(0, 0, size=(90, 70)))
-    starts = [512, 512 + 512 * (1 + -(-size // 512))]
-    paths = [packed(file, start, size, "same.png") for start in starts]
-    for _ in range(2):
-        places, pixels = open_cache(str(tmp_path / "decoded"), paths, short=64)
-        found = [pixels.picture(place) for place in places.tolist()]
-        assert [int(each[0, 0, 1]) for each in found if each is not None] == list(LEVELS)

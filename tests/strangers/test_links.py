@@ -21,7 +21,7 @@ from acto.core import files
 from acto.core.errors import RunError, UserError
 from acto.core.files import append, open_regular, remove, write_atomically
 from acto.core.locks import FolderLock, is_locked
-from acto.data.pictures.cache import open_cache
+from acto.data.pictures.shrink import ShrinkSpec, shrink
 from acto.labels.decisions import DecisionLog
 from acto.run_folder.reading import checksum_report, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder
@@ -438,71 +438,33 @@ def test_a_pipe_in_a_manifests_place(run: Path) -> None:
             last_checkpoint(run)
 
 
-# Decoded pictures, features.
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"{k}.png" for k in range(2)]
-    for k, path in enumerate(paths):
-        Image.new("RGB", (8, 8), (40 * k, 50, 60)).save(path)
-    return paths
-
-
-def stored(tmp_path: Path, pictures: list[Path]) -> tuple[Path, list[str]]:
-    told: list[str] = []
-    places, pixels = open_cache(str(tmp_path / "cache"), pictures, short=8, say=told.append)
-    for k, place in enumerate(places.tolist()):
-        found = pixels.picture(place)
-        assert found is not None and found[0, 0].tolist() == [40 * k, 50, 60]
-    (folder,) = (tmp_path / "cache").iterdir()
-    return folder, told
-
-
-@pytest.mark.right
-@pytest.mark.parametrize("suffix", [".pixels", ".json"])
-@pytest.mark.parametrize("kind", ["link", "pipe", "cut", "folder"])
-def test_spoilt_files_of_decoded_pictures(
-    kind: str, suffix: str, tmp_path: Path, victim: Path, pictures: list[Path]
-) -> None:
-    folder, _ = stored(tmp_path, pictures)
-    (file,) = (path for path in folder.glob(f"*{suffix}") if path.stem != "settings")
-    whole = file.read_bytes()
-    if kind == "cut":
-        file.write_bytes(whole[:-5])
-    elif kind == "link":
-        victim.write_bytes(whole)
-        point(file, to=victim)
-    elif kind == "pipe":
-        file.unlink()
-        os.mkfifo(file)
-    else:
-        file.unlink()
-        (file / "inner").mkdir(parents=True)
-    point(folder / f".{file.name}.draft", to=victim)
-    text = victim.read_bytes()
-    _, told = stored(tmp_path, pictures)
-    assert "is damaged" in told[0] and victim.read_bytes() == text
-    assert file.is_file() and not file.is_symlink() and file.read_bytes() == whole
-    assert stored(tmp_path, pictures)[1] == []
-
-
-@pytest.mark.right
-def test_decoded_pictures_that_are_cut_later(tmp_path: Path, pictures: list[Path]) -> None:
-    places, pixels = open_cache(str(tmp_path / "cache"), pictures, short=8)
-    (file,) = (tmp_path / "cache").rglob("*.pixels")
-    file.write_bytes(file.read_bytes()[:200])
-    assert [pixels.picture(place) is None for place in places.tolist()] == [False, True]
+# Smaller copies, features.
 
 
 @pytest.mark.refused
-def test_a_folder_of_decoded_pictures_that_is_a_link(tmp_path: Path, pictures: list[Path]) -> None:
-    folder, _ = stored(tmp_path, pictures)
-    point(folder, to=folder.rename(tmp_path / "elsewhere"))
-    (tmp_path / "elsewhere" / "a.draft").write_text(TEXT)
-    with pytest.raises(UserError, match="is a link, and decoded pictures are kept in a folder alone"):
-        stored(tmp_path, pictures)
-    assert (tmp_path / "elsewhere" / "a.draft").read_text() == TEXT
+@pytest.mark.parametrize("kind", ["folder", "draft", "settings", "lock"])
+def test_links_in_an_unfinished_smaller_copy(kind: str, tmp_path: Path, victim: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    (photos / "a").mkdir(parents=True)
+    Image.new("RGB", (30, 20)).save(photos / "a" / "x.png")
+    (photos / "a" / "y.png").touch()
+    with pytest.raises(UserError, match=r"y\.png cannot be used"):
+        shrink(photos, out, ShrinkSpec(short=8))
+    (out / "a" / "x.png").unlink()
+    if kind == "folder":
+        (tmp_path / "elsewhere").mkdir()
+        (out / "a").rmdir()
+        point(out / "a", to=tmp_path / "elsewhere")
+    else:
+        names = {"draft": "a/.shrinking-0.draft", "settings": ".shrinking.json", "lock": ".shrinking"}
+        if kind == "settings":
+            victim.write_bytes((out / names[kind]).read_bytes())
+        point(out / names[kind], to=victim)
+    text = victim.read_text()
+    said = {"folder": "is reached through a link", "lock": "a link, and a lock follows none"}.get(kind, "y.png")
+    with pytest.raises(UserError, match=said):
+        shrink(photos, out, ShrinkSpec(short=8))
+    assert victim.read_text() == text and not list(tmp_path.glob("elsewhere/*"))
 
 
 def feature_file(out: Path) -> FeatureFile:

@@ -15,7 +15,6 @@ from torch.utils.data import Dataset as TorchDataset
 from acto.cli import main
 from acto.core.errors import UserError
 from acto.data.in_memory import as_dataset
-from acto.data.pictures.cache import open_cache
 from acto.data.pictures.files import decode_rgb, inspect, opened_rgb
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
@@ -288,15 +287,6 @@ def test_a_colour_that_stands_for_transparent_becomes_white(kind: str) -> None:
     made.putpixel((0, 0), (0, 0, 0) if made.mode == "RGB" else 0)
     made.save(content, "PNG")
     assert np.asarray(decode_rgb(content.getvalue()))[0, 0].tolist() == [255, 255, 255]
-
-
-@pytest.mark.right
-def test_a_cache_of_pixels_decoded_by_the_old_rule_is_not_used(tmp_path: Path) -> None:
-    paths = sorted(drawings(tmp_path / "black").rglob("*.png"))
-    places, pixels = open_cache(str(tmp_path / "cache"), paths, short=4)
-    assert int(pixels.picture(places[0].tolist()).max()) == 255
-    (made,) = (tmp_path / "cache").iterdir()
-    assert '"format": 2' in (made / "settings.json").read_text()
 
 
 # Next to nothing in them ----------------------------------------------------------------------------------------

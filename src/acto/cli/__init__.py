@@ -62,6 +62,7 @@ compare methods:
 look around:
   demo               see ACTO beat plain training on wrong labels, in about five minutes
   data check SOURCE  look through a data set before training on it
+  data shrink FOLDER a smaller copy of photographs, several times as fast to train on
   doctor [RUN]       versions, devices, disk and data; with a run's folder, its files; what to do where they are bad
   bench              how fast this machine trains, and how near its limits that is
   completion SHELL   a script that completes commands and flags when Tab is pressed

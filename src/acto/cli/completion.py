@@ -12,7 +12,7 @@ from acto.cli.parser import WANTED, Parser
 from acto.core.errors import MissingPackage, UserError, choose
 
 SHELLS = ("bash", "zsh", "tcsh")
-DIRECTIONS = {"exchange": ("export", "import")}
+DIRECTIONS = {"data": ("check", "shrink"), "exchange": ("export", "import")}
 """Commands that have a parser for each second word."""
 FOLDERS, FILES = {"DIR", "RUN", "FOLDER"}, {"FILE", "SOURCE", "DECISIONS", "VOTES", "STUDY.yaml"}
 """Names of values that are a folder, and those that are a file or a folder."""

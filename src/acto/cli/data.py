@@ -1,4 +1,4 @@
-"""The commands of `acto` that look at methods and at data: methods, data check."""
+"""`acto data check`, and the way to `acto data shrink`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from acto.cli.flags import settings_of
 from acto.cli.parser import Parser
+from acto.cli.shrink import parser as shrink_parser
+from acto.cli.shrink import shrink_command
 from acto.core.errors import UserError, choose
 from acto.core.settings import from_values
 from acto.core.text import aligned, counted, percent, visible
@@ -17,12 +19,14 @@ SHOWN = 10
 
 
 def data(tokens: Sequence[str]) -> int:
-    """`acto data check SOURCE`: look through a data set; 2 if training on it would be refused."""
+    """`acto data check SOURCE`: look through a data set; 2 if training on it would be refused. Or `data shrink`."""
     parser = _parser()
     if not tokens or tokens[0] in ("-h", "--help"):
-        parser.print_help()
+        for each in (parser, shrink_parser()):
+            each.print_help()
         return 0 if tokens else 2
-    choose("command", f"data {tokens[0]}", ("data check",))
+    if choose("command", f"data {tokens[0]}", ("data check", "data shrink")) == "data shrink":
+        return shrink_command(tokens[1:])
     own, settings, unknown = parser.divided(tokens[1:])
     parser.refuse(unknown)
     if others := sorted(settings.keys() - {"data"}):

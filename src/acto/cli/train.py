@@ -28,6 +28,7 @@ from acto.core.text import counted
 from acto.data.samples import Dataset
 from acto.data.sources import load_data
 from acto.labels.run_audit import audit_at_the_end, training_data
+from acto.run_folder.config import notes_on_config
 from acto.run_folder.reading import held_out_before, last_checkpoint, read_run
 from acto.run_folder.writing import RunFolder, default_run_name
 from acto.runs.cost import estimate
@@ -39,7 +40,7 @@ from acto.runs.prepare import Prepared, prepare
 from acto.runs.resolve import resolve, with_whole_paths
 from acto.runs.run import Run
 
-MAY_DIFFER = ("device", "step", "workers", "data.root", "data.cache")
+MAY_DIFFER = ("device", "step", "workers", "data.root")
 """Settings that a resumed run may change: where it runs, not what it computes."""
 
 
@@ -97,9 +98,6 @@ def start(
     with Reporter(silent=distributed.rank() > 0) as reporter:
         for text in launch.notes:
             reporter(Note(text=text))
-        if launch.dry_run and run.data.cache is not None:
-            reporter(Note(text="a dry run fills no cache: the times are those of decoding in every epoch"))
-            run = run.without_cache()
         prepared = _prepare(run, launch, reporter, dataset=dataset)
         if launch.dry_run:
             try:
@@ -131,13 +129,15 @@ def resume(path: str, run: Run, launch: Launch) -> int:
     if launch.overwrite or launch.dry_run or launch.out not in (None, path):
         raise UserError("--resume goes on with a run in its own folder: leave --out, --overwrite and --dry-run away")
     distributed.start(resolve_device(run.device))
-    record = read_run(path)
+    record, notes = read_run(path), notes_on_config(Path(path))
     # Data that moved are looked at before their place is written down.
     as_begun = replace(run, data=replace(run.data, source=record.config.get("data", {}).get("source", run.data.source)))
     with (
         _first_only(lambda: RunFolder.open(path, config=as_begun.to_dict(), may_differ=MAY_DIFFER)) as folder,
         Reporter(silent=distributed.rank() > 0) as reporter,
     ):
+        for text in notes:
+            reporter(Note(text=text))
         summary = record.summary
         if record.status["state"] == "finished" and summary is not None and not summary.get("left_away"):
             if folder is not None:

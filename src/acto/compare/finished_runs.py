@@ -129,7 +129,7 @@ class Found:
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration without what says only where a run runs."""
     kept = {key: value for key, value in config.items() if key not in PLACES}
-    kept["data"] = {key: value for key, value in config["data"].items() if key not in ("root", "cache")}
+    kept["data"] = {key: value for key, value in config["data"].items() if key != "root"}
     return kept
 
 
@@ -149,8 +149,6 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value := values.get(name), str):
             values[name] = PurePath(value).name
     cleaned["data"]["root"] = None
-    if "cache" in cleaned["data"]:  # not in records of earlier versions
-        cleaned["data"]["cache"] = None
     return cleaned
 
 

@@ -224,14 +224,9 @@ class DataSpec(Settings):
     """Treatment of a picture that cannot be decoded: error, or drop (the other samples keep their ids)."""
     max_image_pixels: int = setting(MAX_PIXELS, low=1, high=HARD_MAX_PIXELS)
     """Larger pictures count as bad before they are decoded."""
-    cache: str | None = None
-    """Keep picture files decoded: in this folder (runs share it), or in "memory"; none: decode them every time. The
-    result is the same."""
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
-        if self.cache in ("", "none"):
-            object.__setattr__(self, "cache", None)
         for name in ("base", "votes", "group_column"):
             if getattr(self, name) in ("", "none"):
                 object.__setattr__(self, name, None)

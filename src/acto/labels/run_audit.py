@@ -192,7 +192,7 @@ def _at_last_checkpoint(record: RunRecord, dataset: Dataset, *, trust: bool) -> 
     if checkpoint is None:
         raise UserError(f"the run in {record.path} has not finished an epoch: there is nothing to audit yet")
     # With the folder, a run that began from another one needs nothing of that one.
-    run = Run.from_dict(record.config, trust_net=trust).without_cache()  # for one pass it would not pay
+    run = Run.from_dict(record.config, trust_net=trust)
     prepared = prepare(run, dataset=dataset, folder=record.path)
     try:
         state = read_state(checkpoint.read("training.pt"), str(checkpoint.path("training.pt")))

@@ -20,14 +20,28 @@ CONFIG = {
     "protocol": {"epochs": int},
 }
 """Types of the settings in config.yaml that are looked at without building the run."""
+INSTEAD_OF_CACHE = "pictures are decoded in every epoch, and `acto data shrink FOLDER --out SMALL` makes that fast"
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read config.yaml of the run's folder `path`.
+    """Read config.yaml of the run's folder `path`, without the cache of pictures, which earlier versions had.
 
     Raises:
         UserError: there is none, or it holds no settings.
     """
+    config = _read_whole(path)
+    config.get("data", {}).pop("cache", None)  # it never decided a result
+    return config
+
+
+def notes_on_config(path: Path) -> list[str]:
+    """Notes on what the run's folder `path` asks for and no longer has any effect."""
+    if (cache := _read_whole(path).get("data", {}).get("cache")) is None:
+        return []
+    return [f"the setting data.cache ({cache}) of this run has no effect any more: {INSTEAD_OF_CACHE}"]
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
     file = path / "config.yaml"
     try:
         return as_record(read_yaml(file), CONFIG, str(file))

@@ -18,7 +18,7 @@ from acto.core import distributed
 from acto.core.device import resolve_device, resolve_precision
 from acto.core.errors import UserError
 from acto.core.resources import usable_memory
-from acto.core.text import bytes_in_words
+from acto.core.text import bytes_in_words, counted
 from acto.core.types import Task
 from acto.data.loading.loader import Loader, open_data
 from acto.data.samples import Dataset, join
@@ -86,7 +86,7 @@ def prepare(
         data_root: see acto.data.sources.load_data.
         download: see acto.data.sources.load_data.
         folder: of the run, where it is resumed.
-        say: told what is done about a cache of pictures, which is filled here, and about the names of weights.
+        say: told about the names of weights and what is looked at before training.
         tell: told how many pictures a frozen network has looked at, and of how many.
         fetch_weights: pretrained weights that are not on this machine may be fetched.
         only_measure: time the frozen network on a few pictures and make vectors up: for a run that is not trained.
@@ -158,11 +158,9 @@ def _prepare(
         front, seen = _looked_at(dataset, front, run, made_up=only_measure, say=say, tell=tell)
     elif fetch_weights is False and run.weights is not None and begun is None:
         weights_for(run.net, run.weights, download=False)
-    if run.data.cache is not None and seen.train.paths is None:
-        say("the samples are in memory as they are: the cache of pictures is not used")
     opened = partial(
         open_data, spec=seen.views, seed=run.seed, device=device, workers=run.workers,
-        max_pixels=run.data.max_image_pixels, cache=run.data.cache, say=say,
+        max_pixels=run.data.max_image_pixels,
     )  # fmt: skip
     train_data = opened(seen.train, rank=distributed.rank(), world=distributed.world())
     test_data = opened(seen.test)
@@ -257,8 +255,9 @@ def _refuse_too_large(dataset: Dataset) -> None:
     """Raise UserError for data on which a training's end could not be written."""
     needed, there = 2 * end_bytes(dataset), usable_memory()
     if needed > there:
+        samples, classes = counted(len(dataset.train), "sample"), counted(dataset.num_classes, "class")
         raise UserError(
-            f"{len(dataset.train):,} samples of {dataset.num_classes:,} classes are too many for this machine: the "
+            f"{samples} of {classes} are too many for this machine: the "
             "probabilities of each sample for each class, which a run keeps at its end, take "
             f"{bytes_in_words(needed)} of memory while they are written, and there are {bytes_in_words(there)}. Take "
             "fewer samples (--data.subset N) or classes, or a larger machine"

@@ -12,13 +12,13 @@ from typing import Any
 from acto.core.errors import UserError, choose, closest
 from acto.core.settings import Field, fields_of, flatten, from_values, merged, nested, typed
 from acto.data.catalog import SOURCES
-from acto.data.pictures.cache import MEMORY
 from acto.data.samples import Dataset, DataSpec
 from acto.data.sources import load_data
 from acto.data.views.spec import ViewSpec
 from acto.methods import METHODS
 from acto.methods.base import Method
 from acto.nets.pretrained import first_found, weights_for
+from acto.run_folder.config import INSTEAD_OF_CACHE
 from acto.runs.recipes.by_data import (
     BY_PIPELINE,
     SETTINGS,
@@ -182,6 +182,8 @@ def checked(settings: Mapping[str, Any], *, method: str = "acto", where: str = "
     def walk(values: Mapping[str, Any], prefix: str) -> None:
         for name, value in values.items():
             key = f"{prefix}{name}"
+            if key == "data.cache" and value in (None, "", "none", "null"):
+                continue  # as files of earlier versions say it
             if key in known:
                 flat[key] = typed(f"{where}{key}", value, known[key].hint)
             elif isinstance(value, Mapping) and key in (*sections, *map(section, METHODS)):
@@ -201,6 +203,8 @@ def checked(settings: Mapping[str, Any], *, method: str = "acto", where: str = "
 def unknown(name: str, *, method: str, choices: Collection[str], what: str = "setting", where: str = "") -> UserError:
     """The error for a setting or flag that runs of `method` do not have."""
     owner, dot, _ = name.lstrip("-").partition(".")
+    if name.lstrip("-") == "data.cache":
+        return UserError(f"{where}the {what} {name} is gone: {INSTEAD_OF_CACHE}.")
     for other in METHODS:
         if dot and owner == section(other) and other != method:
             return UserError(f"{where}{name} is a setting of method {other!r}, but the method is {method!r}")
@@ -211,8 +215,6 @@ def with_whole_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Paths from the current folder made absolute, so that the saved settings mean the same elsewhere."""
 
     def whole(key: str, value: Any) -> Any:
-        if key == "data.cache" and value not in (None, "", "none", MEMORY):
-            return os.path.abspath(Path(value).expanduser())  # made if it is missing
         is_path = key in ("data.root", "data.noise.path", "weights", "init_from") or (
             key == "data.source" and value not in SOURCES
         )

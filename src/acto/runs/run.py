@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from acto.core.errors import UserError, choose
@@ -104,10 +104,6 @@ class Run(Settings):
         section = method.name.replace("-", "_")
         config = from_values(method.Config, values.pop(section, {}), where=f"{section}.")
         return from_values(cls, {**values, "config": config, "trust_net": trust_net})
-
-    def without_cache(self) -> Run:
-        """The same run, but every pass decodes the picture files."""
-        return replace(self, data=replace(self.data, cache=None))
 
     def evaluates(self, epoch: int) -> bool:
         """Say whether the test set is looked at after `epoch` (from 0)."""

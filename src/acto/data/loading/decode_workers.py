@@ -26,12 +26,13 @@ from acto.core.child_processes import NO_CURRENT_FOLDER, environment
 from acto.core.errors import RunError
 from acto.core.signals import spared_children
 from acto.data.pictures.files import BadImage, scaled_rgb
-from acto.data.pictures.pixel_store import StoredPixels
 from acto.data.views.pipelines import window
 from acto.data.views.spec import ViewSpec
 
 _LONGEST_PATH = 1024
 """Bytes of a path that a warning has room for."""
+_ROOM = 2**26
+"""Bytes of whole pictures from which windows are cut together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,6 @@ class Request:
     views: tuple[str, ...]
     draws: npt.NDArray[np.float32]
     """(views, B, WINDOW_DRAWS) in [0, 1)."""
-    places: npt.NDArray[np.int64] | None = None
-    """(B, 4) where the pictures are stored, as open_cache says; None: nowhere."""
 
 
 class Decoder(Dataset[Tensor | BadImage]):
@@ -54,12 +53,11 @@ class Decoder(Dataset[Tensor | BadImage]):
     Args:
         spec: how pictures are seen; its size is given.
         max_pixels: refuse larger pictures; None: Pillow's limit.
-        stored: pictures that need no decoding.
     """
 
-    def __init__(self, spec: ViewSpec, *, max_pixels: int | None, stored: StoredPixels | None = None) -> None:
+    def __init__(self, spec: ViewSpec, *, max_pixels: int | None) -> None:
         assert spec.size is not None
-        self._spec, self._size, self._max_pixels, self._stored = spec, spec.size, max_pixels, stored
+        self._spec, self._size, self._max_pixels = spec, spec.size, max_pixels
         self.desk: Desk | None = None
 
     def __getitem__(self, request: Request) -> Tensor | BadImage:
@@ -67,30 +65,27 @@ class Decoder(Dataset[Tensor | BadImage]):
         shape = (len(request.views), len(request.paths), self._size, self._size, 3)
         windows = torch.empty(shape, dtype=torch.uint8)
         draws = torch.from_numpy(request.draws)
-        places = None if request.places is None else request.places.tolist()
-        known = None if request.places is None else self._windows(request.views, draws, request.places[:, 2:])
-        for i, path in enumerate(request.paths):
-            picture = None if self._stored is None or places is None else self._stored.picture(places[i])
-            if picture is None:
-                try:
-                    with nullcontext() if self.desk is None else self.desk.working_on(path):
-                        scaled = scaled_rgb(path, short=self._spec.resize or self._size, max_pixels=self._max_pixels)
-                except BadImage as bad:
-                    return bad
-                picture = torch.from_numpy(np.array(scaled))
-            size = np.array([picture.shape[:2]])
-            spots = self._windows(request.views, draws[:, i : i + 1], size)[0] if known is None else known[i]
-            for view, (top, left, flip) in zip(windows[:, i], spots, strict=True):
-                _cut(picture, top, left, flip=bool(flip), into=view)
+        pictures: list[Tensor] = []
+        for i, path in enumerate(request.paths, start=1):
+            try:
+                with nullcontext() if self.desk is None else self.desk.working_on(path):
+                    scaled = scaled_rgb(path, short=self._spec.resize or self._size, max_pixels=self._max_pixels)
+            except BadImage as bad:
+                return bad
+            pictures.append(torch.from_numpy(np.array(scaled)))
+            if i == len(request.paths) or sum(map(Tensor.numel, pictures)) > _ROOM:
+                these = slice(i - len(pictures), i)
+                self._cut_all(pictures, request.views, draws[:, these], into=windows[:, these])
+                pictures.clear()
         return windows
 
-    def _windows(
-        self, views: tuple[str, ...], draws: Tensor, sizes: npt.NDArray[np.int64]
-    ) -> list[list[tuple[int, int, int]]]:
-        """For each picture each view's (top, left, flip). `draws` (views, B, WINDOW_DRAWS), `sizes` (B, 2)."""
-        height, width = torch.from_numpy(sizes.astype(np.int64)).unbind(1)
-        found = [window(view, self._spec, draws[k], height=height, width=width) for k, view in enumerate(views)]
-        return torch.stack([torch.stack(spot, 1) for spot in found], 1).tolist() if found else [[]] * len(height)
+    def _cut_all(self, pictures: Sequence[Tensor], views: Sequence[str], draws: Tensor, *, into: Tensor) -> None:
+        """Cut every view's window out of every picture: places for all at once, as each call of torch has its price."""
+        height, width = torch.tensor([picture.shape[:2] for picture in pictures]).unbind(1)
+        for name, numbers, places in zip(views, draws, into, strict=True):
+            spots = torch.stack(window(name, self._spec, numbers, height=height, width=width), 1).tolist()
+            for picture, (top, left, flip), place in zip(pictures, spots, places, strict=True):
+                _cut(picture, top, left, flip=bool(flip), into=place)
 
 
 def _cut(picture: Tensor, top: int, left: int, *, flip: bool, into: Tensor) -> None:

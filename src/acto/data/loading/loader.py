@@ -21,7 +21,6 @@ from acto.core.errors import UserError
 from acto.core.types import Batch
 from acto.data.loading.decode_workers import Decoder, Request, Workers
 from acto.data.loading.passes import Pass, Passes
-from acto.data.pictures.cache import MEMORY, Say, open_cache
 from acto.data.samples import Samples
 from acto.data.views.pipelines import WINDOW_DRAWS, finish_view, make_vector_view, make_view, view_draws
 from acto.data.views.spec import ViewSpec
@@ -104,16 +103,12 @@ class DiskData(Passes):
         dtype: of the views.
         workers: processes that decode, for each of the passes that run side by side; 0: this process does it.
         max_pixels: refuse larger pictures; None: Pillow's limit.
-        cache: keep the pictures decoded, in this folder or in "memory"; they are brought there before the first pass.
-            None: every pass decodes the files.
-        say: told what is done about the cache.
         rank: this process's number.
         world: the number of processes, which share each batch.
 
     Raises:
-        UserError: the view has no size, the pipeline is not one for pictures, or the cache cannot be used.
-        BadImage: for a picture that cannot be decoded, during a pass or while the cache is filled; it names the file.
-        RunError: there is no room for the cache.
+        UserError: the view has no size, or the pipeline is not one for pictures.
+        BadImage: for a picture that cannot be decoded, during a pass; it names the file.
     """
 
     def __init__(
@@ -126,8 +121,6 @@ class DiskData(Passes):
         dtype: torch.dtype = torch.float32,
         workers: int = 0,
         max_pixels: int | None = None,
-        cache: str | None = None,
-        say: Say = lambda text: None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -139,16 +132,7 @@ class DiskData(Passes):
         self.input_shape = (3, spec.size, spec.size)
         self._paths = samples.paths
         self._spec, self._dtype, self._device = spec, dtype, torch.device(device)
-        self._places = stored = None
-        if cache is not None:
-            if cache == MEMORY and world > 1:
-                raise UserError(
-                    f"a cache in memory belongs to one process, and there are {world}: name a folder, which they "
-                    "share; one under /dev/shm lies in memory, too"
-                )
-            short = spec.resize or spec.size
-            self._places, stored = open_cache(cache, samples.paths, short=short, max_pixels=max_pixels, say=say)
-        self._decoder, self._num_workers = Decoder(spec, max_pixels=max_pixels, stored=stored), workers
+        self._decoder, self._num_workers = Decoder(spec, max_pixels=max_pixels), workers
         self._idle: list[Workers] = []
 
     def close(self) -> None:
@@ -169,8 +153,7 @@ class DiskData(Passes):
             for place, name in enumerate(part.views)
         ]
         rows = index.tolist()
-        places = None if self._places is None else self._places[rows]
-        return Request(tuple(str(self._paths[i]) for i in rows), part.views, np.stack(draws), places)
+        return Request(tuple(str(self._paths[i]) for i in rows), part.views, np.stack(draws))
 
     def _finished(self, index: Tensor, pixels: Tensor, part: Pass) -> Batch:
         label = self._labels[index].to(self._device)
@@ -205,12 +188,10 @@ def open_data(
     dtype: torch.dtype = torch.float32,
     workers: int = 0,
     max_pixels: int | None = None,
-    cache: str | None = None,
-    say: Say = lambda text: None,
     rank: int = 0,
     world: int = 1,
 ) -> Loader:
-    """DiskData for picture files, DeviceData for all else, which needs no cache. The arguments are theirs."""
+    """DiskData for picture files, DeviceData for all else. The arguments are theirs."""
     if samples.paths is None:
         return DeviceData(samples, spec, seed=seed, device=device, dtype=dtype, rank=rank, world=world)
     return DiskData(
@@ -221,8 +202,6 @@ def open_data(
         dtype=dtype,
         workers=workers,
         max_pixels=max_pixels,
-        cache=cache,
-        say=say,
         rank=rank,
         world=world,
     )

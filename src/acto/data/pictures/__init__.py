@@ -1,1 +1,1 @@
-"""Pictures on disk: decoding, and the cache of decoded pixels."""
+"""Pictures on disk: decoding, and smaller copies."""

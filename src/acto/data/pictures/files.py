@@ -73,6 +73,8 @@ class PictureFacts:
     """True if it says how transparent its pixels are; all of them may be opaque."""
     extremes: tuple[tuple[int, int], ...] = field(default=(), compare=False)
     """Lowest and highest level of each channel, 0 to 255; only where the file was decoded in full, else empty."""
+    format: str = field(default="", compare=False)
+    """Pillow's name of the file's format: JPEG, PNG, ..."""
 
 
 def decode_rgb(
@@ -175,7 +177,7 @@ def inspect(path: str | Path, *, max_pixels: int | None = None, thorough: bool =
         orientation = _orientation(image)
         if orientation >= 5:
             width, height = height, width
-        return PictureFacts(width, height, mode, orientation in _TURNS, has_alpha, extremes)
+        return PictureFacts(width, height, mode, orientation in _TURNS, has_alpha, extremes, image.format or "")
 
 
 def inspect_all(
