@@ -383,7 +383,6 @@ def test_compilers_that_are_not_taken(words: str, said: str, tmp_path: Path, mon
         (tmp_path / place).chmod(0o755)
     monkeypatch.setenv("CC", words)
     monkeypatch.setattr(cpu_kernels, "cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr(cpu_kernels, "cpu_has_matrix_units", lambda: False)
     cpu_kernels._load.cache_clear()
     try:
         with pytest.raises(KernelsMissing, match=said):
