@@ -14,8 +14,11 @@ network 4, the last three 1.
 
 Each row is a data set with one kind of noise. Columns: AUROC and average precision of finding the wrong labels; F1 of
 as many labels as the method itself counts as wrong (ACTO and cleanlab; the others, which do not count, take ACTO's
-number); seconds. ACTO's score (acto.runs.sample_table.label_quality), the rule for issues (acto.labels.audit) and the
-length of the warm-up on features were chosen on `--set choice`: MNIST and the first five classes of Fashion-MNIST.
+number); seconds. Of ACTO's interval of the rate there is the interval score, its width and 40 times what it misses,
+beside that of a bootstrap of its suspects, which knows the luck of the draw alone; the labels that it has not seen are
+those of test samples, with noise of the same kind. ACTO's score
+(acto.runs.sample_table.label_quality), the rule for issues (acto.labels.audit) and the length of the warm-up on
+features were chosen on `--set choice`: MNIST and the first five classes of Fashion-MNIST.
 `--set report` has none of their pictures as samples of its own classes: the digits of scikit-learn, the last five
 classes of Fashion-MNIST, features of CIFAR-100.
 
@@ -57,7 +60,8 @@ from acto.data.noise import draw_labels, instance_dependent, transition_matrix
 from acto.data.samples import Dataset, DataSpec, Samples
 from acto.data.sources import load_data
 from acto.data.views.spec import ViewSpec
-from acto.labels.audit import find_issues
+from acto.labels.audit import Trained, report_on
+from acto.labels.rate import Unseen
 from acto.runs.outliers import ranked_trust
 from acto.runs.prepare import Prepared, prepare
 from acto.runs.recipes.by_data import Setting, setting_for
@@ -65,6 +69,7 @@ from acto.runs.recipes.recipe import recipe
 from acto.runs.sample_table import sample_table
 from acto.training import evaluation
 from acto.training.loop import run_epochs
+from foreign_probs import bootstrap, interval_score
 
 NOISES = (("symmetric", 0.2), ("symmetric", 0.4), ("asymmetric", 0.3), ("instance", 0.4), ("open-set", 0.2))
 """Kind and rate; open-set: this share of the samples is of classes that are not there, and as many of the rest have
@@ -111,6 +116,10 @@ class Found:
     noise_rate: float
     """As it estimates it, or as it was told."""
     test_accuracy: float | None = None
+    interval: tuple[float, float] | None = None
+    """Of the rate."""
+    interval_scores: tuple[float, float] | None = None
+    """Of that interval, and of a bootstrap of the suspects."""
 
 
 # Data -----------------------------------------------------------------------------------------------------------
@@ -245,13 +254,48 @@ def trained(problem: Problem, data: Dataset, method: str) -> tuple[Prepared, lis
     return ready, accuracies
 
 
-def by_acto(problem: Problem, data: Dataset) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], float]:
-    """Trust in each label, which labels are issues, and the test accuracy."""
+def by_acto(problem: Problem, data: Dataset) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], dict[str, Any]]:
+    """Trust in each label, which labels are issues, and more for Found."""
     ready, accuracies = trained(problem, data, "acto")
     table = sample_table(ready.training, ready.train_data, data)
-    quality = ranked_trust(table.columns["label_quality"], table.outlier)
-    issues, _ = find_issues(data.train.labels, table.probs, robust=True)
-    return quality, issues, evaluation.last_epochs_mean(accuracies)
+    trust = table.columns["label_quality"]
+    report = report_on(
+        data.train.labels,
+        table.probs,
+        data.class_names,
+        label_quality=ranked_trust(trust, table.outlier),
+        trained=Trained(columns={}, trust=trust),
+        unseen=unseen(problem, data, ready),
+        robust=True,
+    )
+    noise, truth = report.noise, float(np.mean(~data.train.is_clean))  # type: ignore[operator]
+    interval = noise.rate_low, noise.rate_high
+    scores = tuple(interval_score(*each, truth) for each in (interval, bootstrap(report.is_label_issue)))
+    more = {"test_accuracy": evaluation.last_epochs_mean(accuracies), "interval": interval, "interval_scores": scores}
+    return report.label_quality, report.is_label_issue, more
+
+
+def unseen(problem: Problem, data: Dataset, ready: Prepared) -> Unseen:
+    """Agreement with given labels of as many more samples as a run holds out, with noise of the same kind."""
+    random, count = np.random.RandomState(problem.seed + 1000), len(data.train) // 9
+    probs, _ = evaluation.headline_probs(ready.training, ready.test_data, data.test.labels)
+    true, predicted = data.test.labels[:count], probs[:count].argmax(1)
+    if problem.kind == "instance":
+        values = data.test.features if data.test.features is not None else data.test.pixels
+        assert values is not None
+        given = instance_dependent(
+            values[:count], true, rate=problem.rate, num_classes=data.num_classes, seed=problem.seed + 1000,
+            scale="standardized",
+        )  # fmt: skip
+    else:
+        kind = "symmetric" if problem.kind == "open-set" else problem.kind
+        matrix = transition_matrix(kind, rate=problem.rate, num_classes=data.num_classes)
+        given = draw_labels(true, matrix, seed=problem.seed + 1000)
+    agrees = predicted == given
+    if problem.kind == "open-set":  # their labels are drawn without a look at them, so luck alone agrees
+        other = random.random_sample(len(true)) < problem.rate
+        agrees = np.where(other, random.random_sample(len(true)) < 1 / data.num_classes, agrees)
+    return Unseen(agreement=float(agrees.mean()), count=len(true))
 
 
 def held_out_probs(problem: Problem, data: Dataset) -> npt.NDArray[np.float64]:
@@ -333,8 +377,8 @@ def measure(problem: Problem, only_acto: bool = False) -> list[Found]:
         )
 
     began = time.monotonic()
-    score, issues, accuracy = by_acto(problem, data)
-    add("ACTO", score, issues, began, test_accuracy=accuracy)
+    score, issues, more = by_acto(problem, data)
+    add("ACTO", score, issues, began, **more)
     if only_acto:
         return found
     num_issues = int(issues.sum())
@@ -443,6 +487,10 @@ def table(done: dict[str, Any]) -> Iterator[str]:
                 f"| {source} | {noise} | {detector} | {auroc} | {mean['average_precision']:.3f} | {mean['f1']:.3f} "
                 f"| {mean['noise_rate']:.1%} | {mean['seconds']:.1f} | {len(runs)} |"
             )
+    scores = [row["interval_scores"] for rows in done.values() for row in rows if row.get("interval_scores")]
+    if scores:
+        ours, draws = (fmean(part) for part in zip(*scores, strict=True))
+        yield f"mean interval score of {len(scores)} rows: {ours:.3f}; of a bootstrap of the suspects {draws:.3f}"
 
 
 if __name__ == "__main__":
