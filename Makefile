@@ -59,7 +59,7 @@ quick: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(RULES)
 
 test: check wheel
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not integration"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration"
 
 # An environment of its own: these packages are many, and what they bring is none of the other tests' business.
 build/integrations/.installed: pyproject.toml

@@ -25,15 +25,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import scipy.optimize
+import scipy.special  # noqa: F401
+import sklearn.datasets  # noqa: F401
 import torch
+import torch._dynamo
 from lab import Lab
 from processes import FAULTS as OF_PROCESSES
 from scenarios import FAULTS as OF_RUNS
 from storage import FAULTS as OF_STORAGE
 
-from acto.cli import flags  # noqa: F401  (loaded once, before the children are forked)
+# What a training loads late is loaded once, before the children are forked, like the packages above.
+from acto.cli import flags, train  # noqa: F401
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
+from acto.runs import execute  # noqa: F401
 
 FAULTS = {**OF_RUNS, **OF_STORAGE, **OF_PROCESSES}
 TRIALS = {
