@@ -24,6 +24,7 @@ from acto.data.samples import Dataset
 from acto.labels.report import LabelReport
 from acto.labels.run_audit import audit_run
 from acto.methods import METHODS
+from acto.run_folder.config import INSTEAD_OF_CACHE
 from acto.run_folder.reading import held_out_before, read_run
 from acto.runs.events import Listeners
 from acto.runs.execute import train_run
@@ -310,4 +311,6 @@ def _key(name: str, method: str) -> str:
                 raise UserError(f"{name} is for data that are still to be read: give it to acto.load_data")
             return key
     names = [*short, *(key.rpartition(".")[2] for key in known), *known]
+    if name in ("cache", "data.cache"):
+        raise UserError(f"the setting {name} is gone: {INSTEAD_OF_CACHE}")
     raise UserError(f"unknown setting {name!r} of method {method!r}.{closest(name, names)}")

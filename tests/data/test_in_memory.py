@@ -301,6 +301,8 @@ def test_settings_are_found_by_their_names(tmp_path: Path) -> None:
     assert (config["acto"]["tau"], config["acto"]["warmup_epochs"]) == (0.5, 1)
     with pytest.raises(UserError, match=r"unknown setting 'taus' of method 'acto'. Did you mean 'tau'"):
         fit(clusters(), wrong_labels(), taus=0.5)
+    with pytest.raises(UserError, match=r"the setting data.cache is gone: .*acto data shrink"):
+        fit(clusters(), wrong_labels(), **{"data.cache": "memory"})
     for given, words in (
         ({"epochs": "two"}, "protocol.epochs must be a whole number, but got 'two'"),
         ({"tau": [1]}, "acto.tau must be a number, but got"),

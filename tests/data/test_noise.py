@@ -60,6 +60,11 @@ def test_asymmetric_open_set_matrix_by_hand():
         ("symmetric", {"open_rate": 0.25}, "open_rate 0.25 of 10 classes is no whole number"),
         ("symmetric", {"open_rate": 0.9}, "leaves fewer than 2 classes"),
         ("asymmetric", {"num_classes": 1}, "leaves fewer than 2 classes"),
+        (
+            "symmetric",
+            {"num_classes": 20_001},
+            "at most 20,000 classes, and these are 20,001: .* Bring the noisy labels",
+        ),
     ],
 )
 def test_matrix_refuses(kind, kwargs, message):
