@@ -247,6 +247,7 @@ def test_a_folder_in_use(tmp_path: Path, refuse: Refuse) -> None:
         ("data check", "needs a SOURCE"),
         ("data check digits --epochs 3", "takes settings of the data only, not protocol"),
         ("data check digit", "unknown data source 'digit'"),
+        ("data check digits --data.cache x", "`acto data shrink FOLDER"),
         ("doctor nowhere", "nowhere is no run's folder"),
         ("doctor --data-rot x", "unknown argument '--data-rot'. Did you mean '--data-root'?"),
     ],

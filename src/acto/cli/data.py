@@ -14,6 +14,7 @@ from acto.core.text import aligned, counted, percent, visible
 from acto.data.check import DataReport, check_data
 from acto.data.samples import DataSpec
 from acto.runs.resolve import checked
+from acto.runs.resolve import unknown as unknown_setting
 
 SHOWN = 10
 
@@ -28,7 +29,9 @@ def data(tokens: Sequence[str]) -> int:
     if choose("command", f"data {tokens[0]}", ("data check", "data shrink")) == "data shrink":
         return shrink_command(tokens[1:])
     own, settings, unknown = parser.divided(tokens[1:])
-    parser.refuse(unknown)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        raise unknown_setting(name, method="acto", choices=parser.flags(), what="argument")
     if others := sorted(settings.keys() - {"data"}):
         raise UserError(f"`acto data check` takes settings of the data only, not {', '.join(others)}")
     given = {**own, **settings.get("data", {})}

@@ -1,4 +1,4 @@
-"""benchmarks/feature_rows.py: which rows it takes, and that rows which are there are not made again."""
+"""benchmarks/reported_rows.py: which rows it takes, and that rows which are there are not made again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "feature_rows.py"
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "reported_rows.py"
 
 
 @pytest.fixture
-def feature_rows(monkeypatch: pytest.MonkeyPatch) -> Any:
-    spec = importlib.util.spec_from_file_location("feature_rows", SCRIPT)
+def reported_rows(monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("reported_rows", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "feature_rows", module)
+    monkeypatch.setitem(sys.modules, "reported_rows", module)
     spec.loader.exec_module(module)
     return module
 
@@ -31,10 +31,10 @@ def cifar100(folder: Path) -> Path:
     return folder / "c.npz"
 
 
-def test_the_reported_half_with_its_noise(feature_rows: Any, tmp_path: Path) -> None:
+def test_the_reported_half_with_its_noise(reported_rows: Any, tmp_path: Path) -> None:
     development = set(np.random.RandomState(7).permutation(100)[:50].tolist())
-    tasks = list(feature_rows.cifar100(cifar100(tmp_path), 0))
-    for task, (kind, rate) in zip(tasks, feature_rows.NOISES, strict=True):
+    tasks = list(reported_rows.cifar100(cifar100(tmp_path), 0))
+    for task, (kind, rate) in zip(tasks, reported_rows.NOISES, strict=True):
         assert not development & set(task.x[:, 0].astype(int).tolist())
         assert len(set(task.test_x[:, 0].tolist())) == 50 and task.true.max() == 49
         wrong = task.given != task.true
@@ -43,29 +43,29 @@ def test_the_reported_half_with_its_noise(feature_rows: Any, tmp_path: Path) -> 
 
 
 def test_rows_that_are_there_are_not_made_again(
-    feature_rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    reported_rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made: list[tuple[str, str]] = []
 
-    def ours(task: Any, form: str) -> dict[str, float]:
+    def trained(task: Any, form: str) -> dict[str, float]:
         made.append((task.name, form))
         return {"accuracy": 50.0, "auroc": 0.9}
 
-    monkeypatch.setattr(feature_rows, "ours", ours)
+    monkeypatch.setattr(reported_rows, "trained", trained)
     out = tmp_path / "rows.jsonl"
     for _ in range(2):
-        feature_rows.main(["--cifar100", str(cifar100(tmp_path)), "--out", str(out), "--seeds", "1"])
-    assert len(made) == len(set(made)) == len(feature_rows.NOISES) * len(feature_rows.FORMS)
+        reported_rows.main(["--cifar100", str(cifar100(tmp_path)), "--out", str(out), "--seeds", "1"])
+    assert len(made) == len(set(made)) == len(reported_rows.NOISES) * len(reported_rows.FORMS)
     assert len([json.loads(line) for line in out.read_text().splitlines()]) == len(made)
     capsys.readouterr()
-    feature_rows.main(["--table", str(out)])
-    assert "| cifar100 symmetric:0.8 | steady | 50.00 | 0.9000 | 1 |" in capsys.readouterr().out
+    reported_rows.main(["--table", str(out)])
+    assert "| cifar100 symmetric:0.8 | steady | 50.00 | 0.9000 |  | 1 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "tokens", [[], ["--out", "rows.jsonl"], ["--table", "none"], ["--out", "o", "--people", "none"]]
 )
-def test_what_is_missing_is_named(feature_rows: Any, tokens: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_is_named(reported_rows: Any, tokens: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        feature_rows.main(tokens)
+        reported_rows.main(tokens)
     assert ended.value.code == 2 and "error: " in capsys.readouterr().err
