@@ -129,9 +129,12 @@ PHOTOS = replace(
 # symmetric, asymmetric and instance-dependent noise: of warm-ups of 1, 2, 3 and 7 epochs 1 found the wrong labels best.
 # Mixed features are memorized sooner than plain ones: docs/decisions.md.
 VECTORS = replace(SMALL_PICTURES, net="mlp", batch_size=128, warmup_epochs=2, mixes=False)
+# Thousands of rows are enough steps in half the epochs; in the other half wrong labels are learned: docs/decisions.md.
+THOUSANDS_OF_VECTORS = VECTORS.lasting(30)
+THOUSANDS = 2_000
 # Steps of 128 rows are half spent on asking for small products. Chosen by benchmarks/vector_batches.py, which has the
 # numbers: rates eight times as high find as much in batches of 1024, in less than half the time.
-VECTORS_IN_BULK = replace(VECTORS, batch_size=1024, lr=0.16, warmup_lr=0.16, lr1=0.32, precision="auto")
+VECTORS_IN_BULK = replace(THOUSANDS_OF_VECTORS, batch_size=1024, lr=0.16, warmup_lr=0.16, lr1=0.32, precision="auto")
 MANY_VECTORS = 50_000
 
 SETTINGS: dict[str, Setting] = {
@@ -171,8 +174,11 @@ def setting_for(source: str, *, pipeline: str | None = None, num_samples: int = 
 
 def setting_of_kind(pipeline: str, num_samples: int) -> Setting:
     """The setting of `num_samples` training samples that nobody has named."""
-    many = pipeline == "vectors" and num_samples >= MANY_VECTORS
-    return VECTORS_IN_BULK if many else BY_PIPELINE[pipeline]
+    if pipeline != "vectors":
+        return BY_PIPELINE[pipeline]
+    if num_samples >= MANY_VECTORS:
+        return VECTORS_IN_BULK
+    return THOUSANDS_OF_VECTORS if num_samples >= THOUSANDS else VECTORS
 
 
 def with_batch(setting: Setting, size: object) -> Setting:
