@@ -13,7 +13,7 @@ small         the same, padded by an eighth of the side      AutoAugment's polic
 photo         window, flipped by chance                      RandAugment
 digits        shifted by up to 2 pixels, from 16 a side on   turned by up to 15 degrees, a black square of a quarter
 fashion       the same, flipped by chance                    of the side
-vectors       as they are                                    half of the features at their mean, noise on the rest
+vectors       as they are                                    a fifth of the features at their mean, noise on the rest
 ============  =============================================  ======================================================
 """
 
@@ -169,7 +169,7 @@ def make_vector_view(
 ) -> Tensor:
     """One view of feature vectors, normalized.
 
-    The strong view puts half of the features at their mean and adds noise with a tenth of each feature's deviation,
+    The strong view puts a fifth of the features at their mean and adds noise with a tenth of each feature's deviation,
     drawn evenly from an interval around 0.
 
     Args:
@@ -191,7 +191,7 @@ def make_vector_view(
     return features.to(dtype)
 
 
-_DROPPED = 0.5
+_DROPPED = 0.2
 _NOISE = 0.1
 
 
