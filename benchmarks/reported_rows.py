@@ -1,7 +1,7 @@
 """ACTO's two forms beside others: reported rows of data whose other part served to choose.
 
-    python benchmarks/reported_rows.py --cifar100 c100.npz --people human.npz --unbalanced --out results/reported_rows.jsonl
-    python benchmarks/reported_rows.py --table results/reported_rows.jsonl
+    python benchmarks/reported_rows.py --cifar100 c100.npz --people human.npz --unbalanced --out rows.jsonl
+    python benchmarks/reported_rows.py --table rows.jsonl
 
 Features of both files: what a frozen network sees in the pictures, as `acto features` writes it.
 

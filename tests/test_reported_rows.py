@@ -6,10 +6,13 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+
+from acto.data.samples import Samples
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "reported_rows.py"
 
@@ -40,6 +43,21 @@ def test_the_reported_half_with_its_noise(reported_rows: Any, tmp_path: Path) ->
         wrong = task.given != task.true
         assert wrong.mean() == pytest.approx(rate, abs=0.04)
         assert kind != "asymmetric" or ((task.given - task.true)[wrong] % 50 == 1).all()
+
+
+def test_the_unbalanced_set_with_its_noise(reported_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.random.RandomState(1).permutation(np.repeat(np.arange(10), 1000))
+    pixels = np.arange(len(labels)).reshape(-1, 1, 1, 1)
+    samples = Samples(ids=tuple(map(str, range(len(labels)))), labels=labels, pixels=pixels)
+    monkeypatch.setattr(reported_rows, "load_data", lambda spec: SimpleNamespace(test=samples))
+    (task,), (other,) = reported_rows.unbalanced(0), reported_rows.unbalanced(2)
+    counts = np.bincount(task.true)
+    assert sorted(counts) == [8, 12, 18, 28, 43, 66, 102, 157, 243, 375]
+    assert set(task.rarest) == set(np.argsort(counts)[:2].tolist()) != set(other.rarest)
+    assert (np.bincount(task.test_true) == 500).all() and not set(task.x.ravel()) & set(task.test_x.ravel())
+    assert (labels[task.x.ravel()] == task.true).all() and (labels[task.test_x.ravel()] == task.test_true).all()
+    assert np.mean(task.given != task.true) == pytest.approx(0.4, abs=0.05) and len(np.unique(task.given)) == 10
+    assert set(task.forms) == {*reported_rows.FORMS, *reported_rows.RIVALS}
 
 
 def test_rows_that_are_there_are_not_made_again(
