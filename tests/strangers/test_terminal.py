@@ -73,6 +73,13 @@ STREAMS = {
 
 
 @pytest.fixture
+def a_terminal_that_closes() -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def opened() -> Iterator[list[TextIO]]:
     files: list[TextIO] = []
     yield files
@@ -193,7 +200,9 @@ def test_every_signal_has_a_message(number: int, name: str, tmp_path: Path, caps
 
 
 @pytest.mark.refused
-def test_a_closing_terminal_hangs_up_more_than_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closing_terminal_hangs_up_more_than_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a_terminal_that_closes: None
+) -> None:
     class Stopping(Reporter):
         def __call__(self, event: Event) -> None:
             if isinstance(event, StepDone) and event.epoch == 1:
