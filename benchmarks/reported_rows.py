@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import acto
+from acto.cli.exit_codes import guarded
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
 
@@ -174,8 +176,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Make the rows that are missing, and print the table."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the rows that are missing, print the table, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cifar100", type=Path, help=".npz of `acto features` on CIFAR-100")
     parser.add_argument("--people", type=Path, help=".npz with train_x, train_label and train_true_label")
@@ -189,6 +191,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for given in (args.table, args.cifar100, args.people):
         if given is not None and not given.is_file():
             parser.error(f"there is no file {given}")
+    if args.out and not args.out.parent.is_dir():
+        parser.error(f"there is no folder {args.out.parent} for --out")
     path: Path = args.table or args.out
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
     torch.set_num_threads(1)
@@ -210,7 +214,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     file.write(f"{json.dumps(row)}\n")
                 print(row, flush=True)
     print(table(rows))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -81,7 +81,14 @@ def test_rows_that_are_there_are_not_made_again(
 
 
 @pytest.mark.parametrize(
-    "tokens", [[], ["--out", "rows.jsonl"], ["--table", "none"], ["--out", "o", "--people", "none"]]
+    "tokens",
+    [
+        [],
+        ["--out", "rows.jsonl"],
+        ["--table", "none"],
+        ["--out", "o", "--people", "none"],
+        ["--out", "none/o", "--unbalanced"],
+    ],
 )
 def test_what_is_missing_is_named(reported_rows: Any, tokens: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -134,7 +134,7 @@ THOUSANDS_OF_VECTORS = VECTORS.lasting(30)
 THOUSANDS = 2_000
 # Steps of 128 rows are half spent on asking for small products. Chosen by benchmarks/vector_batches.py, which has the
 # numbers: rates eight times as high find as much in batches of 1024, in less than half the time.
-VECTORS_IN_BULK = replace(THOUSANDS_OF_VECTORS, batch_size=1024, lr=0.16, warmup_lr=0.16, lr1=0.32, precision="auto")
+VECTORS_IN_BULK = replace(VECTORS, batch_size=1024, lr=0.16, warmup_lr=0.16, lr1=0.32, precision="auto")
 MANY_VECTORS = 50_000
 
 SETTINGS: dict[str, Setting] = {
