@@ -14,6 +14,7 @@ from acto.labels.rate import Unseen, estimate_noise, kappa
 from acto.labels.report import LabelReport
 from acto.labels.rules import Issues
 from acto.labels.scores import label_quality, look_at
+from acto.methods.standard import Standard
 
 Array = npt.NDArray[Any]
 
@@ -206,6 +207,12 @@ def test_memorized_probabilities() -> None:
     held_out = Unseen(agreement=0.6, count=200)
     report = report_on(given, probs, list("abcd"), unseen=held_out, facts=run)
     assert codes(report) == ["memorized"] and "60.00 %" in report.warnings[0].text
+    for method, ending in (
+        (Standard.name, "a method that distrusts labels."),
+        ("acto", "fewer epochs (--stop-early)."),
+    ):
+        report = report_on(given, probs, list("abcd"), unseen=held_out, facts={**run, "method": method})
+        assert report.warnings[0].text.endswith(ending)
     # Its odds were fitted on unseen labels: a weak model's, of labels it was trained on, promise nothing.
     assert report.look_first == {"0.9": 0, "0.75": 0} != audit(given, probs).look_first
 

@@ -146,7 +146,7 @@ def doubts(
     found = [
         *_learned_nothing(look, class_names),
         *_cut_short(facts),
-        *_memorized(look, unseen, is_run=facts.get("source") == "run"),
+        *_memorized(look, unseen, facts),
         *_few_samples(look, class_names),
     ]
     # A robust model of noisy labels is never sure, and its interval wide, even where it is right about nearly all.
@@ -224,18 +224,19 @@ def _cut_short(facts: Mapping[str, Any]) -> list[Doubt]:
     ]
 
 
-def _memorized(look: Look, unseen: Unseen | None, *, is_run: bool) -> list[Doubt]:
+def _memorized(look: Look, unseen: Unseen | None, facts: Mapping[str, Any]) -> list[Doubt]:
     differs = float(look.differs.mean())
-    if is_run:
+    if facts.get("source") == "run":
         missed = 1 - unseen.agreement if unseen is not None else 0.0
         if missed - differs < FITTED or missed < 2 * differs:
             return []
+        other = ", or with a method that distrusts labels" if facts.get("method") == "standard" else ""
         return [
             Doubt(
                 "memorized",
                 f"The model predicts {percent(1 - differs)} of the labels it was trained on, but {percent(1 - missed)} "
                 "of those it has not seen: it has learned wrong labels by heart and misses them. Train for fewer "
-                "epochs (--stop-early), or with a method that distrusts labels.",
+                f"epochs (--stop-early){other}.",
             )
         ]
     if differs >= TOO_GOOD or len(look.given) < FEW * 2:
