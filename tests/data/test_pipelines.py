@@ -468,8 +468,8 @@ def test_strong_has_a_window_of_its_own_and_then_the_policy() -> None:
     assert not torch.equal(undo(weak), cut)
 
 
-@pytest.mark.parametrize("num_features", [7, 64])
-def test_vector_views(num_features: int) -> None:
+@pytest.mark.parametrize(("num_features", "share"), [(7, 0.2), (255, 0.2), (256, 0.5)])
+def test_vector_views(num_features: int, share: float) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(4000, num_features, generator=generator) * 3 + 5
     before = features.clone()
@@ -484,8 +484,8 @@ def test_vector_views(num_features: int) -> None:
     assert torch.allclose(make("none"), plain) and torch.allclose(make("weak"), plain)
     strong = make("strong")
     dropped = strong == 0
-    assert abs(dropped.float().mean() - 0.2) < 0.02
-    assert (dropped.float().mean(0) - 0.2).abs().max() < 0.05
+    assert abs(dropped.float().mean() - share) < 0.02
+    assert (dropped.float().mean(0) - share).abs().max() < 0.05
     noise = (strong - plain)[~dropped]
     assert abs(noise.mean()) < 0.002 and abs(noise.std() - 0.1) < 0.001
     assert torch.equal(make("strong", index[[9, 2]]), strong[[9, 2]])

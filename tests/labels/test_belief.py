@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,24 @@ def test_what_training_hardly_trusted_counts_from_above() -> None:
     quality = np.where(doubted, 0.4, 0.6)
     found = [report_on(given, probs, "ab", label_quality=quality, trained=t).noise for t in (trained, None)]
     assert [noise.rate_high for noise in found] == [more.rate_high, plain.rate_high]
+
+
+def test_the_surer_half_of_what_was_trained_on_is_enough_from_below() -> None:
+    given = np.arange(400) % 2
+    confidence = np.where(np.arange(400) < 200, 0.95, 0.9)
+    # Of the surer half a fifth is contradicted, of the others two fifths.
+    contradicted = np.arange(400) % 10 < np.where(np.arange(400) < 200, 2, 4)
+    predicted = np.where(contradicted, 1 - given, given)
+    probs = np.where(predicted[:, None] == [0, 1], confidence[:, None], 1 - confidence[:, None])
+    look, trusted = look_at(given, probs), np.zeros(400, bool)
+    expected = 0.2 - 1.96 * math.sqrt(0.2 * 0.8 / 200)
+    found, foreign = estimate_noise(look, doubted=trusted), estimate_noise(look)
+    assert found.rate_low == pytest.approx(expected) and foreign.rate_low > 0.2
+    wrong = found.given != found.right
+    np.testing.assert_allclose(found.low[wrong], foreign.low[wrong] * expected / foreign.rate_low)
+    # Where all are as sure as each other no half is the surer one.
+    look = look_at(given, np.where(probs > 0.5, 0.9, 0.1))
+    assert estimate_noise(look, doubted=trusted).rate_low == estimate_noise(look).rate_low > 0.2
 
 
 def test_agreement_beyond_chance() -> None:

@@ -144,7 +144,7 @@ def test_many_rows_of_features_are_taken_in_large_batches_at_rates_that_fit() ->
 @pytest.mark.parametrize("kind", ["small", "photo", "cifar", "digits", "fashion", "vectors"])
 def test_users_data_get_the_steady_form(kind: str) -> None:
     config = run_of({"data": {"source": "mine"}}, setting_of_kind(kind, 100)).config
-    unmixed = {"mixing": 0.0, "selected_weight": 0.8, "consistency_weight": 0.2, "warmup_views": "weak"}
+    unmixed = {"mixing": 0.0, "selected_weight": 0.8, "consistency_weight": 0.2}
     assert config.form == "steady"
     assert form_of(config) == replace(FORMS["steady"], **(unmixed if kind == "vectors" else {}))
 

@@ -11,6 +11,8 @@ predictions alone, so the interval covers both:
   them: a model that errs is unsure far more often than sure. A model that does not expect more errors than there are
   contradictions tells how many it expects: these need no wrong label either. Its doubt counts against what it is at
   its surest of the same class, as a model that has learned from wrong labels is never quite sure.
+  One that was trained on the labels contradicts wrong ones everywhere, and right ones where it is unsure, so the share
+  that it contradicts in its surer half is enough.
 
 A model that agrees with the labels no better than chance says nothing from below.
 """
@@ -42,6 +44,8 @@ DEVIATIONS = 1.96
 """Standard deviations of a 95 % interval."""
 NONE_SEEN = 3.0
 """Events that a 95 % interval still allows where none was seen: (1 - 3 / n)^n is 5 %."""
+SURER = 0.5
+"""Part of the labels trained on, where the model is surest, in which contradictions are hardly its own errors."""
 SUREST = 0.97
 """Quantile of the confidence in a class that counts as certainty."""
 CHANCE = 0.1
@@ -84,8 +88,8 @@ def estimate_noise(
     Args:
         look: at the probabilities.
         unseen: what the model makes of labels that it has not seen, where that is known.
-        doubted: (N,) labels that training hardly trusted, where that is known; those that the model agrees with may be
-            wrong, so they count for the upper end.
+        doubted: (N,) labels that training hardly trusted, of a model that was trained on these samples; those that it
+            agrees with may be wrong, so they count for the upper end.
     """
     num_classes, counts = len(look.counts), look.counts
     sure = look.is_sure & look.differs
@@ -115,6 +119,8 @@ def estimate_noise(
     least = rate_low
     if 1 - float(look.confidence.mean()) < differs + luck:
         least = min(least, max(differs - _own_doubt(look) - luck, 0.0))
+    if doubted is not None:
+        least = min(least, _least_where_sure(look))
     shrink, rate_low = least / rate_low if rate_low else 1.0, least
     share, low, high = (
         part / counts[first[wrong]] for part in found.bounds(differing[first[wrong]], by_chance=by_chance)
@@ -150,6 +156,14 @@ def _own_doubt(look: Look) -> float:
         place = int(SUREST * (len(sureness) - 1))
         surest[k] = np.partition(sureness, place)[place]
     return float(np.maximum(1 - look.confidence / surest[look.predicted], 0).mean())
+
+
+def _least_where_sure(look: Look) -> float:
+    """Lower end of a 95 % interval of the share that the model contradicts where it is surest."""
+    place = int((1 - SURER) * len(look.given))
+    surer = look.confidence >= np.partition(look.confidence, place)[place]
+    share = float(look.differs[surer].mean())
+    return max(share - DEVIATIONS * math.sqrt(share * (1 - share) / int(surer.sum())), 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

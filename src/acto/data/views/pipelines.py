@@ -13,7 +13,8 @@ small         the same, padded by an eighth of the side      AutoAugment's polic
 photo         window, flipped by chance                      RandAugment
 digits        shifted by up to 2 pixels, from 16 a side on   turned by up to 15 degrees, a black square of a quarter
 fashion       the same, flipped by chance                    of the side
-vectors       as they are                                    a fifth of the features at their mean, noise on the rest
+vectors       as they are                                    a fifth of the features at their mean, of many features
+                                                             half; noise on the rest
 ============  =============================================  ======================================================
 """
 
@@ -169,8 +170,8 @@ def make_vector_view(
 ) -> Tensor:
     """One view of feature vectors, normalized.
 
-    The strong view puts a fifth of the features at their mean and adds noise with a tenth of each feature's deviation,
-    drawn evenly from an interval around 0.
+    The strong view puts a fifth of the features at their mean, from MANY_FEATURES on half of them, and adds noise with a
+    tenth of each feature's deviation, drawn evenly from an interval around 0.
 
     Args:
         name: "none", "weak" or "strong".
@@ -191,13 +192,15 @@ def make_vector_view(
     return features.to(dtype)
 
 
-_DROPPED = 0.2
+# Hundreds of features tell most things more than once, a few do not: docs/decisions.md.
+_DROPPED, _DROPPED_OF_MANY, MANY_FEATURES = 0.2, 0.5, 256
 _NOISE = 0.1
 
 
 def _drop_and_blur(features: Tensor, words: Tensor) -> Tensor:
     """Normalized features (B, D) with random (B, D) int32."""
-    dropped = (words & 0xFFFF) < round(_DROPPED * 2**16)
+    share = _DROPPED_OF_MANY if features.shape[1] >= MANY_FEATURES else _DROPPED
+    dropped = (words & 0xFFFF) < round(share * 2**16)
     # The upper half, -2**15..2**15 - 1, spread evenly with deviation _NOISE: an interval of length 2 a has a / sqrt(3).
     noise = (words >> 16).float().add_(0.5).mul_(_NOISE * math.sqrt(3) / 2**15)
     return noise.add_(features).masked_fill_(dropped, 0)

@@ -28,8 +28,7 @@ class Setting:
         lr1: of net 1 where the networks differ by design (ACTO's NTM).
         schedule1: of that network.
         form: ACTO's, where nobody asks for another.
-        mixes: ACTO's steady form mixes samples, as it is made for; without it both terms have their published weights,
-            and its warm-up the weak view alone.
+        mixes: ACTO's steady form mixes samples, as it is made for; without it both terms have their published weights.
         selection: ACTO's rule in its published form, "both" or "robust".
         label_smoothing: of every cross-entropy.
         precision: auto, or float32 for networks so small that changing formats costs more than it saves.

@@ -43,7 +43,7 @@ def _acto(setting: Setting, noise: NoiseSpec) -> ACTO.Config:
     if setting.form == "published":
         own = {"selection": setting.selection, "consistency_weight": 0.2}
     elif not setting.mixes:
-        own = {"mixing": 0.0, "selected_weight": 0.8, "consistency_weight": 0.2, "warmup_views": "weak"}
+        own = {"mixing": 0.0, "selected_weight": 0.8, "consistency_weight": 0.2}
     return ACTO.Config(
         warmup_epochs=setting.warmup_epochs,
         tau=setting.tau,
