@@ -170,8 +170,8 @@ def make_vector_view(
 ) -> Tensor:
     """One view of feature vectors, normalized.
 
-    The strong view puts a fifth of the features at their mean, from MANY_FEATURES on half of them, and adds noise with a
-    tenth of each feature's deviation, drawn evenly from an interval around 0.
+    The strong view puts a fifth of the features at their mean, from MANY_FEATURES on half of them, and adds noise with
+    a tenth of each feature's deviation, drawn evenly from an interval around 0.
 
     Args:
         name: "none", "weak" or "strong".
