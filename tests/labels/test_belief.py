@@ -12,7 +12,7 @@ import pytest
 from acto.labels.audit import Trained, audit, report_on
 from acto.labels.belief import UNSURE, WIDE, first_suspects, unsure_share
 from acto.labels.rate import Unseen, estimate_noise, kappa
-from acto.labels.report import LabelReport
+from acto.labels.report import LabelReport, NoiseEstimate
 from acto.labels.rules import Issues
 from acto.labels.scores import label_quality, look_at
 from acto.methods.standard import Standard
@@ -134,21 +134,26 @@ def test_what_training_hardly_trusted_counts_from_above() -> None:
 
 
 def test_the_surer_half_of_what_was_trained_on_is_enough_from_below() -> None:
-    given = np.arange(400) % 2
-    confidence = np.where(np.arange(400) < 200, 0.95, 0.9)
+    given, is_surer = np.arange(400) % 2, np.arange(400) < 200
     # Of the surer half a fifth is contradicted, of the others two fifths.
-    contradicted = np.arange(400) % 10 < np.where(np.arange(400) < 200, 2, 4)
-    predicted = np.where(contradicted, 1 - given, given)
-    probs = np.where(predicted[:, None] == [0, 1], confidence[:, None], 1 - confidence[:, None])
-    look, trusted = look_at(given, probs), np.zeros(400, bool)
+    predicted = np.where(np.arange(400) % 10 < np.where(is_surer, 2, 4), 1 - given, given)
+
+    def found(less_sure: float, doubted: npt.NDArray[np.bool_] | None) -> NoiseEstimate:
+        confidence = np.where(is_surer, 0.95, less_sure)[:, None]
+        return estimate_noise(
+            look_at(given, np.where(predicted[:, None] == [0, 1], confidence, 1 - confidence)), doubted=doubted
+        )
+
+    trusted = np.zeros(400, bool)
+    foreign, own = found(0.9, None), found(0.9, trusted)
     expected = 0.2 - 1.96 * math.sqrt(0.2 * 0.8 / 200)
-    found, foreign = estimate_noise(look, doubted=trusted), estimate_noise(look)
-    assert found.rate_low == pytest.approx(expected) and foreign.rate_low > 0.2
-    wrong = found.given != found.right
-    np.testing.assert_allclose(found.low[wrong], foreign.low[wrong] * expected / foreign.rate_low)
-    # Where all are as sure as each other no half is the surer one.
-    look = look_at(given, np.where(probs > 0.5, 0.9, 0.1))
-    assert estimate_noise(look, doubted=trusted).rate_low == estimate_noise(look).rate_low > 0.2
+    assert own.rate_low == pytest.approx(expected) and foreign.rate_low > 0.2
+    wrong = own.given != own.right
+    np.testing.assert_allclose(own.low[wrong], foreign.low[wrong] * expected / foreign.rate_low)
+    # Where all are about as sure as each other, no half is the surer one.
+    for less_sure in (0.95, 0.941):
+        assert found(less_sure, trusted).rate_low == found(less_sure, None).rate_low > 0.2
+    assert found(0.939, trusted).rate_low == pytest.approx(expected)
 
 
 def test_agreement_beyond_chance() -> None:

@@ -11,8 +11,8 @@ predictions alone, so the interval covers both:
   them: a model that errs is unsure far more often than sure. A model that does not expect more errors than there are
   contradictions tells how many it expects: these need no wrong label either. Its doubt counts against what it is at
   its surest of the same class, as a model that has learned from wrong labels is never quite sure.
-  One that was trained on the labels contradicts wrong ones everywhere, and right ones where it is unsure, so the share
-  that it contradicts in its surer half is enough.
+  One that was trained on the labels contradicts wrong ones everywhere, and right ones where it is unsure: the share that
+  it contradicts in its surer half is an end of its own.
 
 A model that agrees with the labels no better than chance says nothing from below.
 """
@@ -47,7 +47,9 @@ NONE_SEEN = 3.0
 SURER = 0.5
 """Part of the labels trained on, where the model is surest, in which contradictions are hardly its own errors."""
 SUREST = 0.97
-"""Quantile of the confidence in a class that counts as certainty."""
+"""Quantile of the confidence, in a class or in all, that counts as certainty."""
+AS_SURE = 0.99
+"""A confidence of this part of certainty is no doubt: where a model is sure of nearly all, no half is the surer one."""
 CHANCE = 0.1
 """A model whose agreement, corrected for chance (Cohen's kappa), is below this has learned next to nothing."""
 
@@ -160,10 +162,11 @@ def _own_doubt(look: Look) -> float:
 
 def _least_where_sure(look: Look) -> float:
     """Lower end of a 95 % interval of the share that the model contradicts where it is surest."""
-    place = int((1 - SURER) * len(look.given))
-    surer = look.confidence >= np.partition(look.confidence, place)[place]
-    share = float(look.differs[surer].mean())
-    return max(share - DEVIATIONS * math.sqrt(share * (1 - share) / int(surer.sum())), 0.0)
+    places = [int((1 - SURER) * len(look.given)), int(SUREST * (len(look.given) - 1))]
+    half, certainty = np.partition(look.confidence, places)[places]
+    differs = look.differs[look.confidence >= min(half, AS_SURE * certainty)]
+    share = float(differs.mean())
+    return max(share - DEVIATIONS * math.sqrt(share * (1 - share) / len(differs)), 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
