@@ -11,8 +11,8 @@ predictions alone, so the interval covers both:
   them: a model that errs is unsure far more often than sure. A model that does not expect more errors than there are
   contradictions tells how many it expects: these need no wrong label either. Its doubt counts against what it is at
   its surest of the same class, as a model that has learned from wrong labels is never quite sure.
-  One that was trained on the labels contradicts wrong ones everywhere, and right ones where it is unsure: the share that
-  it contradicts in its surer half is an end of its own.
+  One that was trained on the labels contradicts wrong ones everywhere, and right ones where it is unsure: the share
+  that it contradicts in its surer half is an end of its own.
 
 A model that agrees with the labels no better than chance says nothing from below.
 """
