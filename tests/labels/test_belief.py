@@ -223,6 +223,18 @@ def test_what_memorized_is_not_told_to_train_longer() -> None:
         assert "pretrained" in report.warnings[0].text
 
 
+def test_nobody_is_told_to_begin_from_the_features_that_they_began_from() -> None:
+    given, probs, _ = made(skill=2.0, noise=0.2)
+    for agreement, takes, ending in (
+        (0.8, True, "Train longer, begin from pretrained weights or their frozen features, or bring more data."),
+        (0.8, False, "Train longer, or bring more data."),
+        (0.1, False, "Bring more data."),
+    ):
+        unseen, facts = Unseen(agreement=agreement, count=200), {"source": "run", "takes_pretrained": takes}
+        report = report_on(given, probs, list("abcd"), unseen=unseen, facts=facts)
+        assert report.warnings[0].text.endswith(f"Begin with the first suspects. {ending}")
+
+
 def test_memorized_probabilities() -> None:
     given, _, _ = made(skill=4.0, noise=0.3)
     assert codes(audit(given, np.eye(4)[given] * 0.8 + 0.05)) == ["memorized"]

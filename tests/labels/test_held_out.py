@@ -90,6 +90,7 @@ def test_every_label_is_judged(run: Path) -> None:
     data = load_data(spec)
     assert len(data.test) == HELD_OUT and len(report) == COUNT
     assert report.columns["id"] == [*data.train.ids, *data.test.ids]
+    assert report.facts["takes_pretrained"] == (data.train.features is None)
     held_out = np.asarray(report.columns["held_out"])
     assert np.array_equal(held_out, np.arange(COUNT) >= COUNT - HELD_OUT)
     given = [NAMES[k] for k in [*data.train.labels, *data.test.labels]]

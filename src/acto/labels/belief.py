@@ -38,8 +38,6 @@ UNSURE = 0.15
 _NAMED = 5
 _NOTHING = {"collapsed_model", "chance_level"}
 """Codes of a model that has learned nothing."""
-_BETTER = "egin from pretrained weights or their frozen features, or bring more data"
-_MORE = f"Train longer, b{_BETTER}"
 
 
 def odds_of_error(look: Look) -> Values:
@@ -144,7 +142,7 @@ def doubts(
         facts: of the report; of a run, its state and epochs.
     """
     found = [
-        *_learned_nothing(look, class_names),
+        *_learned_nothing(look, class_names, more=_what_helps(facts)),
         *_cut_short(facts),
         *_memorized(look, unseen, facts),
         *_few_samples(look, class_names),
@@ -152,11 +150,19 @@ def doubts(
     # A robust model of noisy labels is never sure, and its interval wide, even where it is right about nearly all.
     if is_wide(noise) and unsure_share(look) >= UNSURE and not _NOTHING & {doubt.code for doubt in found}:
         longer = "memorized" not in {doubt.code for doubt in found}  # it would memorize more
-        found.insert(0, _weak(look, noise, unseen, help=_MORE if longer else f"B{_BETTER}"))
+        found.insert(0, _weak(look, noise, unseen, help=_what_helps(facts, longer=longer)))
     return tuple(found)
 
 
-def _learned_nothing(look: Look, class_names: Sequence[str]) -> list[Doubt]:
+def _what_helps(facts: Mapping[str, Any], *, longer: bool = True) -> str:
+    ways = ["train longer"] if longer else []
+    if facts.get("takes_pretrained", True):
+        ways.append("begin from pretrained weights or their frozen features")
+    ways.append("or bring more data" if ways else "bring more data")
+    return ", ".join(ways).capitalize()
+
+
+def _learned_nothing(look: Look, class_names: Sequence[str], *, more: str) -> list[Doubt]:
     predicted = np.bincount(look.predicted, minlength=len(look.counts))
     judged = look.counts >= FEW
     lost = np.flatnonzero(judged & (predicted < LOST * look.counts))
@@ -166,7 +172,7 @@ def _learned_nothing(look: Look, class_names: Sequence[str]) -> list[Doubt]:
             Doubt(
                 "collapsed_model",
                 f"The model predicts {named} of {int(judged.sum())} classes only, so it calls nearly all labels of "
-                f"the others wrong. Believe neither the suspects nor the rate. {_MORE}; if training diverged, lower "
+                f"the others wrong. Believe neither the suspects nor the rate. {more}; if training diverged, lower "
                 "the learning rate.",
             )
         ]
@@ -177,7 +183,7 @@ def _learned_nothing(look: Look, class_names: Sequence[str]) -> list[Doubt]:
                 "chance_level",
                 f"The model agrees with {percent(1 - float(look.differs.mean()))} of the labels, hardly more than by "
                 "chance. Believe neither the suspects nor the rate. Are the rows and the columns of the probabilities "
-                f"in the order of the labels and of the classes? {_MORE}.",
+                f"in the order of the labels and of the classes? {more}.",
             )
         ]
     if len(lost):
@@ -185,7 +191,7 @@ def _learned_nothing(look: Look, class_names: Sequence[str]) -> list[Doubt]:
             Doubt(
                 "lost_classes",
                 f"The model hardly ever predicts {_listed(lost, class_names)}: do not believe that labels of "
-                f"{'this class' if len(lost) == 1 else 'these classes'} are wrong. {_MORE} of such classes.",
+                f"{'this class' if len(lost) == 1 else 'these classes'} are wrong. {more} of such classes.",
             )
         ]
     return []

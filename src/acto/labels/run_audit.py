@@ -223,6 +223,7 @@ def _facts(record: RunRecord, dataset: Dataset, *, held_out_is_judged: bool) -> 
         "epochs_asked": record.config["protocol"]["epochs"],
         "test_accuracy_last10": summary.get("test_accuracy_last10"),
         "test_labels_are_given": dataset.test_labels_are_given,
+        "takes_pretrained": record.config.get("weights") is None and dataset.views.pipeline != "vectors",
         "notes": notes,
     }
 
