@@ -139,7 +139,7 @@ def test_the_surer_half_of_what_was_trained_on_is_enough_from_below() -> None:
     predicted = np.where(np.arange(400) % 10 < np.where(is_surer, 2, 4), 1 - given, given)
 
     def found(less_sure: float, doubted: npt.NDArray[np.bool_] | None) -> NoiseEstimate:
-        confidence = np.where(is_surer, 0.95, less_sure)[:, None]
+        confidence = np.where(is_surer, np.linspace(0.9505, 0.9495, 400), less_sure)[:, None]
         return estimate_noise(
             look_at(given, np.where(predicted[:, None] == [0, 1], confidence, 1 - confidence)), doubted=doubted
         )
