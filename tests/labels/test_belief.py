@@ -138,22 +138,21 @@ def test_the_surer_half_of_what_was_trained_on_is_enough_from_below() -> None:
     # Of the surer half a fifth is contradicted, of the others two fifths.
     predicted = np.where(np.arange(400) % 10 < np.where(is_surer, 2, 4), 1 - given, given)
 
-    def found(less_sure: float, doubted: npt.NDArray[np.bool_] | None) -> NoiseEstimate:
-        confidence = np.where(is_surer, np.linspace(0.9505, 0.9495, 400), less_sure)[:, None]
+    def found(half: float, less_sure: float, doubted: npt.NDArray[np.bool_] | None) -> NoiseEstimate:
+        confidence = np.where(is_surer, np.linspace(0.99, 2 * half - 0.99, 400), less_sure)[:, None]
         return estimate_noise(
             look_at(given, np.where(predicted[:, None] == [0, 1], confidence, 1 - confidence)), doubted=doubted
         )
 
     trusted = np.zeros(400, bool)
-    foreign, own = found(0.9, None), found(0.9, trusted)
+    foreign, own = found(0.95, 0.9, None), found(0.95, 0.9, trusted)
     expected = 0.2 - 1.96 * math.sqrt(0.2 * 0.8 / 200)
     assert own.rate_low == pytest.approx(expected) and foreign.rate_low > 0.2
     wrong = own.given != own.right
     np.testing.assert_allclose(own.low[wrong], foreign.low[wrong] * expected / foreign.rate_low)
-    # Where all are about as sure as each other, no half is the surer one.
-    for less_sure in (0.95, 0.941):
-        assert found(less_sure, trusted).rate_low == found(less_sure, None).rate_low > 0.2
-    assert found(0.939, trusted).rate_low == pytest.approx(expected)
+    # Where all are within a hundredth of certainty, no half is the surer one.
+    assert found(0.985, 0.981, trusted).rate_low == found(0.985, 0.981, None).rate_low > 0.2
+    assert found(0.985, 0.979, trusted).rate_low == pytest.approx(expected)
 
 
 def test_agreement_beyond_chance() -> None:
