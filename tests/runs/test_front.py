@@ -189,6 +189,17 @@ def test_without_weights_it_is_said(tmp_path: Path) -> None:
     assert "resnet18 learns from scratch" in line and "--features torchvision:mobilenet_v2" in line
 
 
+def test_pretrained_weights_are_tuned_at_a_quarter_of_the_rates(tmp_path: Path) -> None:
+    asked = {"data": {"source": str(photographs(tmp_path / "photos")), "size": 32}, "net": NET}
+    scratch, tuned, told = (
+        resolve(asked | more)[0].protocol
+        for more in ({}, {"weights": "torchvision"}, {"weights": "torchvision", "protocol": {"plan": {"lr": 0.3}}})
+    )
+    for name in ("lr", "warmup_lr"):
+        assert getattr(tuned.plan, name) == getattr(scratch.plan, name) / 4 == 0.005
+    assert tuned.plans["net1"].lr == scratch.plans["net1"].lr / 4 and told.plan.lr == 0.3
+
+
 BAD: dict[str, tuple[list[str], str]] = {
     "no such network": (["torchvision:mobilenet_v9"], "unknown torchvision model 'mobilenet_v9'. Did you mean"),
     "foreign code": (["os:system"], "names code to run"),

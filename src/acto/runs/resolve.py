@@ -23,6 +23,7 @@ from acto.runs.recipes.by_data import (
     BY_PIPELINE,
     SETTINGS,
     Setting,
+    fine_tuned,
     for_size,
     setting_for,
     setting_of_kind,
@@ -104,6 +105,8 @@ def resolve(
         settings = {**settings, "features": found.net, "weights": str(found.path)}
         return run_of(settings, setting_on_features(dataset), trust_net=trust_net), dataset
     chosen = setting_for(spec.source, pipeline=kind, num_samples=count)
+    if settings.get("weights") is not None:
+        chosen = fine_tuned(chosen)
     return run_with(for_size(chosen, count) if dataset.encoding is not None else chosen), dataset
 
 

@@ -7,7 +7,7 @@ command of its public scripts, [ours] chosen here, without test data, as docs/de
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,6 +180,15 @@ def setting_of_kind(pipeline: str, num_samples: int) -> Setting:
     return THOUSANDS_OF_VECTORS if num_samples >= THOUSANDS else VECTORS
 
 
+FINE_TUNING = 0.25
+"""Learning rates of pretrained weights, as a part of those from scratch: docs/decisions.md."""
+
+
+def fine_tuned(setting: Setting) -> Setting:
+    """`setting`, which is for networks that begin from nothing, for pretrained weights."""
+    return replace(setting, **_rates(setting, FINE_TUNING))
+
+
 def with_batch(setting: Setting, size: object) -> Setting:
     """`setting` for batches of a `size` that was asked for: large tables of features get rates to match.
 
@@ -187,9 +196,12 @@ def with_batch(setting: Setting, size: object) -> Setting:
     """
     if setting is not VECTORS_IN_BULK or not isinstance(size, int) or size < 2:
         return setting
-    share = min(1.0, size / setting.batch_size)
-    rates = {name: share * getattr(setting, name) for name in ("lr", "warmup_lr", "lr1")}
-    return replace(setting, batch_size=size, **rates)
+    return replace(setting, batch_size=size, **_rates(setting, min(1.0, size / setting.batch_size)))
+
+
+def _rates(setting: Setting, share: float) -> dict[str, Any]:
+    rates = {name: getattr(setting, name) for name in ("lr", "warmup_lr", "lr1")}
+    return {name: share * rate for name, rate in rates.items() if rate is not None}
 
 
 SMALLEST_BATCH = 8
