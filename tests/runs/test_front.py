@@ -19,7 +19,8 @@ from acto.core.errors import RunError
 from acto.inference.export import export
 from acto.nets import pretrained
 from acto.nets.build import build_net
-from acto.runs.resolve import resolve
+from acto.runs.recipes.by_data import setting_for
+from acto.runs.resolve import resolve, run_of
 from acto.runs.trained_model import load_model
 
 QUICK = ("--epochs", "3", "--workers", "0", "--device", "cpu", "--batch-size", "8", "--data.size", "32")
@@ -198,6 +199,10 @@ def test_pretrained_weights_are_tuned_at_a_quarter_of_the_rates(tmp_path: Path) 
     for name in ("lr", "warmup_lr"):
         assert getattr(tuned.plan, name) == getattr(scratch.plan, name) / 4 == 0.005
     assert tuned.plans["net1"].lr == scratch.plans["net1"].lr / 4 and told.plan.lr == 0.3
+    # The way of acto.fit and of sweeps; frozen features and the papers' data sets keep their rates.
+    for source, more, rate in (("mine", {}, 0.005), ("mine", {"features": NET}, 0.02), ("digits", {}, 0.05)):
+        run = run_of({"data": {"source": source}, "net": NET, "weights": "torchvision", **more}, setting_for(source))
+        assert run.protocol.plan.lr == rate
 
 
 BAD: dict[str, tuple[list[str], str]] = {

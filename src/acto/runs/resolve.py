@@ -105,8 +105,6 @@ def resolve(
         settings = {**settings, "features": found.net, "weights": str(found.path)}
         return run_of(settings, setting_on_features(dataset), trust_net=trust_net), dataset
     chosen = setting_for(spec.source, pipeline=kind, num_samples=count)
-    if settings.get("weights") is not None:
-        chosen = fine_tuned(chosen)
     return run_with(for_size(chosen, count) if dataset.encoding is not None else chosen), dataset
 
 
@@ -139,6 +137,9 @@ def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = F
     method = choose("method", settings.get("method", "acto"), METHODS)
     protocol = settings.get("protocol", {})
     setting = with_batch(setting, protocol.get("batch_size"))
+    # The papers' data sets have their own rates; with frozen features the weights are those of what makes them.
+    if settings.get("weights") is not None and settings.get("features") is None and spec.source not in SETTINGS:
+        setting = fine_tuned(setting)
     epochs = protocol.get("epochs")
     own = settings.get(section(method), {})
     warmup = own.get("warmup_epochs")
