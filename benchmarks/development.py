@@ -12,6 +12,8 @@ A problem has training samples and held-out ones, both with GIVEN labels, some o
     features:FILE   an .npz as `acto features` writes it. With noise that is drawn: half of its classes
                     (RandomState(7)), at most 10,000 and 4,000 rows. With given labels: all classes, without a tenth of
                     the rows (RandomState(77)), which is left for a report; at most 4,000 are held out
+    features:FILE:N the same with drawn noise, but all classes and N rows, and at most 4,000 of the others held out: for
+                    files that serve development alone
 
 Noise: clean, symmetric:RATE, asymmetric:RATE, instance:RATE, and given: the labels that a file of features has.
 """
@@ -36,7 +38,7 @@ from acto.data.readers.idx import read_idx
 from acto.data.samples import Dataset, DataSpec, Labels, Raw, clean_samples, join
 from acto.data.sources import read, views_of
 from acto.data.splits import subset
-from acto.runs.recipes.by_data import CIFAR_NUST, DIGITS, SMALL_PICTURES, Setting, setting_of_kind
+from acto.runs.recipes.by_data import CIFAR_NUST, DIGITS, SMALL_PICTURES, Setting, for_size, setting_of_kind
 
 STUDY = 1_500
 """Pictures of Fashion-MNIST that are left out. The study's 1,000 are among them with each of its noises, seeds 0 to 5:
@@ -103,6 +105,8 @@ class Problem:
     """None: by the number of rows."""
     sizes: tuple[int, int] | None = None
     """Samples for training and held out; None: by the number of rows."""
+    most_rows: int = MOST_ROWS
+    """For training, where the sizes go by the number of rows and noise is drawn."""
     is_unbalanced: bool = False
 
     def rows(self, labels: Labels, *, seed: int, given: bool) -> tuple[Labels, Labels]:
@@ -122,7 +126,7 @@ class Problem:
             rows = np.setdiff1d(rows, np.random.RandomState(77).permutation(count)[: count // 10])
         rows, count = random.permutation(rows), len(rows)
         held_out = min(MOST_HELD_OUT, count // 4)
-        sizes = self.sizes or (count - held_out if given else min(MOST_ROWS, count - held_out), held_out)
+        sizes = self.sizes or (count - held_out if given else min(self.most_rows, count - held_out), held_out)
         if min(sizes) < 1 or sum(sizes) > count:
             raise UserError(f"{self.name} needs {max(sizes[0], 1)} and {max(sizes[1], 1)} samples, but has {count}")
         if not self.is_unbalanced:
@@ -156,7 +160,7 @@ class Problem:
 
     def setting_for(self, num_samples: int) -> Setting:
         """How to train on that many samples of it."""
-        return self.setting or setting_of_kind("vectors", num_samples)
+        return self.setting or for_size(setting_of_kind("vectors", num_samples), num_samples)
 
 
 def problem(name: str) -> Problem:
@@ -166,8 +170,12 @@ def problem(name: str) -> Problem:
         UserError: there is none.
     """
     if name.startswith(FEATURES) and name != FEATURES:
-        path = Path(name.removeprefix(FEATURES))
-        return Problem(name=f"{FEATURES}{path.stem}", read=partial(_features, path))
+        place, colon, rows = name.removeprefix(FEATURES).rpartition(":")
+        if not colon or not rows.isdigit():
+            path = Path(name.removeprefix(FEATURES))
+            return Problem(name=f"{FEATURES}{path.stem}", read=partial(_features, path))
+        read_all = partial(_features, Path(place), all_classes=True)
+        return Problem(name=f"{FEATURES}{Path(place).stem}:{rows}", read=read_all, most_rows=int(rows))
     if name not in PROBLEMS:
         choose("problem", name, [*PROBLEMS, f"{FEATURES}FILE.npz"])
     return PROBLEMS[name]
@@ -210,7 +218,7 @@ def _cifar100(places: Places, given: bool) -> Raw:
     return replace(read(DataSpec(source="cifar100"), data_root=places.data_root), test=None)
 
 
-def _features(path: Path, places: Places, given: bool) -> Raw:
+def _features(path: Path, places: Places, given: bool, *, all_classes: bool = False) -> Raw:
     if path.suffix != ".npz":
         raise UserError(f"{path} is no .npz, as `acto features` writes it")
     raw = read(DataSpec(source=str(path)))
@@ -227,6 +235,8 @@ def _features(path: Path, places: Places, given: bool) -> Raw:
             samples = replace(samples, labels=encode(column, names))
         return replace(raw, train=samples, test=None)
     right = samples.labels if samples.true_labels is None else samples.true_labels
+    if all_classes:
+        return replace(raw, train=replace(samples, labels=right, true_labels=right), test=None, clean=True)
     if len(names) < 4:
         raise UserError(f"{path} has {len(names)} classes, and half of them are no problem")
     half = np.sort(np.random.RandomState(7).permutation(len(names))[: len(names) // 2])

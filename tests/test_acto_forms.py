@@ -230,6 +230,15 @@ def test_half_the_classes_of_a_file_of_features_and_peoples_labels(development: 
     data = which.draw(raw, clean, seed=0)
     assert (len(data.train), len(data.test)) == (75, 25)
 
+    few = development.problem(f"features:{path}:60")
+    assert few.name == "features:rows:60"
+    assert (few.setting_for(60).batch_size, few.setting_for(60).lr) == (8, pytest.approx(0.02 / 8))
+    raw = few.read(development.Places(), False)
+    data = few.draw(raw, development.Noise.parsed("symmetric:0.5"), seed=0)
+    assert (len(data.train), len(data.test), len(data.class_names)) == (60, 50, 8)
+    assert data.train.true_labels.tolist() == true[list(map(int, data.train.ids))].tolist()
+    assert 15 < (data.train.labels != data.train.true_labels).sum() < 45
+
     raw = which.read(development.Places(label_key="people"), True)
     given = which.draw(raw, development.Noise.parsed("given"), seed=0)
     report = set(map(str, np.random.RandomState(77).permutation(200)[:20]))

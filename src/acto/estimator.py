@@ -40,7 +40,7 @@ from acto.labels.audit import report_on
 from acto.methods import METHODS
 from acto.methods.standard import Standard
 from acto.runs.prepare import prepare
-from acto.runs.recipes.by_data import batch_size_for, setting_of_kind
+from acto.runs.recipes.by_data import for_size, setting_of_kind
 from acto.runs.resolve import checked, run_of, section
 from acto.runs.run import Run
 from acto.runs.sample_table import label_quality
@@ -343,16 +343,14 @@ class NoisyLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def _run(self, num_samples: int, *, seed: int) -> Run:
         """The settings: the recipe's for vectors or small pictures, and what was said."""
-        setting = setting_of_kind("vectors" if self.picture_shape_ is None else "small", num_samples)
+        kind = "vectors" if self.picture_shape_ is None else "small"
+        setting = for_size(setting_of_kind(kind, num_samples), num_samples)
         net = setting.net if self.net is None else self.net
         if self.picture_shape_ is None and not (isinstance(net, str) and (net == "mlp" or net.startswith("mlp:"))):
             raise UserError(f"net must be 'mlp' or 'mlp:WIDTH', not {net!r}")
-        size = batch_size_for(num_samples, most=setting.batch_size)
-        protocol: dict[str, Any] = {
-            "epochs": self.epochs,
-            "batch_size": self.batch_size if self.batch_size is not None else size,
-            "stop_early": self.stop_early,
-        }
+        protocol: dict[str, Any] = {"epochs": self.epochs, "stop_early": self.stop_early}
+        if self.batch_size is not None:
+            protocol["batch_size"] = self.batch_size
         if self.lr is not None:
             protocol["plan"] = {"lr": self.lr}
         asked: dict[str, Any] = {

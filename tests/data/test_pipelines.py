@@ -468,8 +468,8 @@ def test_strong_has_a_window_of_its_own_and_then_the_policy() -> None:
     assert not torch.equal(undo(weak), cut)
 
 
-@pytest.mark.parametrize(("num_features", "share"), [(7, 0.2), (255, 0.2), (256, 0.5)])
-def test_vector_views(num_features: int, share: float) -> None:
+@pytest.mark.parametrize(("num_features", "share_weak", "share"), [(7, 0.0, 0.2), (255, 0.0, 0.2), (256, 0.5, 0.5)])
+def test_vector_views(num_features: int, share_weak: float, share: float) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(4000, num_features, generator=generator) * 3 + 5
     before = features.clone()
@@ -481,8 +481,13 @@ def test_vector_views(num_features: int, share: float) -> None:
         return make_vector_view(name, features[rows], spec, occasion=occasion, index=rows, place=place)
 
     plain = (features - 5) / 3
-    assert torch.allclose(make("none"), plain) and torch.allclose(make("weak"), plain)
+    assert torch.allclose(make("none"), plain)
+    weak = make("weak", place=1)
+    hidden = weak == 0
+    assert abs(hidden.float().mean() - share_weak) < 0.005
+    assert torch.allclose(weak[~hidden], plain[~hidden])
     strong = make("strong")
+    assert not share_weak or abs((hidden & (strong == 0)).float().mean() - share_weak * share) < 0.005  # each its own
     dropped = strong == 0
     assert abs(dropped.float().mean() - share) < 0.02
     assert (dropped.float().mean(0) - share).abs().max() < 0.05

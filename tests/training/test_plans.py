@@ -14,6 +14,7 @@ from acto.runs.recipes.by_data import (
     THOUSANDS_OF_VECTORS,
     VECTORS,
     VECTORS_IN_BULK,
+    for_size,
     setting_for,
     setting_of_kind,
     with_batch,
@@ -112,8 +113,8 @@ def test_bad_plans_are_refused(fields: dict[str, object], words: str) -> None:
 
 
 def test_a_short_run_keeps_a_warm_up_and_a_run_without_one_gets_none() -> None:
-    assert VECTORS.warmup_epochs == 2 and VECTORS.epochs == 60
-    assert [VECTORS.lasting(epochs).warmup_epochs for epochs in (5, 12, 30, 120)] == [1, 1, 1, 4]
+    assert VECTORS.warmup_epochs == 1 and VECTORS.epochs == 60
+    assert [VECTORS.lasting(epochs).warmup_epochs for epochs in (5, 12, 30, 120)] == [1, 1, 1, 2]
     assert replace(VECTORS, warmup_epochs=0).lasting(12).warmup_epochs == 0
 
 
@@ -138,7 +139,26 @@ def test_many_rows_of_features_are_taken_in_large_batches_at_rates_that_fit() ->
     assert (as_small.batch_size, larger.batch_size) == (128, 4096)
     for size in (None, "many", 0, 1.5):
         assert with_batch(VECTORS_IN_BULK, size) is VECTORS_IN_BULK
-    assert with_batch(VECTORS, 1024) is VECTORS
+    assert with_batch(VECTORS, 1024) == replace(VECTORS, batch_size=1024)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "share"),
+    [
+        (30, 8, 1 / 8), (100, 8, 1 / 8), (300, 16, 1 / 8), (1_000, 32, 1 / 4), (1_999, 64, 1 / 2), (2_047, 64, 1 / 2),
+        (2_048, 128, 1), (49_999, 128, 1), (50_000, 1024, 8),
+    ],
+)  # fmt: skip
+def test_few_rows_of_features_have_small_batches_at_rates_that_fit(rows: int, batch: int, share: float) -> None:
+    setting = for_size(setting_of_kind("vectors", rows), rows)
+    assert setting.batch_size == batch
+    for name in ("lr", "warmup_lr", "lr1"):
+        assert getattr(setting, name) == pytest.approx(share * getattr(VECTORS, name))
+    whole = with_batch(setting, 128)  # whoever asks for other batches gets their rates
+    assert (whole.batch_size, whole.lr) == (128, pytest.approx(VECTORS.lr))
+    assert with_batch(setting, 2).lr == pytest.approx(VECTORS.lr / 8)
+    few = for_size(BY_PIPELINE["small"], rows)
+    assert few == replace(BY_PIPELINE["small"], batch_size=min(batch, 64))  # pictures have crops
 
 
 @pytest.mark.parametrize("kind", ["small", "photo", "cifar", "digits", "fashion", "vectors"])

@@ -105,7 +105,7 @@ def resolve(
         settings = {**settings, "features": found.net, "weights": str(found.path)}
         return run_of(settings, setting_on_features(dataset), trust_net=trust_net), dataset
     chosen = setting_for(spec.source, pipeline=kind, num_samples=count)
-    return run_with(for_size(chosen, count) if dataset.encoding is not None else chosen), dataset
+    return run_with(for_size(chosen, count) if kind == "vectors" else chosen), dataset
 
 
 def as_new(spec: DataSpec, settings: Mapping[str, Any]) -> DataSpec:

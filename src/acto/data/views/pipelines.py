@@ -13,8 +13,8 @@ small         the same, padded by an eighth of the side      AutoAugment's polic
 photo         window, flipped by chance                      RandAugment
 digits        shifted by up to 2 pixels, from 16 a side on   turned by up to 15 degrees, a black square of a quarter
 fashion       the same, flipped by chance                    of the side
-vectors       as they are                                    a fifth of the features at their mean, of many features
-                                                             half; noise on the rest
+vectors       as they are; of many features half at their     a fifth of the features at their mean, of many features
+              mean                                           half; noise on the rest
 ============  =============================================  ======================================================
 """
 
@@ -170,8 +170,9 @@ def make_vector_view(
 ) -> Tensor:
     """One view of feature vectors, normalized.
 
-    The strong view puts a fifth of the features at their mean, from MANY_FEATURES on half of them, and adds noise with
-    a tenth of each feature's deviation, drawn evenly from an interval around 0.
+    From MANY_FEATURES on the weak and the strong view each put half of the features at their mean, drawn anew for every
+    sample and view; of fewer the weak view hides none and the strong one a fifth. The strong view adds noise with a
+    tenth of each feature's deviation, drawn evenly from an interval around 0.
 
     Args:
         name: "none", "weak" or "strong".
@@ -185,25 +186,26 @@ def make_vector_view(
     if spec.mean:
         mean, std = (torch.tensor(values, device=features.device) for values in (spec.mean, spec.std))
         features = (features - mean).div_(std)
-    if name == "strong":
+    share = (_HIDDEN_OF_MANY if features.shape[1] >= MANY_FEATURES else _HIDDEN).get(name, 0.0)
+    if share:
         # Two features share a word of 64 bits.
         words = bits(occasion, index, view=place, draws=math.ceil(features.shape[1] / 2))
-        features = _drop_and_blur(features, words.view(torch.int32)[:, : features.shape[1]])
+        words = words.view(torch.int32)[:, : features.shape[1]]
+        hidden = (words & 0xFFFF) < round(share * 2**16)
+        features = _blurred(features, words >> 16) if name == "strong" else features
+        features = features.masked_fill(hidden, 0)
     return features.to(dtype)
 
 
 # Hundreds of features tell most things more than once, a few do not: docs/decisions.md.
-_DROPPED, _DROPPED_OF_MANY, MANY_FEATURES = 0.2, 0.5, 256
+_HIDDEN, _HIDDEN_OF_MANY, MANY_FEATURES = {"strong": 0.2}, {"weak": 0.5, "strong": 0.5}, 256
 _NOISE = 0.1
 
 
-def _drop_and_blur(features: Tensor, words: Tensor) -> Tensor:
-    """Normalized features (B, D) with random (B, D) int32."""
-    share = _DROPPED_OF_MANY if features.shape[1] >= MANY_FEATURES else _DROPPED
-    dropped = (words & 0xFFFF) < round(share * 2**16)
-    # The upper half, -2**15..2**15 - 1, spread evenly with deviation _NOISE: an interval of length 2 a has a / sqrt(3).
-    noise = (words >> 16).float().add_(0.5).mul_(_NOISE * math.sqrt(3) / 2**15)
-    return noise.add_(features).masked_fill_(dropped, 0)
+def _blurred(features: Tensor, draws: Tensor) -> Tensor:
+    """Normalized features (B, D) with noise from (B, D) int32 in -2**15..2**15 - 1."""
+    # Spread evenly with deviation _NOISE: an interval of length 2 a has a / sqrt(3).
+    return draws.float().add_(0.5).mul_(_NOISE * math.sqrt(3) / 2**15).add_(features)
 
 
 def _cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, *, size: tuple[int, int]) -> Tensor:

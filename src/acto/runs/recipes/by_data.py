@@ -126,14 +126,16 @@ PHOTOS = replace(
 # A table of features has no view that hides what an MLP could memorize: a warm-up of a quarter of the run is too long.
 # Chosen on 3,000 pictures each of MNIST and of the first half of Fashion-MNIST as rows of pixels, 30 epochs, one seed,
 # symmetric, asymmetric and instance-dependent noise: of warm-ups of 1, 2, 3 and 7 epochs 1 found the wrong labels best.
-# Mixed features are memorized sooner than plain ones: docs/decisions.md.
-VECTORS = replace(SMALL_PICTURES, net="mlp", batch_size=128, warmup_epochs=2, mixes=False)
+# So it is on few rows, and mixed features are memorized sooner than plain ones: docs/decisions.md.
+VECTORS = replace(SMALL_PICTURES, net="mlp", batch_size=128, warmup_epochs=1, mixes=False)
 # Thousands of rows are enough steps in half the epochs; in the other half wrong labels are learned: docs/decisions.md.
 THOUSANDS_OF_VECTORS = VECTORS.lasting(30)
 THOUSANDS = 2_000
 # Steps of 128 rows are half spent on asking for small products. Chosen by benchmarks/vector_batches.py, which has the
 # numbers: rates eight times as high find as much in batches of 1024, in less than half the time.
-VECTORS_IN_BULK = replace(VECTORS, batch_size=1024, lr=0.16, warmup_lr=0.16, lr1=0.32, precision="auto")
+VECTORS_IN_BULK = replace(
+    VECTORS, batch_size=1024, warmup_epochs=2, lr=0.16, warmup_lr=0.16, lr1=0.32, precision="auto"
+)
 MANY_VECTORS = 50_000
 
 SETTINGS: dict[str, Setting] = {
@@ -189,14 +191,22 @@ def fine_tuned(setting: Setting) -> Setting:
     return replace(setting, **_rates(setting, FINE_TUNING))
 
 
-def with_batch(setting: Setting, size: object) -> Setting:
-    """`setting` for batches of a `size` that was asked for: large tables of features get rates to match.
+SLOWEST = 1 / 8
+"""Least part of a recipe's learning rates that few rows of features get."""
 
-    A size that is no whole number above 1 passes; the protocol refuses it.
+
+def with_batch(setting: Setting, size: object) -> Setting:
+    """`setting` with batches of `size`: for rows of features learning rates are in proportion.
+
+    They have no crops to vary them, and at the rates of large batches a network learns a few hundred labels by heart in
+    some epochs. Batches that are larger than a recipe's own get no higher rates. A size that is no whole number above 1
+    passes; the protocol refuses it.
     """
-    if setting is not VECTORS_IN_BULK or not isinstance(size, int) or size < 2:
+    if setting.net != VECTORS.net or not isinstance(size, int) or size < 2:
         return setting
-    return replace(setting, batch_size=size, **_rates(setting, min(1.0, size / setting.batch_size)))
+    own, wanted = (max(batch / VECTORS.batch_size, SLOWEST) for batch in (setting.batch_size, size))
+    share = min(wanted, max(own, 1.0)) / own
+    return replace(setting, batch_size=size, **_rates(setting, share))
 
 
 def _rates(setting: Setting, share: float) -> dict[str, Any]:
@@ -212,7 +222,8 @@ epoch of one step teaches nothing."""
 
 def for_size(setting: Setting, num_samples: int) -> Setting:
     """The setting with batches that small data have enough of."""
-    return replace(setting, batch_size=batch_size_for(num_samples, most=setting.batch_size))
+    size = batch_size_for(num_samples, most=setting.batch_size)
+    return replace(with_batch(setting, size), batch_size=size)
 
 
 def batch_size_for(num_samples: int, *, most: int) -> int:
