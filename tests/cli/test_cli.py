@@ -27,7 +27,6 @@ from acto.core.settings import flatten, plain
 from acto.methods import METHODS
 from acto.run_folder.reading import read_run
 from acto.runs.events import Event, StepDone
-from acto.runs.recipes import by_data
 from acto.runs.resolve import checked, known_fields, resolve
 from acto.runs.run import Run
 from acto.training.plans import Plan
@@ -114,20 +113,19 @@ def test_recipes_give_what_is_not_said() -> None:
     assert (run.data.noise.kind, run.data.noise.rate) == ("asymmetric", 0.4)
 
 
-def test_the_recipe_for_features_depends_on_how_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).normal(size=(100, 3)), y=np.arange(100) % 2)
-    source = ("--data", str(tmp_path / "rows.npz"))
-    assert run_of(*source).protocol.batch_size == 128
-    monkeypatch.setattr(by_data, "MANY_VECTORS", 90)  # a tenth is held out
-    assert run_of(*source).protocol.batch_size == 1024
+def test_the_recipe_for_features_depends_on_how_many_there_are(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for rows, batch, lr in ((100, 8, 0.0025), (1_000, 32, 0.005), (55_000, 128, 0.02), (56_000, 1024, 0.16)):
+        np.savez(tmp_path / "rows.npz", x=random.normal(size=(rows, 3)), y=np.arange(rows) % 2)
+        source = ("--data", str(tmp_path / "rows.npz"))
+        found = run_of(*source).protocol  # a tenth is held out
+        assert (found.batch_size, found.plan.lr, found.plans["net1"].lr) == (batch, lr, 2 * lr)
     block = Block(variants=(Variant(method="acto"),), sources=(source[1],), noises=(("none", 0.0),), seeds=(0,))
     (job,) = jobs_of([block])
     assert (job.run.protocol.batch_size, job.run.protocol.plan.lr) == (1024, 0.16)
     asked = run_of(*source, "--batch-size", "256").protocol
     assert (asked.batch_size, asked.plan.lr, asked.plans["net1"].lr) == (256, 0.04, 0.08)
     assert run_of(*source, "--batch-size", "256", "--lr", "0.5").protocol.plan.lr == 0.5
-    monkeypatch.setattr(by_data, "MANY_VECTORS", 91)
-    assert run_of(*source).protocol.batch_size == 128
 
 
 def test_explicit_flags_win_over_the_recipe() -> None:

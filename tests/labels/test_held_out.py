@@ -249,9 +249,9 @@ def test_not_all_of_them_can_go(of_arrays: Path) -> None:
 
 
 def test_clean_digits_are_clean() -> None:
-    """At most 2 % of right labels are suspected, by a network that is far smaller than what pictures get."""
+    """At most 2 % of right labels are suspected with the recipe for rows."""
     digits = load_digits()
-    result = acto.fit((digits.data / 16).astype(np.float32), digits.target, net="mlp:128", epochs=20, device="cpu")
+    result = acto.fit((digits.data / 16).astype(np.float32), digits.target, device="cpu")
     report = result.report
     assert len(report) == 1797 and np.asarray(report.columns["held_out"]).sum() == pytest.approx(180, abs=3)
     assert report.is_label_issue.mean() <= 0.02 and report.noise.rate <= 0.02 and report.noise.rate_low == 0

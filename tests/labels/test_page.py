@@ -257,7 +257,7 @@ def test_warnings_and_first_suspects_are_on_top(tmp_path: Path) -> None:
     assert "at least two of four rules" in page and "is sure of" not in page
     lines = "\n".join(report_lines(report, tmp_path))
     assert lines.startswith("WARNING: The model predicts 1 of 3 classes only")
-    assert "look first at each with care" in lines
+    assert "look first at the least trusted: how many of them are wrong cannot be promised" in lines
     assert [doubt["code"] for doubt in summary(report)["warnings"]] == ["collapsed_model"]
 
 

@@ -159,7 +159,8 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
             for precision, count in report.look_first.items()
             if count
         ]
-        yield "look first at " + (", ".join(found) or "each with care: no suspect is likely enough to be wrong")
+        none = "the least trusted: how many of them are wrong cannot be promised"
+        yield "look first at " + (", ".join(found) or none)
     rows = report.rows([i for i in report.ranked()[:SHOWN] if report.is_label_issue[i]])
     if rows:
         yield "the first of them:"
