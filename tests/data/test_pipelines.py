@@ -497,6 +497,10 @@ def test_vector_views(num_features: int, share_weak: float, share: float) -> Non
     assert not torch.equal(make("strong", epoch=1), strong) and not torch.equal(make("strong", place=1), strong)
     pairs = torch.corrcoef((strong - plain).T * ~dropped.T) - torch.eye(num_features)
     assert pairs.abs().max() < 0.1
+    bare = make_vector_view(
+        "weak", features, ViewSpec(pipeline="vectors"), occasion=Occasion(seed=0, epoch=0), index=index, place=1
+    )
+    assert torch.equal(bare, features.masked_fill(hidden, 0))
     assert torch.equal(features, before)
 
 

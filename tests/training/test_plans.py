@@ -127,7 +127,7 @@ def test_thousands_of_rows_are_seen_half_as_often() -> None:
 
 def test_many_rows_of_features_are_taken_in_large_batches_at_rates_that_fit() -> None:
     assert setting_of_kind("vectors", MANY_VECTORS - 1) is THOUSANDS_OF_VECTORS
-    assert VECTORS_IN_BULK.epochs == VECTORS.epochs
+    assert (VECTORS_IN_BULK.epochs, VECTORS_IN_BULK.warmup_epochs) == (VECTORS.epochs, 2)
     assert setting_for("mine.npz", pipeline="vectors", num_samples=MANY_VECTORS) is VECTORS_IN_BULK
     assert setting_of_kind("photo", 10**7) is BY_PIPELINE["photo"]
     times = VECTORS_IN_BULK.batch_size / VECTORS.batch_size
