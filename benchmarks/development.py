@@ -177,7 +177,7 @@ def problem(name: str) -> Problem:
         read_all = partial(_features, Path(place), all_classes=True)
         return Problem(name=f"{FEATURES}{Path(place).stem}:{rows}", read=read_all, most_rows=int(rows))
     if name not in PROBLEMS:
-        choose("problem", name, [*PROBLEMS, f"{FEATURES}FILE.npz"])
+        choose("problem", name, [*PROBLEMS, f"{FEATURES}FILE.npz", f"{FEATURES}FILE.npz:N"])
     return PROBLEMS[name]
 
 
@@ -225,6 +225,8 @@ def _features(path: Path, places: Places, given: bool, *, all_classes: bool = Fa
     samples, names = raw.train, raw.class_names
     if samples.features is None:
         raise UserError(f"{path} holds pictures, no features")
+    if given and all_classes:
+        raise UserError(f"features:{path}:N is for noise that is drawn, not for given labels")
     if given:
         if (key := places.label_key) is not None:
             arrays = read_arrays(path)

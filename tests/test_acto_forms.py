@@ -238,6 +238,10 @@ def test_half_the_classes_of_a_file_of_features_and_peoples_labels(development: 
     assert (len(data.train), len(data.test), len(data.class_names)) == (60, 50, 8)
     assert data.train.true_labels.tolist() == true[list(map(int, data.train.ids))].tolist()
     assert 15 < (data.train.labels != data.train.true_labels).sum() < 45
+    with pytest.raises(ValueError, match="for noise that is drawn, not for given labels"):
+        few.read(development.Places(label_key="people"), True)
+    with pytest.raises(ValueError, match="needs 1 and 50 samples"):
+        development.problem(f"features:{path}:0").draw(raw, clean, seed=0)
 
     raw = which.read(development.Places(label_key="people"), True)
     given = which.draw(raw, development.Noise.parsed("given"), seed=0)

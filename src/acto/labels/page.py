@@ -198,15 +198,12 @@ def _facts(report: LabelReport, record: RunRecord | None) -> list[dict[str, str]
         },
     ]
     if report.look_first:
-        facts.append(
-            {
-                "title": "look first at the most suspicious",
-                "value": " / ".join(f"{count:,}" if count else "none" for count in report.look_first.values()),
-                "note": "of which at least "
-                + " / ".join(f"{100 * float(precision):.0f} %" for precision in report.look_first)
-                + " are expected to be wrong",
-            }
-        )
+        counts = " / ".join(f"{count:,}" if count else "none" for count in report.look_first.values())
+        precisions = " / ".join(f"{100 * float(precision):.0f} %" for precision in report.look_first)
+        value, note = counts, f"of which at least {precisions} are expected to be wrong"
+        if not any(report.look_first.values()):
+            value, note = "no promise", "how many of the least trusted are wrong cannot be told"
+        facts.append({"title": "look first at the most suspicious", "value": value, "note": note})
     if record is None:
         return facts
     realised = ((record.labels or {}).get("noise") or {}).get("rate_realised")

@@ -192,8 +192,8 @@ def make_vector_view(
         words = bits(occasion, index, view=place, draws=math.ceil(features.shape[1] / 2))
         words = words.view(torch.int32)[:, : features.shape[1]]
         hidden = (words & 0xFFFF) < round(share * 2**16)
-        features = _blurred(features, words >> 16) if name == "strong" else features
-        features = features.masked_fill(hidden, 0)
+        features = _blurred(features, words >> 16) if name == "strong" else features.clone()
+        features.masked_fill_(hidden, 0)
     return features.to(dtype)
 
 
