@@ -30,7 +30,7 @@ from acto.runs.events import Listeners
 from acto.runs.execute import train_run
 from acto.runs.loggers import logger_names
 from acto.runs.recipes.by_data import for_size, setting_of_kind
-from acto.runs.resolve import SHORT, as_found, checked, known_fields, run_of, section
+from acto.runs.resolve import SHORT, as_found, checked, known_fields, run_of, section, seen_first
 from acto.runs.run import Run
 from acto.runs.trained_model import TrainedModel, load_model
 from acto.runs.warm_start import as_begun, settings_after
@@ -188,7 +188,8 @@ def fit(
         ids: (N,) names of the samples.
         holdout_share: share that is held out without a test set; None: 0.1.
         method: see `acto methods`; None: acto.
-        net: see acto.nets.build; None: as the recipe for such data says.
+        net: see acto.nets.build; None: as the recipe for such data says. Photographs are seen by a frozen network first
+            where neither it nor weights or features are given and the weights of one are on the machine.
         epochs: total number; None: as the recipe says.
         noise_rate: share of wrong labels, for the methods that ask for it.
         seed: of initialisation, order, views and the hold-out; None: 0.
@@ -250,7 +251,7 @@ def fit(
             warnings.warn(note, stacklevel=2)
 
     if init_from is None:
-        kind = held.views.pipeline if asked.get("features") is None else "vectors"
+        asked, kind = seen_first(asked, held.views.pipeline)
         setting = for_size(setting_of_kind(kind, len(held.train)), len(held.train))
         planned = run_of(asked, setting, trust_net=net is not None)
     else:

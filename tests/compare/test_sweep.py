@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from acto.cli.sweep import sweep
 from acto.compare.ablation import ABLATION
@@ -36,7 +37,9 @@ from acto.compare.sweep_view import View, result_lines
 from acto.core.errors import UserError
 from acto.core.locks import FolderLock
 from acto.methods import METHODS
+from acto.nets.pretrained import Found
 from acto.run_folder.writing import RunFolder
+from acto.runs.resolve import resolve
 
 
 def block(
@@ -134,8 +137,6 @@ def test_flags_of_some_methods_leave_the_others_alone() -> None:
 
 
 def test_data_of_ones_own_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import numpy as np
-
     from acto.compare import sweep_jobs
 
     path = tmp_path / "vectors.npz"
@@ -148,6 +149,46 @@ def test_data_of_ones_own_are_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert jobs[2].run.config.warmup_epochs == 1
     assert len(calls) == 1
     assert jobs[0].name.startswith("standard-vectors.npz-symmetric0.4-s0-")
+
+
+def test_data_of_ones_own_get_what_train_gives_them(tmp_path: Path) -> None:
+    """Few rows have small batches and rates; a block with fewer rows of the same file gets those of its own."""
+    path = tmp_path / "vectors.npz"
+    np.savez(path, x=np.random.RandomState(0).randn(4_000, 3).astype(np.float32), y=np.arange(4_000) % 2)
+    counts = (None, 200, 1_000)
+    blocks = [
+        replace(
+            block("acto", settings={"data": {"subset": count}} if count else None), sources=(str(path),), seeds=(0,)
+        )
+        for count in counts
+    ]
+    jobs = jobs_of(blocks)
+    for job, count in zip(jobs, counts, strict=True):
+        noise = {"kind": "symmetric", "rate": 0.4, "seed": 0}
+        data = {"source": str(path), "noise": noise} | ({"subset": count} if count else {})
+        assert job.run == resolve({"method": "acto", "seed": 0, "data": data})[0]
+    assert [job.run.protocol.batch_size for job in jobs] == [128, 8, 32]
+    assert [job.run.protocol.epochs for job in jobs] == [30, 60, 60]
+
+
+def test_photographs_in_a_sweep_are_seen_by_a_frozen_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+    found = Found(net="torchvision:mobilenet_v2", path=weights)
+    monkeypatch.setattr("acto.runs.resolve.first_found", lambda: found)
+    for number in range(20):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.RandomState(number).randint(0, 255, (300, 320, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    source = str(tmp_path / "photos")
+    jobs = jobs_of([replace(block("acto", "standard"), sources=(source,), seeds=(0,))])
+    assert {(job.run.features, job.run.net) for job in jobs} == {("torchvision:mobilenet_v2", "mlp")}
+    noise = {"kind": "symmetric", "rate": 0.4, "seed": 0}
+    asked = {"method": "acto", "seed": 0, "data": {"source": source, "noise": noise}}
+    assert jobs[0].run == resolve(asked)[0]
+    own = jobs_of([replace(block("acto", settings={"net": "resnet18"}), sources=(source,), seeds=(0,))])
+    assert (own[0].run.features, own[0].run.net) == (None, "resnet18")
 
 
 @pytest.mark.parametrize(

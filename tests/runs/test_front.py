@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,8 +21,10 @@ from acto.core.errors import RunError
 from acto.inference.export import export
 from acto.nets import pretrained
 from acto.nets.build import build_net
+from acto.run_folder.config import read_config
 from acto.runs.recipes.by_data import setting_for
 from acto.runs.resolve import resolve, run_of
+from acto.runs.run import Run
 from acto.runs.trained_model import load_model
 
 QUICK = ("--epochs", "3", "--workers", "0", "--device", "cpu", "--batch-size", "8", "--data.size", "32")
@@ -91,6 +95,38 @@ def test_the_run_sees_pictures_everywhere(
     assert done.num_real == 16 and done.max_difference < 1e-5
     assert (tmp_path / "exported" / "features.safetensors").is_file()
     assert main(["audit", str(run), "--data", str(photos), "--out", str(tmp_path / "audit")]) == 0
+
+
+def test_from_python_photographs_are_seen_by_a_frozen_network_too(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acto.runs.resolve.first_found", lambda: pretrained.Found(net=NET, path=weights))
+    data = acto.load_data(acto.DataSpec(source=str(photographs(tmp_path / "photos")), size=32))
+    acto.fit(data, epochs=1, device="cpu", workers=0, out=tmp_path / "run")
+    found = Run.from_dict(read_config(tmp_path / "run"))
+    assert (found.features, found.net, found.protocol.plan.lr) == (NET, "mlp", 0.02 / 8), "few rows are learned slowly"
+    acto.fit(data, net="cnn_small", epochs=1, device="cpu", workers=0, out=tmp_path / "own")
+    assert read_config(tmp_path / "own").get("features") is None, "who names a network trains it"
+
+
+SCRIPT = """
+import acto
+
+print("the script begins")
+data = acto.load_data(acto.DataSpec(source="photos", size=32))
+acto.fit(data, net="cnn_small", epochs=1, device="cpu", workers=1, out="run")
+"""
+
+
+def test_a_script_that_does_not_ask_for_its_name_trains_once(tmp_path: Path) -> None:
+    photographs(tmp_path / "photos")
+    (tmp_path / "train.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("the script begins") == 1
+    assert (tmp_path / "run" / "summary.json").is_file()
 
 
 def test_without_its_features_a_run_says_what_is_missing(finished: Path, tmp_path: Path) -> None:

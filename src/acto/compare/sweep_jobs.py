@@ -14,12 +14,13 @@ from acto.core.documents import read_yaml
 from acto.core.errors import UserError, choose, closest
 from acto.core.files import require_regular
 from acto.core.settings import flatten, from_values, merged
+from acto.data.noise import NoiseSpec
 from acto.data.samples import DataSpec
 from acto.data.sources import load_data
 from acto.data.views.spec import ViewSpec
 from acto.methods import METHODS
-from acto.runs.recipes.by_data import SETTINGS, Setting, setting_of_kind
-from acto.runs.resolve import as_found, as_new, checked, known_fields, resolve, run_of, section
+from acto.runs.recipes.by_data import SETTINGS
+from acto.runs.resolve import as_new, checked, known_fields, resolve, run_on, section
 from acto.runs.run import Run
 
 OWN = {
@@ -187,7 +188,7 @@ def jobs_of(blocks: Sequence[Block], *, trust_net: bool = False, download: bool 
     Raises:
         UserError: for a setting that cannot be used. Only data that are no named data set are read for it.
     """
-    found: dict[str, tuple[Setting, ViewSpec]] = {}
+    found: dict[DataSpec, tuple[ViewSpec, int]] = {}
     jobs: dict[str, Job] = {}
     for block in blocks:
         try:
@@ -199,7 +200,7 @@ def jobs_of(blocks: Sequence[Block], *, trust_net: bool = False, download: bool 
 
 
 def _jobs(
-    block: Block, found: dict[str, tuple[Setting, ViewSpec]], *, trust_net: bool, download: bool
+    block: Block, found: dict[DataSpec, tuple[ViewSpec, int]], *, trust_net: bool, download: bool
 ) -> Iterator[Job]:
     keys = _keys(block.variants)
     for variant in block.variants:
@@ -232,19 +233,18 @@ def _keys(variants: Sequence[Variant]) -> set[str]:
 
 
 def _resolved(
-    settings: Mapping[str, Any], found: dict[str, tuple[Setting, ViewSpec]], *, trust_net: bool, download: bool
+    settings: Mapping[str, Any], found: dict[DataSpec, tuple[ViewSpec, int]], *, trust_net: bool, download: bool
 ) -> Run:
     """As flags.resolve, but data of one's own are read once for all runs: `found` keeps what they turned out to be."""
     spec = as_new(from_values(DataSpec, settings["data"]), settings)
     if spec.source in SETTINGS or settings.get("features") is not None:
         return resolve(settings, trust_net=trust_net, download=download)[0]
-    if spec.source not in found:
+    if (drawn := replace(spec, noise=NoiseSpec())) not in found:
         dataset = load_data(spec, data_root=spec.root, download=download)
-        found[spec.source] = setting_of_kind(dataset.views.pipeline, len(dataset.train)), dataset.views
+        found[drawn] = dataset.views, len(dataset.train)
     if (path := Path(spec.source).expanduser()).exists():
         settings = merged(settings, {"data": {"source": str(path.absolute())}})
-    setting, views = found[spec.source]
-    return run_of(as_found(settings, views), setting, trust_net=trust_net)
+    return run_on(settings, *found[drawn], trust_net=trust_net)
 
 
 def folder_name(run: Run) -> str:

@@ -25,7 +25,6 @@ from acto.runs.recipes.by_data import (
     Setting,
     fine_tuned,
     for_size,
-    setting_for,
     setting_of_kind,
     with_batch,
 )
@@ -82,7 +81,8 @@ def resolve(
         run_with(BY_PIPELINE["vectors"])
         weights_for(features, settings.get("weights"), download=download)
         dataset = dataset or load_data(spec, data_root=spec.root, download=download)
-        return run_with(setting_on_features(dataset)), dataset
+        count = len(dataset.train)
+        return run_with(for_size(setting_of_kind("vectors", count), count)), dataset
     if spec.source in SETTINGS:
         return run_with(SETTINGS[spec.source]), None
     refusals = []
@@ -94,18 +94,32 @@ def resolve(
     if len(refusals) == len(BY_PIPELINE):  # whatever the data are
         raise refusals[-1]
     dataset = dataset or load_data(as_new(spec, settings), data_root=spec.root, download=download)
-    settings = as_found(settings, dataset.views)
-    run_with = partial(run_of, settings, trust_net=trust_net)
-    kind, count = dataset.views.pipeline, len(dataset.train)
-    if (
-        kind == "photo"
-        and not settings.keys() & {"features", "net", "weights"}
-        and (found := first_found()) is not None
-    ):
-        settings = {**settings, "features": found.net, "weights": str(found.path)}
-        return run_of(settings, setting_on_features(dataset), trust_net=trust_net), dataset
-    chosen = setting_for(spec.source, pipeline=kind, num_samples=count)
-    return run_with(for_size(chosen, count) if kind == "vectors" else chosen), dataset
+    return run_on(settings, dataset.views, len(dataset.train), trust_net=trust_net), dataset
+
+
+def run_on(settings: Mapping[str, Any], views: ViewSpec, num_samples: int, *, trust_net: bool = False) -> Run:
+    """The Run of `settings` on data of one's own, which turned out to be `num_samples` to train on, seen by `views`.
+
+    Raises:
+        UserError: for a setting that cannot be used.
+    """
+    settings, kind = seen_first(as_found(settings, views), views.pipeline)
+    setting = setting_of_kind(kind, num_samples)
+    return run_of(settings, for_size(setting, num_samples) if kind == "vectors" else setting, trust_net=trust_net)
+
+
+def seen_first(settings: dict[str, Any], kind: str) -> tuple[dict[str, Any], str]:
+    """Settings and kind of the data where photographs are seen by a frozen network first, if one's weights are there.
+
+    Args:
+        settings: nested; where they name a network, weights or features, nothing changes.
+        kind: of the data, see ViewSpec.pipeline.
+    """
+    if settings.get("features") is not None:
+        return settings, "vectors"
+    if kind != "photo" or settings.keys() & {"features", "net", "weights"} or (found := first_found()) is None:
+        return settings, kind
+    return {**settings, "features": found.net, "weights": str(found.path)}, "vectors"
 
 
 def as_new(spec: DataSpec, settings: Mapping[str, Any]) -> DataSpec:
@@ -120,11 +134,6 @@ def as_found(settings: Mapping[str, Any], views: ViewSpec) -> dict[str, Any]:
     if views.size is not None or views.resize is None:
         return dict(settings)
     return merged(settings, {"data": {"pictures": "small", "size": views.resize}})
-
-
-def setting_on_features(dataset: Dataset) -> Setting:
-    """The setting for what a frozen network sees in the pictures of `dataset`."""
-    return for_size(setting_of_kind("vectors", len(dataset.train)), len(dataset.train))
 
 
 def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = False) -> Run:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from acto.core import waiting
-from acto.core.child_processes import NO_CURRENT_FOLDER, environment
+from acto.core.child_processes import NO_CURRENT_FOLDER, environment, without_script
 from acto.core.errors import RunError
 from acto.core.signals import spared_children
 from acto.data.pictures.files import BadImage, scaled_rgb
@@ -214,7 +214,7 @@ def _watched(batches: Iterable[Any], desks: Sequence[Desk]) -> Iterator[Any]:
 
     if desks:
         threading.Thread(target=watch, daemon=True).start()
-    with spared_children(), environment(NO_CURRENT_FOLDER):
+    with spared_children(), environment(NO_CURRENT_FOLDER), without_script():
         iterator = iter(batches)
     try:
         while True:
