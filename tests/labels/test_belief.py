@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from acto.core.text import percent
 from acto.labels.audit import Trained, audit, report_on
-from acto.labels.belief import UNSURE, WIDE, first_suspects, unsure_share
+from acto.labels.belief import FITTED, UNSURE, WIDE, first_suspects, unsure_share
 from acto.labels.rate import Unseen, estimate_noise, kappa
 from acto.labels.report import LabelReport, NoiseEstimate
 from acto.labels.rules import Issues
@@ -116,6 +118,20 @@ def test_unseen_given_labels_bound_the_rate() -> None:
     assert lucky.rate_high >= look.differs.mean() >= lucky.rate >= lucky.rate_low
 
 
+def test_a_test_set_may_raise_the_upper_end_but_not_lower_it() -> None:
+    given, probs, _ = made(skill=4.0, noise=0.2)
+    look = look_at(given, probs)
+    alone = estimate_noise(look)
+    for agreement in (0.5, 1.0):
+        known = Unseen(agreement=agreement, count=200, like_training=False)
+        found = estimate_noise(look, unseen=known)
+        assert found.rate_high == pytest.approx(max(alone.rate_high, known.most_errors))
+        assert (found.rate, found.rate_low) == (alone.rate, alone.rate_low)
+    doubted = np.arange(len(given)) < 20
+    both = estimate_noise(look, unseen=Unseen(agreement=1.0, count=200, like_training=False), doubted=doubted)
+    assert both.rate_high == estimate_noise(look, doubted=doubted).rate_high
+
+
 def test_what_training_hardly_trusted_counts_from_above() -> None:
     given = np.repeat([0, 1], 50)
     probs = np.where(given[:, None] == [0, 1], 0.9, 0.1)
@@ -210,14 +226,47 @@ def test_a_robust_model_of_noisy_labels_is_not_called_weak() -> None:
     report = audit(given, probs, robust=True)
     assert report.noise.rate_high - report.noise.rate_low > WIDE
     assert unsure_share(look_at(given, probs)) < UNSURE and codes(report) == []
+    # So a run that knows how it does on unseen labels promises as much as one that does not.
+    known = report_on(given, probs, list("abcd"), robust=True, unseen=Unseen(agreement=0.7, count=200))
+    assert known.noise.rate_high - known.noise.rate_low > WIDE and codes(known) == []
+    assert known.look_first == report.look_first and known.look_first["0.9"] > 0
+
+
+def test_a_model_that_errs_on_unseen_labels_promises_nothing() -> None:
+    """Sure of its contradictions, of which many are its own errors: features of many classes are such data."""
+    given, probs, _ = made(skill=4.0, noise=0.25)
+    look = look_at(given, probs)
+    differs = float(look.differs.mean())
+    assert unsure_share(look) < UNSURE and 0.2 < differs < 0.3
+
+    def found(agreement: float, count: int, *, like_training: bool = True) -> tuple[list[str], int]:
+        unseen = Unseen(agreement=agreement, count=count, like_training=like_training)
+        report = report_on(given, probs, list("abcd"), unseen=unseen, robust=True, facts={"source": "run"})
+        return codes(report), report.look_first["0.9"]
+
+    promised = audit(given, probs, robust=True).look_first["0.9"]
+    assert promised > 0
+    for agreement, count, like_training, expected in (
+        (1 - differs, 1000, True, ([], promised)),  # upper end 3 points above what it contradicts of the others
+        (1 - differs, 50, True, ([], 0)),  # 14 points: too few are known
+        (1 - differs - FITTED - 0.001, 1000, True, (["weak_model"], 0)),
+        (1 - differs - FITTED + 0.001, 1000, True, ([], 0)),
+        (0.98, 1000, False, ([], promised)),  # of right labels
+        (0.8, 1000, False, ([], 0)),  # of labels as wrong as those of training it would contradict four in ten
+        (0.6, 1000, False, (["weak_model"], 0)),
+    ):
+        assert found(agreement, count, like_training=like_training) == expected, (agreement, count, like_training)
+    words = report_on(given, probs, list("abcd"), robust=True, unseen=Unseen(agreement=0.5, count=99)).warnings[0].text
+    assert f"contradicts {percent(differs)} of the labels it was trained on, and 50.00 % of 99 labels that" in words
 
 
 def test_what_memorized_is_not_told_to_train_longer() -> None:
     given, probs, _ = made(skill=2.0, noise=0.2)
     run = {"source": "run", "epochs": 5, "epochs_asked": 5}
+    assert audit(given, probs).look_first["0.75"] > 0
     for agreement, code in ((0.1, ["weak_model", "memorized"]), (0.8, ["weak_model"])):
         report = report_on(given, probs, list("abcd"), unseen=Unseen(agreement=agreement, count=200), facts=run)
-        assert codes(report) == code
+        assert codes(report) == code and report.look_first == {"0.9": 0, "0.75": 0}
         assert ("Train longer" in report.warnings[0].text) == (len(code) == 1)
         assert "pretrained" in report.warnings[0].text
 
@@ -248,6 +297,9 @@ def test_memorized_probabilities() -> None:
     ):
         report = report_on(given, probs, list("abcd"), unseen=held_out, facts={**run, "method": method})
         assert report.warnings[0].text.endswith(ending)
+    # --stop-early refuses data with a test set.
+    report = report_on(given, probs, list("abcd"), unseen=replace(held_out, like_training=False), facts=run)
+    assert codes(report) == ["memorized"] and report.warnings[0].text.endswith("Train for fewer epochs.")
     # Its odds were fitted on unseen labels: a weak model's, of labels it was trained on, promise nothing.
     assert report.look_first == {"0.9": 0, "0.75": 0} != audit(given, probs).look_first
 

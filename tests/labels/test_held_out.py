@@ -146,6 +146,23 @@ def test_with_a_test_set_nothing_is_held_out(tmp_path: Path) -> None:
     assert not [*run.glob("held_out*")]
 
 
+def test_a_test_set_tells_that_labels_were_learned_by_heart(tmp_path: Path) -> None:
+    """Half of the labels are wrong, a plain network contradicts none: before, 0 % were wrong without a warning."""
+    random, right = np.random.default_rng(0), np.arange(240) % 3
+    values = random.normal(size=(240, 20)).astype(np.float32) + 1.5 * np.eye(3, 20, dtype=np.float32)[right]
+    given = np.where(random.random(120) < 0.5, (right[:120] + random.integers(1, 3, 120)) % 3, right[:120])
+    np.savez(tmp_path / "data.npz", x=values[:120], y=given, test_x=values[120:], test_y=right[120:])
+    run = tmp_path / "run"
+    tokens = ["--method", "standard", "--net", "mlp:64", "--epochs", "60", "--device", "cpu", "--out", str(run)]
+    assert main(["train", "--data", str(tmp_path / "data.npz"), *tokens]) == 0
+    report, record = acto.read_report(run), acto.read_run(run)
+    missed = 1 - np.mean(record.last_accuracies())
+    assert report.is_label_issue.mean() < 0.1 < 0.4 < missed
+    assert [doubt.code for doubt in report.warnings if "--stop-early" not in doubt.text][-1] == "memorized"
+    assert report.noise.rate_low <= np.mean(given != right[:120]) <= report.noise.rate_high
+    assert report.noise.rate_high >= missed
+
+
 def test_the_rate_is_that_of_the_samples_that_were_trained_on() -> None:
     random = np.random.default_rng(0)
     given = random.integers(0, 3, 400)

@@ -34,7 +34,8 @@ ODDS, EXPONENT, MOST_UNUSUAL = 0.15, 0.75, 100.0
 """Odds that a suspected label is wrong: ODDS, times the sure contradictions for each unsure one, times how unusually
 little the model gives the label, MOST_UNUSUAL at most, to the power of EXPONENT. docs/decisions.md has their origin."""
 UNSURE = 0.15
-"""Unsure contradictions, as a share of all, from which a model with a wide interval is called weak."""
+"""Unsure contradictions, as a share of all, from which a model with a wide interval is called weak. It is as well where
+it contradicts unseen labels more often by FITTED."""
 _NAMED = 5
 _NOTHING = {"collapsed_model", "chance_level"}
 """Codes of a model that has learned nothing."""
@@ -65,7 +66,7 @@ def first_suspects(
         quality: (N,) trust, by which they are listed.
         held_out: at samples that the model was not trained on, which follow in `is_issue` and `quality`. What is usual
             of a class is taken from the others: it is less sure of these, and they are few.
-        can_promise: False where a model judges the labels that it was trained on and is weak: its odds mean nothing.
+        can_promise: see the function of this name.
 
     Returns:
         The numbers by precision, "0.9" and "0.75"; 0 where no suspect is sure enough, or the model knows too little.
@@ -84,6 +85,24 @@ def first_suspects(
         good = np.flatnonzero(means[:enough] >= precision)
         found[f"{precision:g}"] = int(good[-1]) + 1 if len(good) and can_promise and kappa(look) >= CHANCE else 0
     return found
+
+
+def can_promise(look: Look, noise: NoiseEstimate, unseen: Unseen | None) -> bool:
+    """Tell whether odds, which are those of unseen labels, hold for the labels that a model was trained on.
+
+    They do where it is not much better at them, and not weak; without `unseen` the labels are taken for unseen ones.
+    """
+    if unseen is None:
+        return True
+    is_weak = is_wide(noise) and unsure_share(look) >= UNSURE
+    return not is_weak and _more_missed(look, noise, unseen, unseen.most_errors) <= WIDE
+
+
+def _more_missed(look: Look, noise: NoiseEstimate, unseen: Unseen, missed: float) -> float:
+    """By how much more the model contradicts unseen labels, of which it gets `missed` wrong, than those of training."""
+    if not unseen.like_training:  # if all of them are right
+        missed += (1 - missed) * noise.rate
+    return missed - float(look.differs.mean())
 
 
 def is_wide(noise: NoiseEstimate) -> bool:
@@ -147,9 +166,11 @@ def doubts(
         *_memorized(look, unseen, facts),
         *_few_samples(look, class_names),
     ]
+    longer = "memorized" not in {doubt.code for doubt in found}  # it would memorize more
+    errs = longer and unseen is not None and _more_missed(look, noise, unseen, 1 - unseen.agreement) >= FITTED
     # A robust model of noisy labels is never sure, and its interval wide, even where it is right about nearly all.
-    if is_wide(noise) and unsure_share(look) >= UNSURE and not _NOTHING & {doubt.code for doubt in found}:
-        longer = "memorized" not in {doubt.code for doubt in found}  # it would memorize more
+    is_weak = is_wide(noise) and (errs or unsure_share(look) >= UNSURE)
+    if is_weak and not _NOTHING & {doubt.code for doubt in found}:
         found.insert(0, _weak(look, noise, unseen, help=_what_helps(facts, longer=longer)))
     return tuple(found)
 
@@ -203,17 +224,23 @@ def unsure_share(look: Look) -> float:
 
 
 def _weak(look: Look, noise: NoiseEstimate, unseen: Unseen | None, *, help: str) -> Doubt:
-    differs, unsure = float(look.differs.mean()), unsure_share(look)
-    beside = (
-        f" Of {counted(unseen.count, 'label')} that it has not seen it predicts {percent(unseen.agreement)}."
-        if unseen is not None
-        else ""
-    )
+    differs, unsure = percent(float(look.differs.mean())), unsure_share(look)
+    words = f"The model contradicts {differs} of the labels"
+    if unseen is not None and unsure < UNSURE:
+        words += (
+            f" it was trained on, and {percent(1 - unseen.agreement)} of {counted(unseen.count, 'label')} that it has "
+            "not seen: many contradictions may be its own errors."
+        )
+    else:
+        words += f" and is unsure of {percent(unsure)} of these contradictions, which may be its own errors."
+        if unseen is not None:
+            words += (
+                f" Of {counted(unseen.count, 'label')} that it has not seen it predicts {percent(unseen.agreement)}."
+            )
     return Doubt(
         "weak_model",
         f"How many labels are wrong cannot be told closely: {percent(noise.rate_low)} to {percent(noise.rate_high)}. "
-        f"The model contradicts {percent(differs)} of the labels and is unsure of {percent(unsure)} of these "
-        f"contradictions, which may be its own errors.{beside} Begin with the first suspects. {help}.",
+        f"{words} Begin with the first suspects. {help}.",
     )
 
 
@@ -233,16 +260,19 @@ def _cut_short(facts: Mapping[str, Any]) -> list[Doubt]:
 def _memorized(look: Look, unseen: Unseen | None, facts: Mapping[str, Any]) -> list[Doubt]:
     differs = float(look.differs.mean())
     if facts.get("source") == "run":
-        missed = 1 - unseen.agreement if unseen is not None else 0.0
+        if unseen is None:
+            return []
+        missed = 1 - unseen.agreement
         if missed - differs < FITTED or missed < 2 * differs:
             return []
+        early = " (--stop-early)" if unseen.like_training else ""  # it would let a test set choose
         other = ", or with a method that distrusts labels" if facts.get("method") == "standard" else ""
         return [
             Doubt(
                 "memorized",
                 f"The model predicts {percent(1 - differs)} of the labels it was trained on, but {percent(1 - missed)} "
-                "of those it has not seen: it has learned wrong labels by heart and misses them. Train for fewer "
-                f"epochs (--stop-early){other}.",
+                "of those it has not seen: it learns labels by heart, and misses those that are wrong. Train for fewer "
+                f"epochs{early}{other}.",
             )
         ]
     if differs >= TOO_GOOD or len(look.given) < FEW * 2:

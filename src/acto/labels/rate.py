@@ -56,7 +56,7 @@ CHANCE = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unseen:
-    """Agreement of a model with given labels that it was not trained on: wrong as often as those of training."""
+    """Agreement of a model with labels that it was not trained on."""
 
     agreement: float
     """Share of the labels that it predicts, in [0, 1]."""
@@ -64,6 +64,9 @@ class Unseen:
     """Number of these labels, >= 1."""
     share: float = 1.0
     """Part of the labels in question that may be wrong, in (0, 1]: all wrong ones are among these."""
+    like_training: bool = True
+    """True: these labels are wrong as often as those of training. False: a test set's, which may be better; what the
+    model misses there may raise the upper end of the rate, but not lower it."""
 
     @property
     def most_errors(self) -> float:
@@ -130,7 +133,8 @@ def estimate_noise(
     low *= shrink
     agreed = 0.0 if doubted is None else float((doubted & ~look.differs).mean())
     if unseen is not None or agreed:
-        bound = (rate_high if unseen is None else max(differs, unseen.most_errors)) + agreed
+        bound = rate_high if unseen is None else max(differs, unseen.most_errors)
+        bound = agreed + (bound if unseen is None or unseen.like_training else max(bound, rate_high))
         # Class by class the bound is not known: all grow or shrink alike.
         high = np.maximum(high * (bound / rate_high), share)
         rate_high = bound

@@ -146,14 +146,13 @@ def _unseen_by_training(name: str, column: npt.NDArray[Any], count: int) -> npt.
 
 
 def _unseen(record: RunRecord, dataset: Dataset) -> Unseen | None:
-    """The run's accuracy against given labels that were held out, over its last epochs; None without any.
-
-    A test set of its own says nothing here: its labels may be better than those of training, and truth only evaluates.
-    """
+    """The run's accuracy on labels that were held out or are of a test set, over its last epochs; None without any."""
     found = record.last_accuracies()
-    if not found or not len(dataset.test) or not dataset.test_labels_are_given:
+    if not found or not len(dataset.test):
         return None
-    return Unseen(agreement=math.fsum(found) / len(found), count=len(dataset.test))
+    return Unseen(
+        agreement=math.fsum(found) / len(found), count=len(dataset.test), like_training=dataset.test_labels_are_given
+    )
 
 
 def _files(record: RunRecord, samples: Samples, *, data_root: str | None) -> list[str] | None:
