@@ -95,14 +95,7 @@ def can_promise(look: Look, noise: NoiseEstimate, unseen: Unseen | None) -> bool
     if unseen is None:
         return True
     is_weak = is_wide(noise) and unsure_share(look) >= UNSURE
-    return not is_weak and _more_missed(look, noise, unseen, unseen.most_errors) <= WIDE
-
-
-def _more_missed(look: Look, noise: NoiseEstimate, unseen: Unseen, missed: float) -> float:
-    """By how much more the model contradicts unseen labels, of which it gets `missed` wrong, than those of training."""
-    if not unseen.like_training:  # if all of them are right
-        missed += (1 - missed) * noise.rate
-    return missed - float(look.differs.mean())
+    return not is_weak and unseen.excess(float(look.differs.mean()), rate=noise.rate, at_most=True) <= WIDE
 
 
 def is_wide(noise: NoiseEstimate) -> bool:
@@ -167,7 +160,7 @@ def doubts(
         *_few_samples(look, class_names),
     ]
     longer = "memorized" not in {doubt.code for doubt in found}  # it would memorize more
-    errs = longer and unseen is not None and _more_missed(look, noise, unseen, 1 - unseen.agreement) >= FITTED
+    errs = longer and unseen is not None and unseen.excess(float(look.differs.mean()), rate=noise.rate) >= FITTED
     # A robust model of noisy labels is never sure, and its interval wide, even where it is right about nearly all.
     is_weak = is_wide(noise) and (errs or unsure_share(look) >= UNSURE)
     if is_weak and not _NOTHING & {doubt.code for doubt in found}:

@@ -12,7 +12,8 @@ predictions alone, so the interval covers both:
   contradictions tells how many it expects: these need no wrong label either. Its doubt counts against what it is at
   its surest of the same class, as a model that has learned from wrong labels is never quite sure.
   One that was trained on the labels contradicts wrong ones everywhere, and right ones where it is unsure: the share
-  that it contradicts in its surer half is an end of its own.
+  that it contradicts in its surer half is an end of its own. If it contradicts unseen labels more often, it errs often,
+  sure or not, and learns some of the errors away: twice the difference is taken off all contradictions.
 
 A model that agrees with the labels no better than chance says nothing from below.
 """
@@ -50,6 +51,9 @@ SUREST = 0.97
 """Quantile of the confidence, in a class or in all, that counts as certainty."""
 AS_SURE = 0.99
 """A confidence of this part of certainty is no doubt: where a model is sure of nearly all, no half is the surer one."""
+EXCUSED = 2.0
+"""Own errors among the contradicted labels of training, at most, for each label by which unseen ones are contradicted more
+often: docs/decisions.md."""
 CHANCE = 0.1
 """A model whose agreement, corrected for chance (Cohen's kappa), is below this has learned next to nothing."""
 
@@ -74,6 +78,19 @@ class Unseen:
         square, share = DEVIATIONS**2 / self.count, 1 - self.agreement
         spread = math.sqrt(share * (1 - share) * square + square**2 / 4)
         return min(1.0, (share + square / 2 + spread) / (1 + square) / self.share)
+
+    def excess(self, differs: float, *, rate: float, at_most: bool = False) -> float:
+        """By how much more the model contradicts these labels than those that it was trained on.
+
+        Args:
+            differs: share that it contradicts of the latter.
+            rate: share of wrong ones among the latter; right labels of a test set are contradicted as if they had it.
+            at_most: the upper end of a 95 % interval, in place of what was seen.
+        """
+        missed = self.most_errors if at_most else min((1 - self.agreement) / self.share, 1.0)
+        if not self.like_training:
+            missed += (1 - missed) * rate
+        return missed - differs
 
 
 def kappa(look: Look) -> float:
@@ -126,6 +143,9 @@ def estimate_noise(
         least = min(least, max(differs - _own_doubt(look) - luck, 0.0))
     if doubted is not None:
         least = min(least, _least_where_sure(look))
+    if unseen is not None:
+        errors = EXCUSED * max(unseen.excess(differs, rate=rate), 0.0)
+        least = min(least, max(differs - errors, 0.0))
     shrink, rate_low = least / rate_low if rate_low else 1.0, least
     share, low, high = (
         part / counts[first[wrong]] for part in found.bounds(differing[first[wrong]], by_chance=by_chance)
