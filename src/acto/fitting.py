@@ -252,8 +252,10 @@ def fit(
 
     if init_from is None:
         asked, kind = seen_first(asked, held.views.pipeline)
-        setting = for_size(setting_of_kind(kind, len(held.train)), len(held.train))
-        planned = run_of(asked, setting, trust_net=net is not None)
+        setting = setting_of_kind(kind, len(held.train))
+        if kind != "photo" or asked.get("weights") is None:  # fine-tuned in small batches they teach less
+            setting = for_size(setting, len(held.train))
+        planned = run_of(asked, setting, num_samples=len(held.train), trust_net=net is not None)
     else:
         planned = Run.from_dict(asked, trust_net=net is not None)
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="acto-"))

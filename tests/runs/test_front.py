@@ -226,19 +226,42 @@ def test_without_weights_it_is_said(tmp_path: Path) -> None:
     assert "resnet18 learns from scratch" in line and "--features torchvision:mobilenet_v2" in line
 
 
-def test_pretrained_weights_are_tuned_at_a_quarter_of_the_rates(tmp_path: Path) -> None:
-    asked = {"data": {"source": str(photographs(tmp_path / "photos")), "size": 32}, "net": NET}
-    scratch, tuned, told = (
-        resolve(asked | more)[0].protocol
-        for more in ({}, {"weights": "torchvision"}, {"weights": "torchvision", "protocol": {"plan": {"lr": 0.3}}})
-    )
-    for name in ("lr", "warmup_lr"):
-        assert getattr(tuned.plan, name) == getattr(scratch.plan, name) / 4 == 0.005
-    assert tuned.plans["net1"].lr == scratch.plans["net1"].lr / 4 and told.plan.lr == 0.3
-    # The way of acto.fit and of sweeps; frozen features and the papers' data sets keep their rates.
+def test_pretrained_weights_are_tuned_at_a_quarter_of_the_rates() -> None:
+    # Frozen features and the papers' data sets keep their rates.
     for source, more, rate in (("mine", {}, 0.005), ("mine", {"features": NET}, 0.02), ("digits", {}, 0.05)):
         run = run_of({"data": {"source": source}, "net": NET, "weights": "torchvision", **more}, setting_for(source))
         assert run.protocol.plan.lr == rate
+
+
+@pytest.mark.parametrize(
+    ("count", "part", "warmup"),
+    [(2, 1 / 4, 1), (256, 1 / 4, 1), (512, 1 / 2, 1), (1023, 1023 / 1024, 1), (1024, 1, 12)],
+)
+def test_few_pictures_are_fine_tuned_slowly(count: int, part: float, warmup: int) -> None:
+    settings = {"data": {"source": "mine"}, "net": NET}
+    scratch, tuned = (
+        run_of(settings | more, setting_for("mine", pipeline="photo"), num_samples=count)
+        for more in ({}, {"weights": "torchvision"})
+    )
+    for name in ("lr", "warmup_lr"):
+        expected = getattr(scratch.protocol.plan, name) / 4 * part
+        assert getattr(tuned.protocol.plan, name) == pytest.approx(expected, rel=1e-4)
+    assert tuned.protocol.plans["net1"].lr == pytest.approx(scratch.protocol.plans["net1"].lr / 4 * part, rel=1e-4)
+    assert (scratch.config.warmup_epochs, scratch.protocol.plan.warmup_epochs) == (12, 12)
+    assert (tuned.config.warmup_epochs, tuned.protocol.plan.warmup_epochs) == (warmup, warmup)
+    assert tuned.protocol.batch_size == scratch.protocol.batch_size == 64
+
+
+def test_commands_and_fit_fine_tune_alike(tmp_path: Path, weights: Path) -> None:
+    asked = {"data": {"source": str(photographs(tmp_path / "photos")), "size": 32}, "net": NET, "weights": str(weights)}
+    command, dataset = resolve({**asked, "protocol": {"epochs": 1}})
+    assert dataset is not None
+    acto.fit(dataset, net=NET, weights=str(weights), epochs=1, device="cpu", workers=0, out=tmp_path / "run")
+    found = Run.from_dict(read_config(tmp_path / "run"))
+    assert found.protocol == command.protocol and found.config == command.config
+    assert (found.protocol.batch_size, found.protocol.plan.lr) == (64, 0.02 / 4 / 4)
+    told = resolve({**asked, "protocol": {"plan": {"lr": 0.3}}, "acto": {"warmup_epochs": 5}})[0]
+    assert (told.protocol.plan.lr, told.config.warmup_epochs) == (0.3, 5)
 
 
 BAD: dict[str, tuple[list[str], str]] = {

@@ -52,8 +52,8 @@ SUREST = 0.97
 AS_SURE = 0.99
 """A confidence of this part of certainty is no doubt: where a model is sure of nearly all, no half is the surer one."""
 EXCUSED = 2.0
-"""Own errors among the contradicted labels of training, at most, for each label by which unseen ones are contradicted more
-often: docs/decisions.md."""
+"""Own errors among the contradictions of labels trained on, at most, for each by which unseen ones have more of them:
+docs/decisions.md has its choice."""
 CHANCE = 0.1
 """A model whose agreement, corrected for chance (Cohen's kappa), is below this has learned next to nothing."""
 

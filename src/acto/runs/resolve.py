@@ -21,6 +21,7 @@ from acto.nets.pretrained import first_found, weights_for
 from acto.run_folder.config import INSTEAD_OF_CACHE
 from acto.runs.recipes.by_data import (
     BY_PIPELINE,
+    FEW_TUNED,
     SETTINGS,
     Setting,
     fine_tuned,
@@ -105,7 +106,8 @@ def run_on(settings: Mapping[str, Any], views: ViewSpec, num_samples: int, *, tr
     """
     settings, kind = seen_first(as_found(settings, views), views.pipeline)
     setting = setting_of_kind(kind, num_samples)
-    return run_of(settings, for_size(setting, num_samples) if kind == "vectors" else setting, trust_net=trust_net)
+    setting = for_size(setting, num_samples) if kind == "vectors" else setting
+    return run_of(settings, setting, num_samples=num_samples, trust_net=trust_net)
 
 
 def seen_first(settings: dict[str, Any], kind: str) -> tuple[dict[str, Any], str]:
@@ -136,8 +138,16 @@ def as_found(settings: Mapping[str, Any], views: ViewSpec) -> dict[str, Any]:
     return merged(settings, {"data": {"pictures": "small", "size": views.resize}})
 
 
-def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = False) -> Run:
+def run_of(
+    settings: Mapping[str, Any], setting: Setting, *, num_samples: int = FEW_TUNED, trust_net: bool = False
+) -> Run:
     """The Run that nested `settings` stand for on data of the kind that `setting` is for.
+
+    Args:
+        settings: nested.
+        setting: of the kind of data.
+        num_samples: to train on; where nobody has counted them they are taken for enough.
+        trust_net: see `resolve`.
 
     Raises:
         UserError: for a setting that cannot be used.
@@ -148,7 +158,7 @@ def run_of(settings: Mapping[str, Any], setting: Setting, *, trust_net: bool = F
     setting = with_batch(setting, protocol.get("batch_size"))
     # The papers' data sets have their own rates; with frozen features the weights are those of what makes them.
     if settings.get("weights") is not None and settings.get("features") is None and spec.source not in SETTINGS:
-        setting = fine_tuned(setting)
+        setting = fine_tuned(setting, num_samples)
     epochs = protocol.get("epochs")
     own = settings.get(section(method), {})
     warmup = own.get("warmup_epochs")

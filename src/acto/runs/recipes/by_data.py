@@ -186,9 +186,15 @@ FINE_TUNING = 0.25
 """Learning rates of pretrained weights, as a part of those from scratch: docs/decisions.md."""
 
 
-def fine_tuned(setting: Setting) -> Setting:
-    """`setting`, which is for networks that begin from nothing, for pretrained weights."""
-    return replace(setting, **_rates(setting, FINE_TUNING))
+FEW_TUNED, LEAST_TUNED = 1_024, 1 / 4
+"""Below so many samples these rates are in proportion to their number, down to this part, after one epoch's warm-up."""
+
+
+def fine_tuned(setting: Setting, num_samples: int) -> Setting:
+    """`setting`, which is for networks that begin from nothing, for pretrained weights and so many training samples."""
+    part = min(max(num_samples / FEW_TUNED, LEAST_TUNED), 1)
+    warmup = setting.warmup_epochs if part == 1 else min(setting.warmup_epochs, 1)
+    return replace(setting, warmup_epochs=warmup, **_rates(setting, FINE_TUNING * part))
 
 
 SLOWEST = 1 / 8
