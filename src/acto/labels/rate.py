@@ -70,7 +70,7 @@ class Unseen:
     """Part of the labels in question that may be wrong, in (0, 1]: all wrong ones are among these."""
     like_training: bool = True
     """True: these labels are wrong as often as those of training. False: a test set's, which may be better; what the
-    model misses there may raise the upper end of the rate, but not lower it."""
+    model misses there may widen the interval of the rate, but not narrow it."""
 
     @property
     def most_errors(self) -> float:
