@@ -261,6 +261,15 @@ def test_warnings_and_first_suspects_are_on_top(tmp_path: Path) -> None:
     assert [doubt["code"] for doubt in summary(report)["warnings"]] == ["collapsed_model"]
 
 
+def test_mistakes_of_which_there_may_be_none_are_not_counted(tmp_path: Path) -> None:
+    probs = np.full((80, 2), 0.5) + np.where(np.arange(80)[:, None] % 2 == [0, 1], 0.4, -0.4)
+    for doubtful, expected in ((0.51, False), (0.95, True)):  # a quarter of an unsure contradiction is a wrong label
+        probs[0] = 1 - doubtful, doubtful
+        lines = list(report_lines(audit(np.arange(80) % 2, probs, rule="predicted_neq_given"), tmp_path))
+        assert ("most often:" in lines) == expected
+        assert not [line for line in lines if "labelled" in line and line.startswith("  0 ")]
+
+
 def test_pairs_that_do_not_occur_have_no_interval(tmp_path: Path) -> None:
     page = render(audit([0, 0, 1, 1], np.eye(3)[[0, 1, 1, 1]], class_names=list("abc")), None).decode()
     assert "given b, right a: not seen" in page and "given a, right b: 50.0 %" in page

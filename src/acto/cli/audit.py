@@ -145,7 +145,7 @@ def report_lines(report: LabelReport, folder: Path) -> Iterable[str]:
         epochs = counted(report.facts.get("epochs", 0), "epoch")
         yield f"the run is {report.facts['state']}: this is what it knew after {epochs}"
     yield from (visible(line) for line in rule_in_words(report))
-    if confused := noise.confusions(SHOWN):
+    if confused := [pair for pair in noise.confusions(SHOWN) if pair[2] >= 0.5]:  # none is written as 0
         yield "most often:"
         yield from (
             f"  {line}"
