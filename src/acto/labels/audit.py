@@ -22,7 +22,7 @@ from acto.core.text import counted
 from acto.data.alignment import as_pandas, by_class, in_one_order
 from acto.data.classes import encode
 from acto.data.label_columns import Labels, check_one_each, is_number, read_column
-from acto.labels.belief import can_promise, doubts, first_suspects
+from acto.labels.belief import doubts, first_suspects, is_wide
 from acto.labels.confirmed import noise_beside
 from acto.labels.rate import Unseen, estimate_noise
 from acto.labels.reasons import duplicate_columns, nothing, reasons
@@ -243,7 +243,7 @@ def report_on(
             is_issue,
             quality,
             held_out=looks[1] if held_out is not None else None,
-            can_promise=can_promise(look, noise, unseen),
+            can_promise=unseen is None or not is_wide(noise),
         ),
     )
 

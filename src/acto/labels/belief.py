@@ -66,7 +66,7 @@ def first_suspects(
         quality: (N,) trust, by which they are listed.
         held_out: at samples that the model was not trained on, which follow in `is_issue` and `quality`. What is usual
             of a class is taken from the others: it is less sure of these, and they are few.
-        can_promise: see the function of this name.
+        can_promise: False where a model judges the labels that it was trained on and is weak: its odds mean nothing.
 
     Returns:
         The numbers by precision, "0.9" and "0.75"; 0 where no suspect is sure enough, or the model knows too little.
@@ -85,17 +85,6 @@ def first_suspects(
         good = np.flatnonzero(means[:enough] >= precision)
         found[f"{precision:g}"] = int(good[-1]) + 1 if len(good) and can_promise and kappa(look) >= CHANCE else 0
     return found
-
-
-def can_promise(look: Look, noise: NoiseEstimate, unseen: Unseen | None) -> bool:
-    """Tell whether odds, which are those of unseen labels, hold for the labels that a model was trained on.
-
-    They do where it is not much better at them, and not weak; without `unseen` the labels are taken for unseen ones.
-    """
-    if unseen is None:
-        return True
-    is_weak = is_wide(noise) and unsure_share(look) >= UNSURE
-    return not is_weak and unseen.excess(float(look.differs.mean()), rate=noise.rate, at_most=True) <= WIDE
 
 
 def is_wide(noise: NoiseEstimate) -> bool:

@@ -79,15 +79,14 @@ class Unseen:
         spread = math.sqrt(share * (1 - share) * square + square**2 / 4)
         return min(1.0, (share + square / 2 + spread) / (1 + square) / self.share)
 
-    def excess(self, differs: float, *, rate: float, at_most: bool = False) -> float:
+    def excess(self, differs: float, *, rate: float) -> float:
         """By how much more the model contradicts these labels than those that it was trained on.
 
         Args:
             differs: share that it contradicts of the latter.
             rate: share of wrong ones among the latter; right labels of a test set are contradicted as if they had it.
-            at_most: the upper end of a 95 % interval, in place of what was seen.
         """
-        missed = self.most_errors if at_most else min((1 - self.agreement) / self.share, 1.0)
+        missed = min((1 - self.agreement) / self.share, 1.0)
         if not self.like_training:
             missed += (1 - missed) * rate
         return missed - differs
