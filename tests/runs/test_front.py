@@ -22,6 +22,7 @@ from acto.inference.export import export
 from acto.nets import pretrained
 from acto.nets.build import build_net
 from acto.run_folder.config import read_config
+from acto.runs import prepare as prepared_runs
 from acto.runs.recipes.by_data import setting_for
 from acto.runs.resolve import resolve, run_of
 from acto.runs.run import Run
@@ -262,6 +263,21 @@ def test_commands_and_fit_fine_tune_alike(tmp_path: Path, weights: Path) -> None
     assert (found.protocol.batch_size, found.protocol.plan.lr) == (64, 0.02 / 4 / 4)
     told = resolve({**asked, "protocol": {"plan": {"lr": 0.3}}, "acto": {"warmup_epochs": 5}})[0]
     assert (told.protocol.plan.lr, told.config.warmup_epochs) == (0.3, 5)
+
+
+def test_heads_begin_once(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a run's first start, neither where it goes on nor where it is only planned or has finished."""
+    photos, out = photographs(tmp_path / "photos"), str(tmp_path / "run")
+    asked = ["train", "--data", str(photos), *QUICK, "--net", NET, "--weights", str(weights), "--out", out]
+    words = "the head begins at the centroids of the classes: "
+    assert main([*asked, "--dry-run"]) == 0 and words not in capsys.readouterr().err
+    assert main([*asked, "--head", "random"]) == 0 and words not in capsys.readouterr().err
+    assert main([*asked, "--overwrite", "--minutes", "0.001"]) == 0  # it ends with its first epoch
+    assert words + "100.00 %" in capsys.readouterr().err
+    monkeypatch.setattr(prepared_runs, "begin_at_centroids", None)  # must not be called again
+    assert main(["train", "--resume", out]) == 0 and main(["audit", out]) == 0
 
 
 BAD: dict[str, tuple[list[str], str]] = {

@@ -32,12 +32,14 @@ from acto.methods.acto import select
 from acto.methods.blocks.losses import batch_mean, masked_mean, prior_penalty, published_divergence
 from acto.methods.blocks.selection import small_loss
 from acto.methods.promix import fill_up
+from acto.nets.base import Net
 from acto.run_folder.reading import read_run
 from acto.run_folder.writing import RunFolder
 from acto.runs.execute import execute
 from acto.runs.prepare import prepare
 from acto.runs.run import Run
 from acto.training import evaluation
+from acto.training.heads import begin_at_centroids
 from acto.training.loop import Training, run_epochs
 from acto.training.plans import Plan
 from acto.training.protocol import Protocol
@@ -83,8 +85,8 @@ class PlainNet(nn.Module):
         return self.head(self.features(images))
 
 
-def train(name: str) -> dict[str, Any]:
-    """What a training leaves. In double precision, so that rounding decides about no sample."""
+def share_of_the_data() -> DeviceData:
+    """This process's rows. In double precision, so that rounding decides about no sample."""
     samples = Samples(
         ids=tuple(map(str, range(PROBLEM.train.num_samples))),
         labels=PROBLEM.train.labels.numpy(),
@@ -92,7 +94,12 @@ def train(name: str) -> dict[str, Any]:
     )
     spec = ViewSpec(pipeline="vectors", mean=(0.0,) * NUM_FEATURES, std=(1.0,) * NUM_FEATURES)
     rank, world = distributed.rank(), distributed.world()
-    data = DeviceData(samples, spec, seed=3, dtype=torch.float64, rank=rank, world=world)
+    return DeviceData(samples, spec, seed=3, dtype=torch.float64, rank=rank, world=world)
+
+
+def train(name: str) -> dict[str, Any]:
+    """What a training leaves."""
+    data = share_of_the_data()
     torch.set_default_dtype(torch.float64)
     try:
         torch.manual_seed(0)
@@ -109,6 +116,22 @@ def train(name: str) -> dict[str, Any]:
         "rows": rows,
         "accuracy": float((predicted == PROBLEM.test.labels).double().mean()),
     }
+
+
+def heads() -> dict[str, Tensor]:
+    """Heads that begin at class centroids, and how many samples are nearest to their own."""
+
+    def make() -> Net:
+        body = nn.Sequential(nn.Linear(NUM_FEATURES, 32), nn.Tanh())
+        return Net(body, name="toy", input_shape=(NUM_FEATURES,), feature_dim=32, num_classes=NUM_CLASSES)
+
+    torch.manual_seed(0)
+    method = method_of("acto steady")(CONFIGS["acto steady"], PROBLEM.task, make).double()
+    for net in method.modules():
+        if isinstance(net, Net):
+            net.backbone.load_state_dict(method.nets[0].backbone.state_dict())
+    share = begin_at_centroids(Training(method, Protocol(batch_size=BATCH_SIZE)), share_of_the_data(), seed=0)
+    return {"share": torch.tensor(share), **{key: value for key, value in method.state_dict().items() if "head" in key}}
 
 
 def rules(own: slice) -> dict[str, Tensor]:
@@ -176,7 +199,8 @@ def worker(rank: int, ports: dict[int, int], folder: Path) -> None:
         try:
             assert distributed.world() == world
             found = {name: train(name) for name in names}
-            torch.save({"methods": found, "rules": rules(slice(rank, None, world))}, folder / f"{rank} of {world}.pt")
+            others = {"rules": rules(slice(rank, None, world)), "heads": heads()}
+            torch.save({"methods": found, **others}, folder / f"{rank} of {world}.pt")
             if world == 2:
                 end_early(folder)
         finally:
@@ -264,6 +288,16 @@ def test_what_depends_on_a_process_s_part_learns_all_the_same(name: str, pair: l
     assert torch.equal(two["history"]["visits"], one["history"]["visits"])
     assert two["accuracy"] > 0.85 and two["accuracy"] > one["accuracy"] - 0.05
     assert differing(one["method"], two["method"]), "equals one process: take it out of OWN_PART"
+
+
+@pytest.mark.parametrize("processes", ["pair", "four"])
+def test_heads_begin_alike_in_all_processes(processes: str, request: pytest.FixtureRequest) -> None:
+    one = heads()
+    first, *others = (found["heads"] for found in request.getfixturevalue(processes))
+    assert one["nets.0.head.weight"].any() and 0.5 < one["share"] < 1
+    for key, value in one.items():
+        torch.testing.assert_close(first[key], value, atol=1e-6, rtol=1e-6)
+        assert all(torch.equal(first[key], other[key]) for other in others)
 
 
 def test_two_processes_end_early_together(folder_of_the_processes: Path) -> None:

@@ -53,6 +53,8 @@ class Net(nn.Module):
         self.backbone = backbone
         self.head = Head(feature_dim, num_classes)
         he_normal(self.head)
+        self.has_new_head = True
+        """No weights came for it, see acto.training.heads."""
         self.compiled_batch: int | None = None
         """Training batches of this many samples go through torch.compile, see acto.training.compiled_nets."""
         self.follows = False

@@ -60,7 +60,8 @@ def load_weights(net: Net, weights: str, *, say: Callable[[str], None] = lambda 
     state = _torchvision(net) if weights == "torchvision" else _read(weights)
     prefix, given = _own_keys(net, state)
     wanted = net.state_dict()
-    if all(key not in given or given[key].shape != wanted[key].shape for key in HEAD):
+    has_new_head = all(key not in given or given[key].shape != wanted[key].shape for key in HEAD)
+    if has_new_head:
         given = {key: value for key, value in given.items() if key not in HEAD} | {key: wanted[key] for key in HEAD}
     # Files from before PyTorch 0.4.1 do not count batches; the count matters only without a momentum.
     given |= {key: wanted[key] for key in wanted if key.endswith("num_batches_tracked") and key not in given}
@@ -77,6 +78,7 @@ def load_weights(net: Net, weights: str, *, say: Callable[[str], None] = lambda 
         hint = f", even without {prefix!r} before every name" if prefix else _prefix_of_some(state, net)
         raise UserError(f"weights {weights!r} do not fit net {net.name!r}{hint}: {'; '.join(faults[:6])}{more}")
     net.load_state_dict(given)
+    net.has_new_head = has_new_head
     if prefix:
         say(f"{prefix!r} was taken off every name in weights {weights!r}")
 

@@ -26,7 +26,7 @@ from acto.data.sources import load_data
 from acto.methods import METHODS
 from acto.nets import build as nets
 from acto.nets.pretrained import weights_for
-from acto.run_folder.reading import held_out_before
+from acto.run_folder.reading import held_out_before, last_checkpoint
 from acto.runs.failures import in_words
 from acto.runs.frozen.extraction import Tell
 from acto.runs.frozen.front import Front, kept_front, make_front
@@ -34,6 +34,7 @@ from acto.runs.run import Run
 from acto.runs.same_data import Checks, checks_of, refuse_other_data
 from acto.runs.trained_model import kept_encoding
 from acto.runs.warm_start import WarmStart, plan
+from acto.training.heads import begin_at_centroids
 from acto.training.loop import Training
 from acto.training.step_modes import prepare_steps
 
@@ -195,6 +196,13 @@ def _prepare(
     training = Training(method, run.protocol, precision=precision, recorder=recorder)
     if begun is not None:
         begun.hand_over(training)
+    elif run.head == "centroids" and not only_measure and (folder is None or last_checkpoint(folder) is None):
+        share = begin_at_centroids(training, train_data, seed=run.seed)
+        if share is not None:
+            say(
+                "the head begins at the centroids of the classes: "
+                f"{100 * share:.2f} % of the samples are nearest to that of their given label"
+            )
     return Prepared(
         run=run,
         dataset=dataset,

@@ -157,8 +157,9 @@ def run_of(
     protocol = settings.get("protocol", {})
     setting = with_batch(setting, protocol.get("batch_size"))
     # The papers' data sets have their own rates; with frozen features the weights are those of what makes them.
-    if settings.get("weights") is not None and settings.get("features") is None and spec.source not in SETTINGS:
-        setting = fine_tuned(setting, num_samples)
+    weights = settings.get("weights")
+    if weights is not None and settings.get("features") is None and spec.source not in SETTINGS:
+        setting = replace(fine_tuned(setting, num_samples), weights=weights)
     epochs = protocol.get("epochs")
     own = settings.get(section(method), {})
     warmup = own.get("warmup_epochs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from acto.core.errors import UserError, choose
 from acto.core.settings import Settings, from_values, setting, typed
@@ -31,6 +31,9 @@ class Run(Settings):
     weights: str | None = None
     """None (random), "torchvision", "timm" or a file. With `features` they are that network's, and None means the ones
     that are on this machine."""
+    head: Literal["random", "centroids"] | None = None
+    """How a head begins that `weights` do not bring: at random, or at the centroids of the classes' features, see
+    acto.training.heads. None: random."""
     features: str | None = None
     """A pretrained network (torchvision:NAME, timm:NAME, ...) that stays as it is: `net` is trained on what it sees in
     the pictures. "none": a network is trained on the pictures themselves; without a word on it, features are taken
@@ -76,6 +79,8 @@ class Run(Settings):
             )
         if self.features is not None and ":" in self.features and not self.features.startswith(nets.OWN_KINDS):
             raise UserError(f"features {self.features!r} names code to run: only --net may do so")
+        if self.head == "centroids" and (self.weights is None or self.features is not None):
+            raise UserError("head 'centroids' is for the pretrained network that is trained: give its weights")
         warmup = getattr(self.config, "warmup_epochs", 0)
         if warmup > self.protocol.epochs:
             raise UserError(f"warmup_epochs is {warmup}, more than the {self.protocol.epochs} epochs of the run")

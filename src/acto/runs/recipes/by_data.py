@@ -17,6 +17,7 @@ class Setting:
     Attributes:
         net: a name of acto.nets.build.
         weights: None or "torchvision".
+        head: see acto.runs.run.Run.
         epochs: total number.
         warmup_epochs: epochs before a method begins to distrust labels.
         batch_size: samples a step.
@@ -40,6 +41,7 @@ class Setting:
 
     net: str
     weights: str | None = None
+    head: Literal["random", "centroids"] | None = None
     epochs: int
     warmup_epochs: int
     batch_size: int
@@ -194,7 +196,7 @@ def fine_tuned(setting: Setting, num_samples: int) -> Setting:
     """`setting`, which is for networks that begin from nothing, for pretrained weights and so many training samples."""
     part = min(max(num_samples / FEW_TUNED, LEAST_TUNED), 1)
     warmup = setting.warmup_epochs if part == 1 else min(setting.warmup_epochs, 1)
-    return replace(setting, warmup_epochs=warmup, **_rates(setting, FINE_TUNING * part))
+    return replace(setting, head="centroids", warmup_epochs=warmup, **_rates(setting, FINE_TUNING * part))
 
 
 SLOWEST = 1 / 8

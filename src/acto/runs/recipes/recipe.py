@@ -30,6 +30,7 @@ def recipe(data: DataSpec, setting: Setting, *, method: str = "acto", seed: int 
         config=CONFIGS[method](setting, data.noise) if method in CONFIGS else None,
         net=setting.net,
         weights=setting.weights,
+        head=setting.head,
         protocol=Protocol(
             epochs=setting.epochs,
             batch_size=setting.batch_size,
