@@ -6,6 +6,7 @@ import csv
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from acto.nets import pretrained
 from acto.nets.build import build_net
 from acto.run_folder.config import read_config
 from acto.runs import prepare as prepared_runs
-from acto.runs.recipes.by_data import setting_for
+from acto.runs.recipes.by_data import FEW_TUNED, setting_for
 from acto.runs.resolve import resolve, run_of
 from acto.runs.run import Run
 from acto.runs.trained_model import load_model
@@ -227,6 +228,18 @@ def test_without_weights_it_is_said(tmp_path: Path) -> None:
     assert "resnet18 learns from scratch" in line and "--features torchvision:mobilenet_v2" in line
 
 
+def test_few_photographs_are_rather_seen_by_a_frozen_network(tmp_path: Path, weights: Path) -> None:
+    photos = photographs(tmp_path / "photos")
+    asked = {"data": {"source": str(photos), "size": 32}, "net": NET, "weights": str(weights)}
+    run, dataset = resolve(asked)
+    assert dataset is not None
+    (line,) = proposals(run, dataset)
+    assert line.startswith(f"22 photographs are few to fine-tune {NET} on: --features {NET} in place of --net")
+    many = replace(dataset, train=dataset.train.take(np.zeros(FEW_TUNED, np.int64)))
+    assert proposals(run, many) == []
+    assert proposals(replace(run, weights=None, head=None), dataset) == []
+
+
 def test_pretrained_weights_are_tuned_at_a_quarter_of_the_rates() -> None:
     # Frozen features and the papers' data sets keep their rates.
     for source, more, rate in (("mine", {}, 0.005), ("mine", {"features": NET}, 0.02), ("digits", {}, 0.05)):
@@ -236,7 +249,7 @@ def test_pretrained_weights_are_tuned_at_a_quarter_of_the_rates() -> None:
 
 @pytest.mark.parametrize(
     ("count", "part", "warmup"),
-    [(2, 1 / 4, 1), (256, 1 / 4, 1), (512, 1 / 2, 1), (1023, 1023 / 1024, 1), (1024, 1, 12)],
+    [(2, 1 / 16, 1), (256, 1 / 16, 1), (512, 1 / 8, 1), (4095, 4095 / 4096, 1), (4096, 1, 12)],
 )
 def test_few_pictures_are_fine_tuned_slowly(count: int, part: float, warmup: int) -> None:
     settings = {"data": {"source": "mine"}, "net": NET}
@@ -260,7 +273,7 @@ def test_commands_and_fit_fine_tune_alike(tmp_path: Path, weights: Path) -> None
     acto.fit(dataset, net=NET, weights=str(weights), epochs=1, device="cpu", workers=0, out=tmp_path / "run")
     found = Run.from_dict(read_config(tmp_path / "run"))
     assert found.protocol == command.protocol and found.config == command.config
-    assert (found.protocol.batch_size, found.protocol.plan.lr) == (64, 0.02 / 4 / 4)
+    assert (found.protocol.batch_size, found.protocol.plan.lr) == (64, 0.02 / 4 / 16)
     told = resolve({**asked, "protocol": {"plan": {"lr": 0.3}}, "acto": {"warmup_epochs": 5}})[0]
     assert (told.protocol.plan.lr, told.config.warmup_epochs) == (0.3, 5)
 

@@ -15,11 +15,13 @@ from acto.runs.cost import Estimate, estimate
 from acto.runs.frozen.backbone import make_backbone
 from acto.runs.frozen.extraction import measured, views_of_files
 from acto.runs.prepare import Prepared, end_bytes
-from acto.runs.recipes.by_data import SETTINGS
+from acto.runs.recipes.by_data import FEW_TUNED, SETTINGS
 from acto.runs.run import Run
 
 SMALL = "torchvision:mobilenet_v2"
 """Network whose features are proposed: they take a processor a tenth of a second a picture or less."""
+PRETRAINED = ("torchvision:", "timm:")
+"""Beginnings of names of networks that can stay frozen."""
 LONG = 60.0
 """Seconds from which cheaper ways are named."""
 
@@ -30,6 +32,11 @@ def proposals(run: Run, dataset: Dataset) -> list[str]:
         return []
     if run.features is not None:
         return [f"the features of {run.features} are trained on; --features none trains a network on the pictures"]
+    if run.weights is not None and run.net.startswith(PRETRAINED) and (count := len(dataset.train)) < FEW_TUNED:
+        return [
+            f"{count:,} photographs are few to fine-tune {run.net} on: --features {run.net} in place of --net looks at "
+            "them once, takes a fraction of the time, and did better where both were measured"
+        ]
     if run.weights is not None or ":" in run.net or first_found() is not None:
         return []
     return [

@@ -188,7 +188,7 @@ FINE_TUNING = 0.25
 """Learning rates of pretrained weights, as a part of those from scratch: docs/decisions.md."""
 
 
-FEW_TUNED, LEAST_TUNED = 1_024, 1 / 4
+FEW_TUNED, LEAST_TUNED = 4_096, 1 / 16
 """Below so many samples these rates are in proportion to their number, down to this part, after one epoch's warm-up."""
 
 
