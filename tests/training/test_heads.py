@@ -136,6 +136,17 @@ def test_of_very_many_samples_a_draw_is_looked_at(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(training.method.nets[0].head.weight, head)
 
 
+def test_with_very_many_classes_fewer_samples_choose_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, given, _ = clusters()
+    monkeypatch.setattr(heads, "MOST_NUMBERS", 60 * DIM)
+    training, data = problem("standard", features, given, classes=36)
+    share = begin_at_centroids(training, data, seed=0)
+    head, _ = by_loops(features, given, torch.ones(60))
+    found = F.normalize(training.method.nets[0].head.weight[:CLASSES])
+    torch.testing.assert_close(found, F.normalize(head))
+    assert share is not None and 10 * share == pytest.approx(round(10 * share)), "60 x 6 numbers are 10 x 36"
+
+
 def test_features_of_no_length_make_no_head_of_any() -> None:
     features, given, _ = clusters()
     training, data = problem("standard", 1e-8 * features, given)

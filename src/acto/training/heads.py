@@ -47,20 +47,17 @@ def begin_at_centroids(training: Training, data: TrainingData, *, seed: int) -> 
     everywhere = [net for net in method.modules() if isinstance(net, Net)]
     features, index = _features(nets[0], training, data, seed=seed)
     labels, weight = method.labels[index], method.weighed(torch.ones_like(features[:, 0]), index)
-    lengths, directions = features.norm(dim=1) / features.norm(dim=1).mean(), F.normalize(features)
+    directions, length = F.normalize(features), features.norm(dim=1).mean()
 
     def sums(counts: Tensor) -> Tensor:
         start = directions.new_zeros(method.task.num_classes, directions.shape[1])
         return start.index_add_(0, labels, counts[:, None] * directions)
 
-    whole = sums(weight)
-    cosines = directions @ F.normalize(whole).T
-    others = F.normalize(whole[labels] - weight[:, None] * directions)
-    cosines.scatter_(1, labels[:, None], (directions * others).sum(1, keepdim=True))
-    outputs = lengths[:, None] * cosines
-    losses = [(weight * F.cross_entropy(scale * outputs, labels, reduction="none")).sum() for scale in SCALES]
+    few = slice(MOST_NUMBERS // method.task.num_classes)
+    outputs = _left_out(features[few], labels[few], weight[few], sums(weight)) / length
+    losses = [(weight[few] * F.cross_entropy(scale * outputs, labels[few], reduction="none")).sum() for scale in SCALES]
     # Of a body whose batch statistics are not those of its weights, features may be far longer while it is trained.
-    scale = (SCALES[int(torch.stack(losses).argmin())] / features.norm(dim=1).mean()).clamp(max=SCALES[-1])
+    scale = (SCALES[int(torch.stack(losses).argmin())] / length).clamp(max=SCALES[-1])
 
     random = torch.Generator().manual_seed(seed)
     for number, net in enumerate(nets):
@@ -73,14 +70,23 @@ def begin_at_centroids(training: Training, data: TrainingData, *, seed: int) -> 
             if torch.equal(copy.head.weight, before):
                 copy.head.weight.copy_(scale * F.normalize(sums(counts)))
                 copy.head.bias.zero_()
-    return float((cosines.argmax(1) == labels).float().mean())
+    return float((outputs.argmax(1) == labels[few]).float().mean())
+
+
+def _left_out(features: Tensor, labels: Tensor, weight: Tensor, sums: Tensor) -> Tensor:
+    """(M, K) lengths of the features times their cosines with the classes' sums, each sample left out of its own."""
+    directions = F.normalize(features)
+    cosines = directions @ F.normalize(sums).T
+    own = F.normalize(sums[labels] - weight[:, None] * directions)
+    cosines.scatter_(1, labels[:, None], (directions * own).sum(1, keepdim=True))
+    return features.norm(dim=1, keepdim=True) * cosines
 
 
 def _features(net: Net, training: Training, data: TrainingData, *, seed: int) -> tuple[Tensor, Tensor]:
-    """(M, D) features that `net` sees and (M,) sample numbers, the same in all processes."""
+    """(M, D) features that `net` sees and (M,) sample numbers, shuffled, and the same in all processes."""
     drawn = torch.randperm(training.method.task.num_samples, generator=torch.Generator().manual_seed(seed))
     drawn = drawn[: MOST_NUMBERS // net.feature_dim]
-    stream = Stream(index=drawn.sort().values, views=("none",), batch_size=training.protocol.batch_size)
+    stream = Stream(index=drawn, views=("none",), batch_size=training.protocol.batch_size)
     mode = net.training
     net.eval()
     parts = []
@@ -90,5 +96,4 @@ def _features(net: Net, training: Training, data: TrainingData, *, seed: int) ->
         parts.append(gather(seen.float(), batch.index)[0])
     net.train(mode)
     features, index = (torch.cat(rows) for rows in zip(*parts, strict=True))
-    order = index.argsort()
-    return features[order], index[order]
+    return features, index
