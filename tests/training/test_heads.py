@@ -22,7 +22,7 @@ from acto.runs.recipes.by_data import setting_for
 from acto.runs.resolve import run_of
 from acto.runs.run import Run
 from acto.training import heads
-from acto.training.heads import SCALES, begin_at_centroids
+from acto.training.heads import SCALES, _left_out, begin_at_centroids
 from acto.training.loop import Training
 from acto.training.protocol import Protocol
 from toys import TOYS, method_of
@@ -126,25 +126,36 @@ def test_further_networks_begin_elsewhere_and_copies_with_their_own(name: str) -
     assert not torch.equal(begun.method.nets[1].head.weight, second)
 
 
-def test_of_very_many_samples_a_draw_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bound", ["PER_CLASS", "MOST_NUMBERS"])
+def test_of_very_many_samples_of_a_class_a_draw_is_looked_at(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     features, given, _ = clusters()
-    monkeypatch.setattr(heads, "MOST_NUMBERS", 30 * DIM)
+    keep = torch.cat([torch.arange(60)[given == 0], torch.arange(60)[given == 1], torch.arange(60)[given == 2][:4]])
+    features, given = features[keep], given[keep]
+    monkeypatch.setattr(heads, bound, 7 if bound == "PER_CLASS" else 7 * DIM * CLASSES)
     training, data = problem("standard", features, given)
     begin_at_centroids(training, data, seed=2)
-    drawn = torch.randperm(60, generator=torch.Generator().manual_seed(2))[:30].sort().values
-    head, _ = by_loops(features[drawn], given[drawn], torch.ones(30))
+    order = torch.randperm(len(given), generator=torch.Generator().manual_seed(2))
+    drawn = torch.cat([order[given[order] == k][:7] for k in range(CLASSES)])
+    assert given[drawn].bincount().tolist() == [7, 7, 4]
+    head, _ = by_loops(features[drawn], given[drawn], torch.ones(len(drawn)))
     torch.testing.assert_close(training.method.nets[0].head.weight, head)
 
 
 def test_with_very_many_classes_fewer_samples_choose_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, given, _ = clusters()
-    monkeypatch.setattr(heads, "MOST_NUMBERS", 60 * DIM)
-    training, data = problem("standard", features, given, classes=36)
-    share = begin_at_centroids(training, data, seed=0)
-    head, _ = by_loops(features, given, torch.ones(60))
-    found = F.normalize(training.method.nets[0].head.weight[:CLASSES])
-    torch.testing.assert_close(found, F.normalize(head))
-    assert share is not None and 10 * share == pytest.approx(round(10 * share)), "60 x 6 numbers are 10 x 36"
+    """A table of all samples by all classes would be too large."""
+    features, _, _ = clusters()
+    looked_at = []
+
+    def left_out(rows: Tensor, *others: Tensor) -> Tensor:
+        looked_at.append(len(rows))
+        return _left_out(rows, *others)
+
+    monkeypatch.setattr(heads, "_left_out", left_out)
+    monkeypatch.setattr(heads, "MOST_NUMBERS", 10 * 60)
+    training, data = problem("standard", features, torch.arange(60), classes=60)
+    begin_at_centroids(training, data, seed=0)
+    assert looked_at == [10]
+    torch.testing.assert_close(F.normalize(training.method.nets[0].head.weight), F.normalize(features))
 
 
 def test_features_of_no_length_make_no_head_of_any() -> None:

@@ -19,6 +19,8 @@ from acto.nets.base import Net
 from acto.training.features import MOST_NUMBERS
 from acto.training.loop import Training
 
+PER_CLASS = 256
+"""Samples of a class that are looked at: of 51 right labels among them the mean points where their class is."""
 SCALES = tuple(2 ** (quarter / 4) for quarter in range(33))
 """Factors of the cosines among which is chosen."""
 
@@ -33,12 +35,12 @@ def begin_at_centroids(training: Training, data: TrainingData, *, seed: int) -> 
 
     Args:
         training: nothing of it trained; the bodies of its networks are equal.
-        data: the training samples; where they are very many a draw is looked at.
+        data: the training samples; of a class that has many a draw is looked at.
         seed: of the draws.
 
     Returns:
-        Share of samples in [0, 1] whose given label's centroid is the nearest, each sample left out of its own; None
-        where the weights brought a head, which stays.
+        Share in [0, 1] of these samples whose given label's centroid is the nearest, each sample left out of its own;
+        None where the weights brought a head, which stays.
     """
     method = training.method
     nets = [net for net in method.nets if isinstance(net, Net)]
@@ -84,9 +86,13 @@ def _left_out(features: Tensor, labels: Tensor, weight: Tensor, sums: Tensor) ->
 
 def _features(net: Net, training: Training, data: TrainingData, *, seed: int) -> tuple[Tensor, Tensor]:
     """(M, D) features that `net` sees and (M,) sample numbers, shuffled, and the same in all processes."""
-    drawn = torch.randperm(training.method.task.num_samples, generator=torch.Generator().manual_seed(seed))
-    drawn = drawn[: MOST_NUMBERS // net.feature_dim]
-    stream = Stream(index=drawn, views=("none",), batch_size=training.protocol.batch_size)
+    labels, num_classes = training.method.labels.cpu(), training.method.task.num_classes
+    drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    drawn = drawn[labels[drawn].argsort(stable=True)]
+    sizes = labels.bincount(minlength=num_classes)
+    place = torch.arange(len(drawn)) - (sizes.cumsum(0) - sizes)[labels[drawn]]
+    most = max(min(PER_CLASS, MOST_NUMBERS // (net.feature_dim * num_classes)), 1)
+    stream = Stream(index=drawn[place < most], views=("none",), batch_size=training.protocol.batch_size)
     mode = net.training
     net.eval()
     parts = []
