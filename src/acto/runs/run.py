@@ -32,7 +32,7 @@ class Run(Settings):
     """None (random), "torchvision", "timm" or a file. With `features` they are that network's, and None means the ones
     that are on this machine."""
     head: Literal["random", "centroids"] | None = None
-    """How a head begins that `weights` do not bring: at random, or at the centroids of the classes' features, see
+    """Start of a head that `weights` do not bring: random, or the centroids of the classes' features, see
     acto.training.heads. None: random."""
     features: str | None = None
     """A pretrained network (torchvision:NAME, timm:NAME, ...) that stays as it is: `net` is trained on what it sees in
