@@ -291,6 +291,7 @@ def test_heads_begin_once(
     assert words + "100.00 %" in capsys.readouterr().err
     monkeypatch.setattr(prepared_runs, "begin_at_centroids", None)  # must not be called again
     assert main(["train", "--resume", out]) == 0 and main(["audit", out]) == 0
+    assert main(["train", "--init-from", out, "--data", str(photos), "--out", str(tmp_path / "further")]) == 0
 
 
 BAD: dict[str, tuple[list[str], str]] = {

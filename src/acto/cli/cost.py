@@ -35,7 +35,7 @@ def proposals(run: Run, dataset: Dataset) -> list[str]:
     if run.weights is not None and run.net.startswith(PRETRAINED) and (count := len(dataset.train)) < FEW_TUNED:
         return [
             f"{count:,} photographs are few to fine-tune {run.net} on: --features {run.net} in place of --net looks at "
-            "them once, takes a fraction of the time, and was level or ahead where both were measured"
+            "them once, takes a fraction of the time, and told wrong labels better apart where both were measured"
         ]
     if run.weights is not None or ":" in run.net or first_found() is not None:
         return []

@@ -173,7 +173,7 @@ def settings_after(run: Path | str, asked: Mapping[str, Any]) -> dict[str, Any]:
     done = record.model_epochs
     settings["protocol"] = {**settings["protocol"], "epochs": done + max(LEAST_MORE, math.ceil(MORE_SHARE * done))}
     # Its weights are what the run before left; nothing else has to be read or fetched.
-    return merged({**settings, "weights": None}, {**asked, "init_from": str(run)})
+    return merged({**settings, "weights": None, "head": None}, {**asked, "init_from": str(run)})
 
 
 def plan(
