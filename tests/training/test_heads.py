@@ -126,6 +126,16 @@ def test_further_networks_begin_elsewhere_and_copies_with_their_own(name: str) -
     assert not torch.equal(begun.method.nets[1].head.weight, second)
 
 
+def test_samples_of_no_weight_move_no_head() -> None:
+    features, given, true = clusters(300)
+    right = given == true
+    training, data = problem("acto", features, given, weights=torch.where(right, 1.0, 1e-6))
+    begin_at_centroids(training, data, seed=0)
+    clean = torch.stack([F.normalize(features[right & (given == k)]).mean(0) for k in range(CLASSES)])
+    for net in training.method.nets:
+        assert F.cosine_similarity(net.head.weight, clean).min() > 0.995
+
+
 @pytest.mark.parametrize("bound", ["PER_CLASS", "MOST_NUMBERS"])
 def test_of_very_many_samples_of_a_class_a_draw_is_looked_at(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     features, given, _ = clusters()
