@@ -289,6 +289,11 @@ def test_heads_begin_once(
     assert main([*asked, "--head", "random"]) == 0 and words not in capsys.readouterr().err
     assert main([*asked, "--overwrite", "--minutes", "0.001"]) == 0  # it ends with its first epoch
     assert words + "100.00 %" in capsys.readouterr().err
+    config, begun = read_config(Path(out)), []
+    monkeypatch.setattr(prepared_runs, "begin_at_centroids", lambda *args, seed: begun.append(seed))
+    (tmp_path / "stopped before its first epoch ended").mkdir()
+    prepared_runs.prepare(Run.from_dict(config), folder=tmp_path / "stopped before its first epoch ended")
+    assert begun == [0]
     monkeypatch.setattr(prepared_runs, "begin_at_centroids", None)  # must not be called again
     assert main(["train", "--resume", out]) == 0 and main(["audit", out]) == 0
     assert main(["train", "--init-from", out, "--data", str(photos), "--out", str(tmp_path / "further")]) == 0

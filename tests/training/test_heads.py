@@ -126,6 +126,19 @@ def test_further_networks_begin_elsewhere_and_copies_with_their_own(name: str) -
     assert not torch.equal(begun.method.nets[1].head.weight, second)
 
 
+def test_networks_whose_heads_were_equal_begin_elsewhere_too() -> None:
+    """Heads of zeros, say, that a network of one's own has."""
+    features, given, _ = clusters()
+    training, data = problem("decoupling", features, given)
+    for net in training.method.nets:
+        nn.init.zeros_(net.head.weight)
+    begin_at_centroids(training, data, seed=0)
+    first, second = (net.head.weight for net in training.method.nets)
+    head, _ = by_loops(features, given, torch.ones(60))
+    torch.testing.assert_close(first, head)
+    assert second.any() and not torch.allclose(first, second)
+
+
 def test_samples_of_no_weight_move_no_head() -> None:
     features, given, true = clusters(300)
     right = given == true

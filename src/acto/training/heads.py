@@ -20,7 +20,7 @@ from acto.training.features import MOST_NUMBERS
 from acto.training.loop import Training
 
 PER_CLASS = 256
-"""Samples of a class that are looked at: of 51 right labels among them the mean points where their class is."""
+"""Samples of a class that are looked at; docs/decisions.md has what more of them gain."""
 SCALES = tuple(2 ** (quarter / 4) for quarter in range(33))
 """Factors of the cosines among which is chosen."""
 
@@ -46,7 +46,8 @@ def begin_at_centroids(training: Training, data: TrainingData, *, seed: int) -> 
     nets = [net for net in method.nets if isinstance(net, Net)]
     if not all(net.has_new_head for net in nets):
         return None
-    everywhere = [net for net in method.modules() if isinstance(net, Net)]
+    others = [net for net in method.modules() if isinstance(net, Net) and not any(net is own for own in nets)]
+    copies = [[copy for copy in others if torch.equal(copy.head.weight, net.head.weight)] for net in nets]
     features, index = _features(nets[0], training, data, seed=seed)
     labels, weight = method.labels[index], method.weighed(torch.ones_like(features[:, 0]), index)
     directions, length = F.normalize(features), features.norm(dim=1).mean()
@@ -67,11 +68,9 @@ def begin_at_centroids(training: Training, data: TrainingData, *, seed: int) -> 
         if number:
             drawn = torch.randint(len(index), (len(index),), generator=random)
             counts = weight * torch.bincount(drawn, minlength=len(index)).to(weight)
-        before = net.head.weight.clone()
-        for copy in everywhere:
-            if torch.equal(copy.head.weight, before):
-                copy.head.weight.copy_(scale * F.normalize(sums(counts)))
-                copy.head.bias.zero_()
+        for begun in (net, *copies[number]):
+            begun.head.weight.copy_(scale * F.normalize(sums(counts)))
+            begun.head.bias.zero_()
     return float((outputs.argmax(1) == labels[few]).float().mean())
 
 
