@@ -125,6 +125,39 @@ def test_unseen_given_labels_bound_the_rate() -> None:
     assert lucky.rate_high >= look.differs.mean() >= lucky.rate >= lucky.rate_low
 
 
+def predicted(matrix: list[list[int]]) -> tuple[Array, Array]:
+    """Given labels and sure probabilities: matrix[given][predicted] samples of each pair."""
+    times, k = np.array(matrix), len(matrix)
+    given, best = (np.repeat(side.ravel(), times.ravel()) for side in np.indices((k, k)))
+    return given, np.where(np.arange(k) == best[:, None], 0.95, 0.05 / (k - 1))
+
+
+EVEN = [[80 if k == j else 4 for j in range(6)] for k in range(6)]
+TO_ONE = [[80 if k == j else 20 * (j == (k + 1) % 6) for j in range(6)] for k in range(6)]
+BOTH = [[70 if k == j else 4 + 10 * (j == (k + 1) % 6) for j in range(6)] for k in range(6)]
+NEVER_LEARNED = [
+    *([90 * (k == j) + 10 * (j == (k + 1) % 5) for j in range(6)] for k in range(5)),
+    [16, 16, 17, 17, 17, 17],
+]
+FOUR_CLASSES = [[80 if k == j else 7 for j in range(4)] for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "least"),
+    [
+        pytest.param(EVEN, 0.2 - 1.96 * math.sqrt(0.2 / 600), id="all spread evenly"),
+        pytest.param(TO_ONE, 0, id="each class taken for one other"),
+        pytest.param(BOTH, 0.2 - 0.1 / 2 - 1.96 * math.sqrt(0.2 / 600), id="both"),
+        pytest.param(NEVER_LEARNED, 0, id="one class never learned"),
+        pytest.param(FOUR_CLASSES, 0, id="too few classes to tell"),
+    ],
+)
+def test_what_is_spread_evenly_is_no_error_of_the_model(matrix: list[list[int]], least: float) -> None:
+    look = look_at(*predicted(matrix))
+    # So much more of unseen labels is contradicted that it would excuse every contradiction.
+    assert estimate_noise(look, unseen=Unseen(agreement=0.3, count=200)).rate_low == pytest.approx(least)
+
+
 def test_a_test_set_may_raise_the_upper_end_but_not_lower_it() -> None:
     given, probs, _ = made(skill=4.0, noise=0.2)
     look = look_at(given, probs)
