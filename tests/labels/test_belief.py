@@ -139,6 +139,7 @@ NEVER_LEARNED = [
     *([90 * (k == j) + 10 * (j == (k + 1) % 5) for j in range(6)] for k in range(5)),
     [16, 16, 17, 17, 17, 17],
 ]
+FIVE_CLASSES = [[80 if k == j else 5 for j in range(5)] for k in range(5)]
 FOUR_CLASSES = [[80 if k == j else 7 for j in range(4)] for k in range(4)]
 
 
@@ -149,6 +150,7 @@ FOUR_CLASSES = [[80 if k == j else 7 for j in range(4)] for k in range(4)]
         pytest.param(TO_ONE, 0, id="each class taken for one other"),
         pytest.param(BOTH, 0.2 - 0.1 / 2 - 1.96 * math.sqrt(0.2 / 600), id="both"),
         pytest.param(NEVER_LEARNED, 0, id="one class never learned"),
+        pytest.param(FIVE_CLASSES, 0.2 - 1.96 * math.sqrt(0.2 / 500), id="just enough classes to tell"),
         pytest.param(FOUR_CLASSES, 0, id="too few classes to tell"),
     ],
 )
