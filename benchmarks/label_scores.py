@@ -29,7 +29,7 @@ from acto.runs.outliers import ranked_trust
 from acto.runs.prepare import prepare
 from acto.runs.recipes.by_data import Setting
 from acto.runs.recipes.recipe import recipe
-from acto.runs.sample_table import sample_table
+from acto.runs.sample_table import label_quality, sample_table
 from acto.training import evaluation
 from acto.training.loop import Training, run_epochs
 from detection import NOISES, Problem, dataset, setting_of, sources
@@ -82,6 +82,7 @@ def candidates(
         "mean of both, less outliers": ranked_trust((robust + memory) / 2, outlier),
         "product of both": robust * memory,
         "mean over the visits": history["mean_prob_given"].numpy(),
+        "mean of both, with the visits' where spread": label_quality(training, robust),
         "share of selections": np.nan_to_num(history["reliability"].numpy()),
         "margin": robust - rivals.max(1),
         "NTM's probability": probs["ntm"][rows, given],

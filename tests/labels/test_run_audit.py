@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from acto.cli import main
@@ -23,7 +21,6 @@ from acto.labels.exchange import export_report
 from acto.labels.report import LabelReport, read_report
 from acto.labels.run_audit import audit_run
 from acto.run_folder.writing import RunFolder
-from acto.runs.sample_table import label_quality
 from label_reports import report_of
 
 ODD = os.fsdecode(b"3/x\xff; =1\n.png")
@@ -150,17 +147,3 @@ def test_an_interrupted_run_needs_nothing_of_the_run_before(tmp_path: Path) -> N
     (tmp_path / "second" / "pred_probs.npy").unlink()
     arguments = [str(tmp_path / "second"), "--format", "cleanlab", "--out", str(tmp_path / "issues.csv")]
     assert exchange(["export", *arguments]) == 0 and not (tmp_path / "issues.npy").exists()
-
-
-def test_a_sample_that_was_never_seen_is_not_the_worst_of_all() -> None:
-    class Stub:
-        class method:
-            label_quality: Callable[[], torch.Tensor | None] = staticmethod(lambda: None)
-
-        class history:
-            mean_prob_given = torch.tensor([0.2, float("nan")])
-
-    prob_given = np.array([0.5, 0.9])
-    assert label_quality(Stub, prob_given).tolist() == pytest.approx([0.2, 0.9])  # type: ignore[arg-type]
-    Stub.method.label_quality = staticmethod(lambda: torch.tensor([0.4, float("nan")]))
-    assert label_quality(Stub, prob_given).tolist() == pytest.approx([0.45, 0.9])  # type: ignore[arg-type]

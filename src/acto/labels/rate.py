@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acto.labels.report import MOST_PAIRS, NoiseEstimate
-from acto.labels.scores import Look, Values, rows_by_class, times_of_pairs
+from acto.labels.scores import Look, Values, rows_by_class
+from acto.runs.contradictions import spread_evenly, times_of_pairs
 
 HIDDEN_ERRORS = 0.25
 """Sure errors of a model for each unsure contradiction, at most."""
@@ -57,10 +58,6 @@ EXCUSED = 2.0
 docs/decisions.md has its choice."""
 ERRORS_SPREAD = 0.5
 """A model's own errors that are spread evenly over the classes, for each contradiction that is not, at most."""
-FEWEST_OTHERS = 4
-"""Other classes that are predicted at all, without which nothing is called spread."""
-TOLD_APART = 2.0
-"""A model knows a class if it predicts it for this many times as many of its samples as any other."""
 CHANCE = 0.1
 """A model whose agreement, corrected for chance (Cohen's kappa), is below this has learned next to nothing."""
 
@@ -151,7 +148,7 @@ def estimate_noise(
         least = min(least, _least_where_sure(look))
     if unseen is not None:
         errors = EXCUSED * max(unseen.excess(differs, rate=rate), 0.0)
-        spread = _spread_evenly(codes, times, num_classes) / len(look.given)
+        spread = spread_evenly(codes, times, num_classes) / len(look.given)
         beyond_errors = spread - ERRORS_SPREAD * (differs - spread) - DEVIATIONS * math.sqrt(spread / len(look.given))
         least = min(least, max(differs - errors, beyond_errors, 0.0))
     shrink, rate_low = least / rate_low if rate_low else 1.0, least
@@ -199,30 +196,6 @@ def _least_where_sure(look: Look) -> float:
     differs = look.differs[look.confidence >= min(half, AS_SURE * certainty)]
     share = float(differs.mean())
     return max(share - DEVIATIONS * math.sqrt(share * (1 - share) / len(differs)), 0.0)
-
-
-def _spread_evenly(codes: npt.NDArray[np.int64], times: npt.NDArray[np.int64], num_classes: int) -> float:
-    """Number of contradictions that are no more than what most predicted classes have of the same given label.
-
-    Args:
-        codes: (P,) pairs given * K + predicted that occur, ascending.
-        times: (P,) how often.
-        num_classes: K.
-    """
-    given, predicted = np.divmod(codes, num_classes)
-    predictions = np.bincount(predicted, weights=times, minlength=num_classes)
-    starts, spread = np.searchsorted(given, np.arange(num_classes + 1)), 0.0
-    for k in range(num_classes):
-        part = slice(starts[k], starts[k + 1])
-        is_other = predicted[part] != k
-        others, found = predicted[part][is_other], times[part][is_other]
-        rates = np.zeros(np.count_nonzero(predictions) - bool(predictions[k]))
-        known = times[part][~is_other].sum() >= TOLD_APART * found.max(initial=0)
-        if not known or len(rates) < FEWEST_OTHERS or 2 * len(found) < len(rates):  # a median of 0
-            continue
-        rates[: len(found)] = found / predictions[others]
-        spread += float(np.minimum(rates[: len(found)], np.median(rates)) @ predictions[others])
-    return spread
 
 
 @dataclass(frozen=True, slots=True, eq=False)

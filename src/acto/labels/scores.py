@@ -39,8 +39,6 @@ OWN_LEVEL, ANY_LEVEL, OTHER_CLASS = 0.5, 1.0, 0.125
 """Weights of the logarithms in relative_confidence: what a class's own samples get, what any sample gets, and what the
 other class gets. docs/decisions.md tells how they were chosen and how little depends on them."""
 _FLOOR = 1e-12
-_MOST_COUNTED = 2**22
-"""Pairs of classes up to which all are counted, and none is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -199,16 +197,6 @@ def rows_by_class(
     ends = np.searchsorted(own[order], np.arange(num_classes + 1)).tolist()
     order = order if rows is None else rows[order]
     return lambda k: order[ends[k] : ends[k + 1]]
-
-
-def times_of_pairs(first: Labels, second: Labels, num_classes: int) -> tuple[Labels, npt.NDArray[np.int64]]:
-    """Count pairs of classes: the codes first * K + second that occur, ascending, and how often each does."""
-    codes = first * num_classes + second
-    if num_classes**2 > _MOST_COUNTED:
-        return np.unique(codes, return_counts=True)
-    counts = np.bincount(codes, minlength=num_classes**2)
-    found = np.flatnonzero(counts)
-    return found, counts[found]
 
 
 def label_quality(look: Look, probs: Probs, score: str) -> Values:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from acto.core.sample_columns import in_order, of_samples_csv
 from acto.core.types import TrainingData
 from acto.data.samples import Dataset
+from acto.runs.contradictions import share_spread
 from acto.runs.outliers import outlier_scores
 from acto.training import evaluation
 from acto.training.features import Features
@@ -46,20 +47,28 @@ def label_quality(
 ) -> npt.NDArray[np.float32]:
     """(N,) trust in each given label in [0, 1], 1 = sure.
 
-    That of the method, which remembers the course of training, averaged with what the model holds of the label now. Of
-    a method that has none, the mean probability of the given label over the visits: its model has learned wrong labels
-    by heart at the end. A sample that training never saw is trusted as much as the model holds its label likely now.
+    That of the method, which remembers the last epochs, averaged with what the model holds of the label now; and, by
+    the square of the share of contradictions that are spread evenly over the classes, the mean probability of the given
+    label over the visits. Labels that are wrong anyhow are known for it early, and learned by heart later; classes that
+    are taken for each other are told apart late. Of a method that remembers nothing, that mean alone. A sample that
+    training never saw is trusted as much as the model holds its label likely now.
 
     Args:
         training: after any number of epochs.
         prob_given: (N,) probability of the given label now; None: the method's own trust alone.
     """
-    quality = training.method.label_quality()
-    trust = (training.history.mean_prob_given if quality is None else quality).float().cpu().numpy()
-    if prob_given is None:
-        return trust
-    known = trust if quality is None else (trust + prob_given) / 2
-    return np.where(np.isnan(trust), prob_given, known).astype(np.float32)
+    history, quality = training.history, training.method.label_quality()
+    trust = history.mean_prob_given.float().cpu().numpy()
+    if quality is not None:
+        early, late = trust, quality.float().cpu().numpy()
+        if prob_given is not None:
+            late = (late + prob_given) / 2
+        predicted = history.predicted.cpu().numpy()
+        part = share_spread(training.method.labels.cpu().numpy(), predicted, training.method.task.num_classes) ** 2
+        trust = late + part * (early - late)
+    if prob_given is not None:
+        trust = np.where(np.isnan(trust), prob_given, trust)
+    return trust.astype(np.float32)
 
 
 def sample_table(
