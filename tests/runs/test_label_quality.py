@@ -55,8 +55,13 @@ def training(matrix: list[list[int]], quality: torch.Tensor | None, course: torc
 
 @pytest.mark.parametrize(
     ("matrix", "part"),
-    [(circle(4, 4, 0, 0, 0), 0.0), (circle(8, 4, 1, 1, 1), (4 / 7) ** 2), (circle(4, 1, 1, 1, 1), 1.0)],
-    ids=["pairs", "both", "spread"],
+    [
+        (circle(4, 4, 0, 0, 0), 0.0),
+        (circle(26, 13, 1, 1, 1), 0.0),
+        (circle(8, 4, 1, 1, 1), 4 / 7 - 0.3),
+        (circle(4, 1, 1, 1, 1), 0.5),
+    ],
+    ids=["pairs", "pairs but a few", "both", "spread"],
 )
 def test_the_course_of_training_counts_where_contradictions_are_spread(matrix: list[list[int]], part: float) -> None:
     size = int(np.sum(matrix))
