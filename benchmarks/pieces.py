@@ -1,10 +1,10 @@
 """The folder of photographs whose transcripts README, quick start and docs/photographs.md show.
 
     pip install scikit-image
-    python benchmarks/pieces.py photos/ [--side 32] [--pieces 300] [--moved 42] [--seed 0]
+    python benchmarks/pieces.py photos/ [--side 160] [--pieces 300] [--moved 42] [--seed 0]
 
-Square pieces of six sample photographs of scikit-image, as many of each, are the classes; some of them are put into the
-folder of another class and keep their names, so that a person sees which: grass/gravel22.jpg shows gravel.
+Six sample photographs of scikit-image are the classes, as many square pieces of each, cut at random and scaled to
+`--side`. Some are put into the folder of another class and keep their names: grass/gravel22.jpg shows gravel.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import numpy as np
 from PIL import Image
 
 CLASSES = ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel")
+CUT = 160
+"""Side of a piece in its photograph, in pixels."""
 
 
 def main() -> None:
     """Cut the pieces."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a new folder")
-    parser.add_argument("--side", type=int, default=32, help="pixels")
+    parser.add_argument("--side", type=int, default=CUT, help="pixels")
     parser.add_argument("--pieces", type=int, default=300)
     parser.add_argument("--moved", type=int, default=42, help="pieces in a wrong folder")
     parser.add_argument("--seed", type=int, default=0)
@@ -36,10 +38,12 @@ def main() -> None:
     for number in range(each * len(CLASSES)):
         k, place = divmod(number, each)
         photograph = Image.fromarray(getattr(data, CLASSES[k])()).convert("RGB")
-        left, top = (int(random.integers(0, end - asked.side + 1)) for end in photograph.size)
+        left, top = (int(random.integers(0, end - CUT + 1)) for end in photograph.size)
+        piece = photograph.crop((left, top, left + CUT, top + CUT)).resize(
+            (asked.side, asked.side), Image.Resampling.BOX
+        )
         other = CLASSES[(k + int(random.integers(1, len(CLASSES)))) % len(CLASSES)]
         folder = asked.folder / (other if number in moved else CLASSES[k])
-        piece = photograph.crop((left, top, left + asked.side, top + asked.side))
         piece.save(folder / f"{CLASSES[k]}{place:02d}.jpg", quality=95)
 
 

@@ -56,12 +56,12 @@ def training(matrix: list[list[int]], quality: torch.Tensor | None, course: torc
 @pytest.mark.parametrize(
     ("matrix", "part"),
     [
-        (circle(4, 4, 0, 0, 0), 0.0),
-        (circle(26, 13, 1, 1, 1), 0.0),
-        (circle(8, 4, 1, 1, 1), 4 / 7 - 0.3),
-        (circle(4, 1, 1, 1, 1), 0.5),
+        pytest.param(circle(4, 4, *[0] * 8), 0.0, id="pairs"),
+        pytest.param(circle(60, 30, *[1] * 8), 0.0, id="pairs but a few"),
+        pytest.param(circle(16, 8, *[1] * 8), 9 / 16 - 0.3, id="both"),
+        pytest.param(circle(4, *[1] * 9), 0.5, id="spread"),
+        pytest.param(circle(4, *[1] * 8), 0.0, id="nine classes"),
     ],
-    ids=["pairs", "pairs but a few", "both", "spread"],
 )
 def test_the_course_of_training_counts_where_contradictions_are_spread(matrix: list[list[int]], part: float) -> None:
     size = int(np.sum(matrix))
@@ -74,7 +74,7 @@ def test_the_course_of_training_counts_where_contradictions_are_spread(matrix: l
     assert label_quality(training(matrix, None, course), now) == pytest.approx(np.full(size, 0.1)), "no memory"
 
 
-@pytest.mark.parametrize("matrix", [circle(4, 4, 0, 0, 0), circle(4, 1, 1, 1, 1)], ids=["pairs", "spread"])
+@pytest.mark.parametrize("matrix", [circle(4, 4, *[0] * 8), circle(4, *[1] * 9)], ids=["pairs", "spread"])
 def test_a_sample_that_was_never_seen_is_not_the_worst_of_all(matrix: list[list[int]]) -> None:
     size = int(np.sum(matrix))
     unseen, now = torch.full((size,), float("nan")), np.full(size, 0.9)

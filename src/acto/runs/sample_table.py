@@ -17,9 +17,10 @@ from acto.training import evaluation
 from acto.training.features import Features
 from acto.training.loop import Training
 
-SPREAD_ANYWAY, MOST_OF_COURSE = 0.3, 0.5
-"""Share of the contradictions that may be spread though wrong labels follow the classes, and the part of the trust that
-the course of training is at most. docs/decisions.md has their choice."""
+SPREAD_ANYWAY, MOST_OF_COURSE, FEWEST_CLASSES = 0.3, 0.5, 10
+"""Share of the contradictions that may be spread though wrong labels follow the classes; the part of the trust that the
+course of training is at most; and the classes without which noise of all kinds looks spread. docs/decisions.md has
+their choice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -52,10 +53,10 @@ def label_quality(
     """(N,) trust in each given label in [0, 1], 1 = sure.
 
     That of the method, which remembers the last epochs, averaged with what the model holds of the label now. Where
-    contradictions are spread evenly over the classes, as labels are that are wrong by chance, up to half of it is the
-    mean probability of the given label over the visits: such labels are known early, and late training believes what it
-    has learned to. Classes that are taken for each other are told apart late. Of a method that remembers nothing, that
-    mean alone. A sample that training never saw is trusted as much as the model holds its label likely now.
+    contradictions are spread evenly over ten classes and more, as labels are that are wrong by chance, up to half of it
+    is the mean probability of the given label over the visits: such labels are known early, and late training believes
+    what it has learned to. Classes that are taken for each other are told apart late. Of a method that remembers
+    nothing, that mean alone. A sample that training never saw is trusted as much as the model holds its label likely.
 
     Args:
         training: after any number of epochs.
@@ -67,8 +68,9 @@ def label_quality(
         early, late = trust, quality.float().cpu().numpy()
         if prob_given is not None:
             late = (late + prob_given) / 2
-        predicted = history.predicted.cpu().numpy()
-        share = share_spread(training.method.labels.cpu().numpy(), predicted, training.method.task.num_classes)
+        given, predicted = training.method.labels.cpu().numpy(), history.predicted.cpu().numpy()
+        num_classes = training.method.task.num_classes
+        share = share_spread(given, predicted, num_classes) if num_classes >= FEWEST_CLASSES else 0.0
         trust = late + min(max(share - SPREAD_ANYWAY, 0.0), MOST_OF_COURSE) * (early - late)
     if prob_given is not None:
         trust = np.where(np.isnan(trust), prob_given, trust)
