@@ -80,3 +80,4 @@ def test_a_sample_that_was_never_seen_is_not_the_worst_of_all(matrix: list[list[
     unseen, now = torch.full((size,), float("nan")), np.full(size, 0.9)
     for quality in (None, unseen, torch.full((size,), 0.4)):
         assert label_quality(training(matrix, quality, unseen), now).tolist() == pytest.approx([0.9] * size)
+    assert label_quality(training(matrix, torch.full((size,), 0.4), unseen)).tolist() == pytest.approx([0.4] * size)

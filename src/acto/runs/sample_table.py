@@ -63,17 +63,19 @@ def label_quality(
         prob_given: (N,) probability of the given label now; None: the method's own trust alone.
     """
     history, quality = training.history, training.method.label_quality()
-    trust = history.mean_prob_given.float().cpu().numpy()
+    trust, of_unseen = history.mean_prob_given.float().cpu().numpy(), prob_given
     if quality is not None:
         early, late = trust, quality.float().cpu().numpy()
-        if prob_given is not None:
+        if prob_given is None:
+            of_unseen = late
+        else:
             late = (late + prob_given) / 2
         given, predicted = training.method.labels.cpu().numpy(), history.predicted.cpu().numpy()
         num_classes = training.method.task.num_classes
         share = share_spread(given, predicted, num_classes) if num_classes >= FEWEST_CLASSES else 0.0
         trust = late + min(max(share - SPREAD_ANYWAY, 0.0), MOST_OF_COURSE) * (early - late)
-    if prob_given is not None:
-        trust = np.where(np.isnan(trust), prob_given, trust)
+    if of_unseen is not None:
+        trust = np.where(np.isnan(trust), of_unseen, trust)
     return trust.astype(np.float32)
 
 
