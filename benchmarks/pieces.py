@@ -29,6 +29,10 @@ def main() -> None:
     parser.add_argument("--moved", type=int, default=42, help="pieces in a wrong folder")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    if asked.folder.exists():
+        parser.error(f"{asked.folder} is there already: name a new folder")
+    if asked.side < 1 or not 0 <= asked.moved <= asked.pieces or asked.pieces < len(CLASSES):
+        parser.error(f"--side from 1, --pieces from {len(CLASSES)}, --moved from 0 to --pieces")
     from skimage import data
 
     random, each = np.random.default_rng(asked.seed), asked.pieces // len(CLASSES)

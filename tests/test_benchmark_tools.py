@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -61,3 +64,30 @@ def test_an_interval_that_misses_is_dear(monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(detection.table(done))[-1] == (
         "mean interval score of 2 rows: 0.600; of a bootstrap of the suspects 0.300"
     )
+
+
+def test_pieces_stand_in_the_folders_that_their_names_say_but_for_those_moved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces = loaded("pieces", monkeypatch)
+    photographs = {
+        name: partial(np.full, (200, 240, 3), 40 * k, dtype=np.uint8) for k, name in enumerate(pieces.CLASSES)
+    }
+    monkeypatch.setitem(sys.modules, "skimage", SimpleNamespace(data=SimpleNamespace(**photographs)))
+
+    def cut(folder: str, *flags: str) -> list[Path]:
+        monkeypatch.setattr(sys, "argv", ["pieces.py", str(tmp_path / folder), *flags])
+        pieces.main()
+        return sorted(path.relative_to(tmp_path / folder) for path in (tmp_path / folder).glob("*/*.jpg"))
+
+    files = cut("photos", "--pieces", "60", "--moved", "9", "--side", "16")
+    assert len(files) == 60 and sum(file.parent.name != file.stem.rstrip("0123456789") for file in files) == 9
+    for k, name in enumerate(pieces.CLASSES):  # wherever it lies, it shows what its name says
+        (file,) = (tmp_path / "photos").glob(f"*/{name}03.jpg")
+        with Image.open(file) as picture:
+            assert picture.size == (16, 16) and abs(np.asarray(picture).astype(int) - 40 * k).max() <= 2
+    assert cut("again", "--pieces", "60", "--moved", "9") == files, "the same pieces each time"
+    for flags in (["photos"], ["new", "--pieces", "5"], ["new", "--moved", "301"], ["new", "--side", "0"]):
+        with pytest.raises(SystemExit, match="2"):
+            cut(*flags)
+        assert "error: " in capsys.readouterr().err
