@@ -96,6 +96,7 @@ class ActoSelector(nn.Module):
             raise UserError("a judge 'teacher', as of the steady form, needs networks: here only logits are seen")
         places = count()
         self.method = ACTO(config, Task(given.long(), num_classes), lambda: _Handed(next(places)))
+        self._epoch: int | None = None
 
     def __repr__(self) -> str:
         task, config = self.method.task, self.method.config
@@ -142,7 +143,9 @@ class ActoSelector(nn.Module):
         # The networks are stand-ins: each picks its own logits out of what is handed on as a picture.
         views = torch.stack([robust, non_robust]), (robust if robust_strong is None else robust_strong)[None]
         clock = Clock(epoch, epoch + 1)
-        self.method.robust_epochs.fill_(max(0, epoch + 1 - config.warmup_epochs))
+        if epoch != self._epoch:
+            self.method.on_turn(clock, _no_scan)
+            self._epoch = epoch
         return self.method.loss((Batch(index, views, self.method.labels[index]),), clock)
 
     def selected_in(self, step: Step, index: Tensor) -> Selected:
@@ -168,6 +171,10 @@ class ActoSelector(nn.Module):
             if not isinstance(logits, Tensor) or logits.shape != (len(index), task.num_classes):
                 found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise UserError(f"{name} must be logits of shape {(len(index), task.num_classes)}, not {found}")
+
+
+def _no_scan(net: nn.Module, *, view: str = "none", train: bool = False) -> Tensor:
+    raise AssertionError("there are no samples here to look at")
 
 
 class _Handed(nn.Module):

@@ -33,7 +33,7 @@ def test_a_form_fills_what_is_open() -> None:
     own: dict[str, Any] = {
         "selection": "robust", "min_share": 0.5, "judge": "teacher", "average_epochs": 3.0, "selected_weight": 0.3,
         "consistency_weight": 0.7, "confidence": "none", "alignment": False, "mixing": 2.0,
-        "warmup_views": "weak",
+        "warmup_views": "weak", "course": True,
     }  # fmt: skip
     for form in (None, "steady"):
         assert form_of(ACTO.Config(form=form, **own)) == Form(**own)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from acto.runs.contradictions import share_spread
+from acto.core.contradictions import share_spread
 from acto.runs.sample_table import label_quality
 
 

@@ -52,6 +52,7 @@ CONFIGS = {name: toy.config for name, toy in TOYS.items()} | {
     "acto": replace(TOYS["acto"].config, tau=0.5),
     "jo-src": replace(TOYS["jo-src"].config, tau_clean=0.75),
     "acto unmixed": replace(TOYS["acto steady"].config, mixing=0.0, tau=0.5),
+    "acto looking back": replace(TOYS["acto steady"].config, mixing=0.0, tau=0.5, course=True),
 }
 IN_FOUR = ("acto", "acto steady", "acto unmixed")
 UNMIXED = [name for name in CONFIGS if name not in TOYS]

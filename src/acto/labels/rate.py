@@ -27,9 +27,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.contradictions import spread_evenly, times_of_pairs
 from acto.labels.report import MOST_PAIRS, NoiseEstimate
 from acto.labels.scores import Look, Values, rows_by_class
-from acto.runs.contradictions import spread_evenly, times_of_pairs
 
 HIDDEN_ERRORS = 0.25
 """Sure errors of a model for each unsure contradiction, at most."""
@@ -148,7 +148,7 @@ def estimate_noise(
         least = min(least, _least_where_sure(look))
     if unseen is not None:
         errors = EXCUSED * max(unseen.excess(differs, rate=rate), 0.0)
-        spread = spread_evenly(codes, times, num_classes) / len(look.given)
+        spread = float(spread_evenly(codes, times, num_classes).sum()) / len(look.given)
         beyond_errors = spread - ERRORS_SPREAD * (differs - spread) - DEVIATIONS * math.sqrt(spread / len(look.given))
         least = min(least, max(differs - errors, beyond_errors, 0.0))
     shrink, rate_low = least / rate_low if rate_low else 1.0, least

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.contradictions import times_of_pairs
 from acto.data.label_columns import Labels
 from acto.labels.scores import Look, Probs, Values, label_quality, rows_by_class, working_type
-from acto.runs.contradictions import times_of_pairs
 
 Flags = npt.NDArray[np.bool_]
 

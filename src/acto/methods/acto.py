@@ -49,6 +49,7 @@ from acto.core.settings import setting
 from acto.core.types import Batch, BuildNet, Clock, Scan, Step, Task
 from acto.methods.base import Method, guessing, observed, of_views
 from acto.methods.blocks.confidence import moments_of, trust_in_confidence
+from acto.methods.blocks.course import Course
 from acto.methods.blocks.losses import batch_mean, cross_entropy, masked_mean, negative_entropy
 from acto.methods.blocks.mixing import Mixture
 from acto.methods.blocks.selection import select
@@ -57,7 +58,7 @@ from acto.methods.blocks.weight_average import follow, follower
 
 REACH = 0.01
 """Share of a batch in the running means: of the teacher's predictions and of the confidence."""
-OF_SOME_FORMS = {"teacher", "teacher_steps", "confidence", "mean_prediction"}
+OF_SOME_FORMS = {"teacher", "teacher_steps", "confidence", "mean_prediction", *Course.STATE}
 """Parts of the state that depend on the settings."""
 BELL = 2.0
 """Steepness of the weight by confidence, as in SED and SoftMatch."""
@@ -77,16 +78,19 @@ class Form:
     alignment: bool
     mixing: float
     warmup_views: str
+    course: bool
 
 
 FORMS = {
     "published": Form(
         selection="both", min_share=0.0, judge="student", average_epochs=1.0, selected_weight=None,
         consistency_weight=0.2, confidence="none", alignment=False, mixing=0.0, warmup_views="weak",
+        course=False,
     ),
     "steady": Form(
         selection="both", min_share=0.25, judge="teacher", average_epochs=1.0, selected_weight=2.0,
         consistency_weight=2.0, confidence="gaussian", alignment=True, mixing=0.3, warmup_views="both",
+        course=False,
     ),
 }  # fmt: skip
 """Values of the settings that are None."""
@@ -149,6 +153,10 @@ class ACTO(Method):
         Needs the teacher as judge. null: 0 in the published form, 0.3 in the steady."""
         warmup_views: Literal["weak", "both"] | None = None
         """Views that RTM learns in the warm-up. null: weak in the published form, both in the steady."""
+        course: bool | None = None
+        """Also select what the judge has preferred most on average over all visits, of each given label as many as are
+        credible: where contradictions are spread evenly over ten classes and more at the warm-up's end, those that it
+        preferred until then, and up to a quarter of the rest that is not spread. null: no."""
         memory_momentum: float = setting(0.8, low=0, high=0.999)
         """Share of the old q_i in its update."""
         memory_classes: int | None = setting(None, low=1)
@@ -196,6 +204,7 @@ class ACTO(Method):
             self.remember("confidence", torch.tensor([1 / task.num_classes, 1.0]), per_sample=False)
             self.confidence: Tensor
             """(2,): mean and variance."""
+        self._course = Course(self) if self.form.course else None
         if self.form.alignment:
             shares = torch.bincount(task.labels, minlength=task.num_classes) / task.num_samples
             self.register_buffer("prior", shares.float(), persistent=False)
@@ -204,8 +213,10 @@ class ACTO(Method):
             self.mean_prediction: Tensor
 
     def on_turn(self, clock: Clock, scan: Scan) -> None:
-        """Count the visits that q_i has had, to take its one-hot start out of label_quality."""
+        """Count the visits that q_i has had, to take its one-hot start out of label_quality, and look back at them."""
         self.robust_epochs.fill_(max(0, clock.epoch + 1 - self.config.warmup_epochs))
+        if self._course and self.robust_epochs > 0:
+            self._course.look_back()
 
     def loss(self, batches: tuple[Batch, ...], clock: Clock) -> Step:
         """Warm-up for the first epochs, then the robust phase."""
@@ -229,6 +240,8 @@ class ACTO(Method):
             loss_r = loss_r + batch_mean(fit) + config.entropy_weight * batch_mean(penalty)
         loss_n = batch_mean(self.weighed(self._ce(non_robust, label), batch.index))
         self.times_selected[batch.index] += 1
+        if self._course:
+            self._course.see(judge, batch)
         right_r, right_n = judge.argmax(1) == label, non_robust.argmax(1) == label
         log = {
             "loss_rtm": loss_r.detach(),
@@ -255,6 +268,8 @@ class ACTO(Method):
         selected, mined, is_open = select(
             right_r, right_n, tau=config.tau, selection=form.selection, mining=config.mining
         )
+        if self._course:
+            selected = selected | self._course.see(judge, batch)
         times_selected = self.times_selected[index] + selected  # this epoch is counted before it weighs
         self.times_selected[index] = times_selected
         weight = times_selected / (clock.epoch + 1) if config.reweighting else torch.ones_like(judge[:, 0])

@@ -8,19 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from acto.core.contradictions import beyond_usual_spread
 from acto.core.sample_columns import in_order, of_samples_csv
 from acto.core.types import TrainingData
 from acto.data.samples import Dataset
-from acto.runs.contradictions import share_spread
 from acto.runs.outliers import outlier_scores
 from acto.training import evaluation
 from acto.training.features import Features
 from acto.training.loop import Training
 
-SPREAD_ANYWAY, MOST_OF_COURSE, FEWEST_CLASSES = 0.3, 0.5, 10
-"""Share of the contradictions that may be spread though wrong labels follow the classes; the part of the trust that the
-course of training is at most; and the classes without which noise of all kinds looks spread. docs/decisions.md has
-their choice."""
+MOST_OF_COURSE = 0.5
+"""Part of the trust that the course of training is at most. docs/decisions.md has its choice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -71,9 +69,8 @@ def label_quality(
         else:
             late = (late + prob_given) / 2
         given, predicted = training.method.labels.cpu().numpy(), history.predicted.cpu().numpy()
-        num_classes = training.method.task.num_classes
-        share = share_spread(given, predicted, num_classes) if num_classes >= FEWEST_CLASSES else 0.0
-        trust = late + min(max(share - SPREAD_ANYWAY, 0.0), MOST_OF_COURSE) * (early - late)
+        spread = beyond_usual_spread(given, predicted, training.method.task.num_classes)
+        trust = late + min(spread, MOST_OF_COURSE) * (early - late)
     if of_unseen is not None:
         trust = np.where(np.isnan(trust), of_unseen, trust)
     return trust.astype(np.float32)

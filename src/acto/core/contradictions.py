@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from acto.data.label_columns import Labels
+Labels = npt.NDArray[np.int64]
 
+SPREAD_ANYWAY, FEWEST_CLASSES = 0.3, 10
+"""Share of the contradictions that may be spread though wrong labels follow the classes, and the classes without which
+noise of all kinds looks spread. docs/decisions.md has their choice."""
 FEWEST_OTHERS = 4
 """Other classes that are predicted at all, without which nothing is called spread."""
 TOLD_APART = 2.0
@@ -15,7 +18,7 @@ _MOST_COUNTED = 2**22
 """Pairs of classes up to which all are counted, and none is looked for."""
 
 
-def times_of_pairs(first: Labels, second: Labels, num_classes: int) -> tuple[Labels, npt.NDArray[np.int64]]:
+def times_of_pairs(first: Labels, second: Labels, num_classes: int) -> tuple[Labels, Labels]:
     """Count pairs of classes: the codes first * K + second that occur, ascending, and how often each does."""
     codes = first * num_classes + second
     if num_classes**2 > _MOST_COUNTED:
@@ -25,8 +28,8 @@ def times_of_pairs(first: Labels, second: Labels, num_classes: int) -> tuple[Lab
     return found, counts[found]
 
 
-def spread_evenly(codes: npt.NDArray[np.int64], times: npt.NDArray[np.int64], num_classes: int) -> float:
-    """Count the contradictions that are no more than what most predicted classes have of the same given label.
+def spread_evenly(codes: Labels, times: Labels, num_classes: int) -> npt.NDArray[np.float64]:
+    """Count, (K,), the contradictions of each given label that are no more than what most predicted classes have of it.
 
     A model takes a class for a few others; what is spread over all of them is rather wrong labels.
 
@@ -37,7 +40,7 @@ def spread_evenly(codes: npt.NDArray[np.int64], times: npt.NDArray[np.int64], nu
     """
     given, predicted = np.divmod(codes, num_classes)
     predictions = np.bincount(predicted, weights=times, minlength=num_classes)
-    starts, spread = np.searchsorted(given, np.arange(num_classes + 1)), 0.0
+    starts, spread = np.searchsorted(given, np.arange(num_classes + 1)), np.zeros(num_classes)
     for k in range(num_classes):
         part = slice(starts[k], starts[k + 1])
         is_other = predicted[part] != k
@@ -47,7 +50,7 @@ def spread_evenly(codes: npt.NDArray[np.int64], times: npt.NDArray[np.int64], nu
         if not known or len(rates) < FEWEST_OTHERS or 2 * len(found) < len(rates):  # a median of 0
             continue
         rates[: len(found)] = found / predictions[others]
-        spread += float(np.minimum(rates[: len(found)], np.median(rates)) @ predictions[others])
+        spread[k] = np.minimum(rates[: len(found)], np.median(rates)) @ predictions[others]
     return spread
 
 
@@ -62,4 +65,17 @@ def share_spread(given: Labels, predicted: Labels, num_classes: int) -> float:
     seen = predicted >= 0
     codes, times = times_of_pairs(given[seen], predicted[seen], num_classes)
     differ = int(times[codes // num_classes != codes % num_classes].sum())
-    return spread_evenly(codes, times, num_classes) / differ if differ else 0.0
+    return float(spread_evenly(codes, times, num_classes).sum()) / differ if differ else 0.0
+
+
+def beyond_usual_spread(given: Labels, predicted: Labels, num_classes: int) -> float:
+    """By how much the share that is spread exceeds what it may be if wrong labels follow the classes; 0 at least.
+
+    Args:
+        given: (N,) class numbers.
+        predicted: (N,) the same; -1: nothing is predicted.
+        num_classes: K.
+    """
+    if num_classes < FEWEST_CLASSES:
+        return 0.0
+    return max(share_spread(given, predicted, num_classes) - SPREAD_ANYWAY, 0.0)
