@@ -119,9 +119,9 @@ def test_the_most_preferred_of_each_given_label() -> None:
     ]
 
 
-def method_with(*, course: bool) -> ACTO:
+def method_with(*, course: bool, warmup_epochs: int = 1) -> ACTO:
     torch.manual_seed(0)
-    config = ACTO.Config(form="steady", warmup_epochs=1, mixing=0.0, course=course)
+    config = ACTO.Config(form="steady", warmup_epochs=warmup_epochs, mixing=0.0, course=course)
     return ACTO(config, Task(torch.tensor([0, 1, 2, 1]), 3), lambda: LinearNet(4, 3))
 
 
@@ -141,14 +141,15 @@ def test_what_is_preferred_is_selected_too() -> None:
     assert looking.visits.tolist() == [2] * 4, "the robust phase counts as well"
 
 
-def test_the_warm_up_is_seen() -> None:
-    method = method_with(course=True)
-    views = torch.randn(2, 4, 4)
-    method.on_turn(Clock(0, 4), None)  # type: ignore[arg-type]
-    method.loss((Batch(torch.arange(4), tuple(views), method.labels),), Clock(0, 4))
-    assert method.visits.tolist() == [1] * 4 and (method.predicted >= 0).all()
-    assert (method.credible == -1).all(), "not before the robust phase"
-    method.on_turn(Clock(1, 4), None)  # type: ignore[arg-type]
+def test_the_warm_up_is_seen_and_ended_before_the_number_is_settled() -> None:
+    method = method_with(course=True, warmup_epochs=2)
+    batch = Batch(torch.arange(4), tuple(torch.randn(2, 4, 4)), method.labels)
+    for epoch in range(2):
+        method.on_turn(Clock(epoch, 4), None)  # type: ignore[arg-type]
+        assert (method.credible == -1).all()
+        method.loss((batch,), Clock(epoch, 4))
+    assert method.visits.tolist() == [2] * 4 and (method.predicted >= 0).all()
+    method.on_turn(Clock(2, 4), None)  # type: ignore[arg-type]
     assert (method.credible == 0).all(), "of three classes nothing is known to be spread"
 
 
