@@ -269,3 +269,15 @@ def tensors_in(tree: Any, path: str = "") -> dict[str, Tensor]:
 def columns_of(history: History) -> dict[str, Tensor]:
     """What a history holds of every sample, (N,) each, by name."""
     return {name: getattr(history, name).clone() for name in TALLIES}
+
+
+def labels_of(matrix: list[list[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Given and predicted classes; matrix[k][j] samples are given k and predicted j."""
+    counts = np.array(matrix)
+    given, predicted = (np.repeat(each.ravel(), counts.ravel()) for each in np.indices(counts.shape))
+    return given, predicted
+
+
+def circle(*times: int) -> list[list[int]]:
+    """Every class is predicted times[0] times itself, times[1] times the next, and so on."""
+    return [np.roll(times, k).tolist() for k in range(len(times))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,19 +13,13 @@ from acto.core.types import Batch, Clock, Task
 from acto.methods.acto import ACTO
 from acto.methods.blocks.course import Course, credible_counts, preferences
 from acto.selection import ActoSelector
-from toys import LinearNet
+from toys import LinearNet, circle, labels_of
 
 
-def labels_of(matrix: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Given and predicted classes; matrix[k][j] samples are given k and predicted j."""
-    counts = np.array(matrix)
-    given, predicted = (torch.from_numpy(np.repeat(each.ravel(), counts.ravel())) for each in np.indices(counts.shape))
+def tensors_of(matrix: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Given and predicted classes, as the memory has them."""
+    given, predicted = map(torch.from_numpy, labels_of(matrix))
     return given, predicted.int()
-
-
-def circle(*times: int) -> list[list[int]]:
-    """Every class is predicted times[0] times itself, times[1] times the next, and so on."""
-    return [np.roll(times, k).tolist() for k in range(len(times))]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +52,7 @@ def test_a_preference_by_hand(probs: list[float], label: int, expected: float) -
     ],
 )
 def test_credible_numbers_by_hand(matrix: list[list[int]], preferred: int, counts: list[int]) -> None:
-    given, predicted = labels_of(matrix)
+    given, predicted = tensors_of(matrix)
     preference = (torch.arange(len(given)) % sum(matrix[0]) < preferred) * 0.2 + 0.4
     found = credible_counts(given, predicted, preference, num_classes=len(matrix))
     assert found.dtype == torch.int64 and found.tolist() == counts
@@ -97,7 +90,7 @@ def test_the_mean_of_all_visits() -> None:
 
 
 def test_the_most_preferred_of_each_given_label() -> None:
-    given, predicted = labels_of(circle(3, *[1] * 9))
+    given, predicted = tensors_of(circle(3, *[1] * 9))
     keeper: Any = Keeper(given, 10)
     course = Course(keeper)
     course.look_back()
@@ -166,7 +159,7 @@ def test_another_form_goes_on_and_looks_back_from_there() -> None:
 
 
 def test_in_a_loop_of_ones_own() -> None:
-    given, predicted = labels_of(circle(3, *[1] * 9))
+    given, predicted = tensors_of(circle(3, *[1] * 9))
     selector = ActoSelector(given, num_classes=10, warmup_epochs=1, course=True, mining=False)
     index, logits = torch.arange(len(given)), 5.0 * torch.nn.functional.one_hot(predicted.long(), 10)
     nobody = 5.0 * torch.nn.functional.one_hot((given + 1) % 10, 10)

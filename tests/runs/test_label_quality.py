@@ -9,42 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from acto.core.contradictions import share_spread
 from acto.runs.sample_table import label_quality
-
-
-def labels_of(*rows: list[int]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Given and predicted classes; rows[k][j] samples are given k and predicted j."""
-    counts = np.array(rows)
-    return tuple(np.repeat(each.ravel(), counts.ravel()) for each in np.indices(counts.shape))  # type: ignore[return-value]
-
-
-def circle(*times: int) -> list[list[int]]:
-    """Every class is predicted times[0] times itself, times[1] times the next, and so on."""
-    return [np.roll(times, k).tolist() for k in range(len(times))]
-
-
-@pytest.mark.parametrize(
-    ("matrix", "share"),
-    [
-        pytest.param(circle(4, 1, 1, 1, 1), 1.0, id="all alike"),
-        pytest.param(circle(8, 4, 1, 1, 1), 4 / 7, id="one class more often: what it has more is not"),
-        pytest.param(circle(7, 4, 1, 1, 1), 0.0, id="the class is hardly told from the next"),
-        pytest.param(circle(4, 4, 0, 0, 0), 0.0, id="the next class alone"),
-        pytest.param(circle(4, 1, 1, 1), 0.0, id="four classes: a median of three is a pair or two"),
-        pytest.param(circle(9, 0, 0, 0, 0), 0.0, id="no contradiction"),
-    ],
-)
-def test_share_spread_by_hand(matrix: list[list[int]], share: float) -> None:
-    given, predicted = labels_of(*matrix)
-    assert share_spread(given, predicted, len(matrix)) == pytest.approx(share)
-    # Samples that were never visited say nothing.
-    unseen = np.full(20, -1)
-    assert share_spread(np.append(given, unseen + 1), np.append(predicted, unseen), len(matrix)) == pytest.approx(share)
+from toys import circle, labels_of
 
 
 def training(matrix: list[list[int]], quality: torch.Tensor | None, course: torch.Tensor) -> Any:
-    given, predicted = map(torch.from_numpy, labels_of(*matrix))
+    given, predicted = map(torch.from_numpy, labels_of(matrix))
     return SimpleNamespace(
         method=SimpleNamespace(
             label_quality=lambda: quality, labels=given, task=SimpleNamespace(num_classes=len(matrix))
