@@ -263,6 +263,15 @@ def test_a_document_has_a_heading_text_and_no_gap(page: Path) -> None:
     assert not re.search(r"@[A-Z]+@|\bTODO\b|\bTBD\b", text)
 
 
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_no_text_runs_into_a_table(page: Path) -> None:
+    """The site makes a row of a line that follows a table without a gap."""
+    lines = [line.strip() for line in page.read_text(encoding="utf-8").splitlines()]
+    row_before = [False, *(line.startswith("|") for line in lines)]
+    run_in = [line for line, after in zip(lines, row_before, strict=False) if after and line and line[0] not in "|<"]
+    assert run_in == []
+
+
 def test_the_first_page_is_short() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.split()) <= 900
