@@ -35,7 +35,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links lead to pages of the site, and name the files of the project that are none."""
+    """Let links lead to pages of the site, name the files of the project that are none, and set lists as wide as here
+    is asked for.
+    """
     above = "" if page.file.src_uri in PAGES.values() else "../"
 
     def replaced(link: re.Match[str]) -> str:
@@ -48,7 +50,24 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     link = re.compile(r"(!?\[[^\]]*\])\(([^)#\s]+)(#[^)]*)?\)")
     parts = re.split(r"^(```.*?^```)", markdown, flags=re.M | re.S)  # every second one is code
-    return "".join(text if n % 2 else link.sub(replaced, text) for n, text in enumerate(parts))
+    return "".join(text if n % 2 else widened(link.sub(replaced, text)) for n, text in enumerate(parts))
+
+
+def widened(text: str) -> str:
+    """Set what belongs to an item of a list by four columns a level, and an item after it apart: the site's renderer
+    wants both, and the files, which are read elsewhere too, have the width of the item's mark.
+    """
+    lines, width, has_parts = [], 0, False
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip(" "))
+        if line and not indent:
+            mark = re.match(r"(?:[-*]|\d+\.) +", line)
+            if mark and has_parts:
+                lines.append("")
+            width, has_parts = len(mark[0]) if mark else 0, False
+        has_parts = has_parts or bool(width and not line)
+        lines.append(" " * (4 * (indent // width) + indent % width - indent if width else 0) + line)
+    return "\n".join(lines)
 
 
 def methods() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import runpy
 import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
@@ -307,11 +308,30 @@ def test_notebooks_are_kept_without_results() -> None:
             assert not cell.get("outputs") and cell.get("execution_count") is None, path.name
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- one\n  goes on\n- two", "- one\n    goes on\n- two"),
+        ("- one\n\n  | a |\n- two\n- three", "- one\n\n    | a |\n\n- two\n- three"),
+        ("1. one\n   - inner\n\nplain\n    code", "1. one\n    - inner\n\nplain\n    code"),
+    ],
+)
+def test_lists_are_as_wide_as_the_sites_renderer_wants(text: str, expected: str) -> None:
+    pytest.importorskip("mkdocs")
+    hooks = runpy.run_path(str(ROOT / "docs/hooks.py"))
+    assert hooks["widened"](text) == expected
+
+
 def test_a_broken_site_is_noticed(tmp_path: Path) -> None:
     far = '<a href="https://example.org">far</a>'
     (tmp_path / "a.html").write_text(f'<a href="b.html#there">b</a> <img src="data:,"> {far}')
     (tmp_path / "b.html").write_text('<h2 id="there">b</h2> <a href="a.html">a</a>')
     assert not list(check_site.problems(tmp_path))
+    (tmp_path / "b.html").write_text("<p>One:\n- two\n  | three |</p> <p>- 4 -\nfive - six</p> <pre>7:\n- 8</pre>")
+    assert list(check_site.problems(tmp_path))[1:] == [
+        "b.html: no list or table: - two",
+        "b.html: no list or table:   | three |",
+    ]
     (tmp_path / "b.html").write_text('<a href="c.html">c</a> <script src="https://example.org/x.js"></script>')
     assert list(check_site.problems(tmp_path)) == [
         "a.html: b.html#there has no such place",
