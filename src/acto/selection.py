@@ -97,6 +97,7 @@ class ActoSelector(nn.Module):
         places = count()
         self.method = ACTO(config, Task(given.long(), num_classes), lambda: _Handed(next(places)))
         self._epoch: int | None = None
+        self.register_load_state_dict_post_hook(_forget_epoch)
 
     def __repr__(self) -> str:
         task, config = self.method.task, self.method.config
@@ -171,6 +172,11 @@ class ActoSelector(nn.Module):
             if not isinstance(logits, Tensor) or logits.shape != (len(index), task.num_classes):
                 found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise UserError(f"{name} must be logits of shape {(len(index), task.num_classes)}, not {found}")
+
+
+def _forget_epoch(selector: ActoSelector, keys: Any) -> None:
+    """Let the next step begin its epoch: what was loaded may be of another one."""
+    selector._epoch = None
 
 
 def _no_scan(net: nn.Module, *, view: str = "none", train: bool = False) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,3 +167,19 @@ def test_in_a_loop_of_ones_own() -> None:
     selector.select(index, robust=logits, non_robust=logits, epoch=0)
     found = selector.select(index, robust=nobody, non_robust=nobody, epoch=1)
     assert found.selected.tolist() == (given == predicted).tolist()
+
+
+def test_an_epoch_that_is_done_again_begins_anew() -> None:
+    given, predicted = tensors_of(circle(3, *[1] * 9))
+    index, logits = torch.arange(len(given)), 5.0 * torch.nn.functional.one_hot(predicted.long(), 10)
+    selector = ActoSelector(given, num_classes=10, warmup_epochs=1, course=True)
+    selector.select(index, robust=logits, non_robust=logits, epoch=0)
+    saved = {name: value.clone() for name, value in selector.state_dict().items()}
+    found, trust = [], []
+    for _ in range(2):
+        found.append(selector.select(index, robust=logits, non_robust=logits, epoch=1).selected.tolist())
+        trust.append(selector.label_quality())
+        holder = torch.nn.ModuleList([selector])  # a state may be loaded by whatever holds the selector
+        holder.load_state_dict({f"0.{name}": value for name, value in saved.items()})
+    assert found[0] == found[1] and trust[0] is not None and torch.equal(trust[0], trust[1])
+    assert int(copy.deepcopy(selector).method.robust_epochs) == 0
